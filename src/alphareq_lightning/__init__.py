@@ -1,0 +1,60 @@
+"""α-ReQ for PyTorch Lightning: the decay of your features' eigenspectrum, while you train."""
+
+from alphareq_lightning.callbacks import AlphaMonitor, records_from_checkpoints, spectrum_figure
+from alphareq_lightning.errors import (
+    AlphaReQError,
+    AlphaReQWarning,
+    DataError,
+    FeatureTapError,
+    FitRangeError,
+    OptionError,
+    SelectionError,
+    SpectrumError,
+)
+from alphareq_lightning.functional import (
+    FeatureMoments,
+    PowerLawFit,
+    alpha_distance,
+    eigenspectrum,
+    feature_moments,
+    fit_power_law,
+    rankme,
+)
+from alphareq_lightning.metrics import (
+    AlphaReQ,
+    EffectiveRank,
+    ParticipationRatio,
+    RankMe,
+    StreamingMoments,
+)
+from alphareq_lightning.selection import AlphaRecord, rank_checkpoints
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlphaMonitor",
+    "AlphaReQ",
+    "AlphaReQError",
+    "AlphaReQWarning",
+    "AlphaRecord",
+    "DataError",
+    "EffectiveRank",
+    "FeatureMoments",
+    "FeatureTapError",
+    "FitRangeError",
+    "OptionError",
+    "ParticipationRatio",
+    "PowerLawFit",
+    "RankMe",
+    "SelectionError",
+    "SpectrumError",
+    "StreamingMoments",
+    "alpha_distance",
+    "eigenspectrum",
+    "feature_moments",
+    "fit_power_law",
+    "rank_checkpoints",
+    "rankme",
+    "records_from_checkpoints",
+    "spectrum_figure",
+]

@@ -1,0 +1,46 @@
+"""The one file that knows ``lightning.pytorch`` from ``pytorch_lightning``.
+
+The two packages hold the same code under different class trees. The callback inherits from the
+`Callback` of each that is installed, so one class fits both Trainers and both LightningCLIs.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning.pytorch.utilities.seed import isolate_rng
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+else:
+    from lightning.pytorch.callbacks import Callback as _Callback
+
+    if find_spec("pytorch_lightning") is None:
+        Callback = _Callback
+    else:
+        from pytorch_lightning.callbacks import Callback as _OtherCallback
+
+        class Callback(_Callback, _OtherCallback):
+            """A Lightning callback under both names."""
+
+
+def overrides(method: str, module: Any) -> bool:
+    """Whether a LightningModule of either namespace defines ``method`` itself."""
+    base = next((c for c in type(module).__mro__ if c.__name__ == "LightningModule"), None)
+    if base is None:
+        return is_overridden(method, module, parent=LightningModule)
+    return getattr(type(module), method, None) is not getattr(base, method, None)
+
+
+__all__ = [
+    "Callback",
+    "LightningModule",
+    "Trainer",
+    "isolate_rng",
+    "overrides",
+    "rank_zero_info",
+]

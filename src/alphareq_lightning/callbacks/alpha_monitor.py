@@ -1,0 +1,460 @@
+"""`AlphaMonitor`: α of the features, at every validation, beside the loss."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from alphareq_lightning._lightning import (
+    Callback,
+    LightningModule,
+    Trainer,
+    overrides,
+    rank_zero_info,
+)
+from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
+from alphareq_lightning.callbacks.figures import publish_figure
+from alphareq_lightning.callbacks.layers import Take, resolve_layers
+from alphareq_lightning.callbacks.measurement import check_scores, measure
+from alphareq_lightning.callbacks.unlabeled_pass import (
+    find_forward,
+    find_loader,
+    run_unlabeled_pass,
+)
+from alphareq_lightning.errors import (
+    AlphaReQWarning,
+    DataError,
+    FeatureTapError,
+    NoFitWarning,
+    OptionError,
+    OutputWarning,
+    PoorFitWarning,
+    SpectrumError,
+    UndersampledWarning,
+)
+from alphareq_lightning.functional.power_law import (
+    check_fit_range,
+    check_target,
+    resolve_fit_range,
+)
+from alphareq_lightning.selection.ranking import target_distance
+from alphareq_lightning.selection.records import AlphaRecord
+
+DISTANCE_WITHOUT_FIT = 10.0
+"""Logged as the distance when there is no α: finite, so that ModelCheckpoint ranks it last and
+EarlyStopping's check for finite values does not end the run."""
+GOOD_R2 = 0.95
+"""The paper's code dropped fits below this."""
+
+
+class AlphaMonitor(Callback):
+    """Measures, logs and stores the eigenspectrum decay α of a layer's features.
+
+    At every validation it logs ``val_alpha``, ``val_alpha_distance`` (from ``target``),
+    ``val_alpha_r2``, ``val_alpha_samples`` and one key per extra score, on every rank; draws the
+    spectrum for loggers that show figures; and leaves a record in ``history`` and in every
+    checkpoint. Keep the best checkpoints with a stock
+    ``ModelCheckpoint(monitor="val_alpha_distance", mode="min")``.
+
+    By default the features of the user's own validation batches are taken as they pass, with no
+    extra forward. With a ``dataloader``, or a method ``alpha_dataloader()`` on the LightningModule
+    or DataModule, held-out unlabeled images are run through the model instead, in eval mode, when
+    a validation begins; or at the end of each training epoch if there is no validation loop.
+
+    Args:
+        layer: Dotted name of the layer, or several names: the first gets the plain keys, the
+            others their name as a suffix. `None` chooses the penultimate layer by the rule of
+            `choose_layer`.
+        take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
+        pool: How maps and tokens become one vector, see `pool_features`.
+        dataloader: Held-out unlabeled images: batches that are tensors, or tuples or dicts whose
+            first tensor is images. Labels are never touched.
+        dataloader_idx: Which of several validation dataloaders to measure.
+        forward: What to run on those images: `None` for the LightningModule itself, the name of a
+            submodule, or a callable.
+        fit_range: First and last rank of the fit, one-based and inclusive; ``"auto"`` fits the
+            window to the width of the layer.
+        target: The α to be near, or an interval ``(low, high)``.
+        scores: Extra scores: ``"rankme"``, ``"effective_rank"``, ``"participation_ratio"``.
+        max_samples: Measure at most this many images.
+        every_n_epochs: Measure at epochs 0, n, 2n, … Between them nothing is logged.
+        prefix: Put before every key.
+        figures: Draw the spectrum at every measurement.
+        on_collapse: What to do when there is no α: go on with a warning, stop the training after
+            this epoch, or raise `SpectrumError`.
+
+    Attributes:
+        history: An `AlphaRecord` for each layer and measurement, oldest first.
+
+    Raises:
+        AlphaReQError: In the constructor, in ``setup`` or in the sanity check, if an option or a
+            layer cannot work. Once training runs, problems are warnings.
+
+    References:
+        Agrawal et al., "α-ReQ", NeurIPS 2022.
+    """
+
+    def __init__(
+        self,
+        layer: str | Sequence[str] | None = None,
+        *,
+        take: Take = "output",
+        pool: Pool = "mean",
+        dataloader: Iterable[Any] | None = None,
+        dataloader_idx: int = 0,
+        forward: str | Callable[[Tensor], Any] | None = None,
+        fit_range: tuple[int, int] | Literal["auto"] = "auto",
+        target: float | tuple[float, float] = 1.0,
+        scores: Sequence[str] = ("rankme",),
+        max_samples: int | None = None,
+        every_n_epochs: int = 1,
+        prefix: str = "val_",
+        figures: bool = True,
+        on_collapse: Literal["warn", "stop", "raise"] = "warn",
+    ) -> None:
+        check_fit_range(fit_range)
+        _check_choice("take", take, ("output", "input"))
+        _check_choice("pool", pool, ("mean", "cls", "flatten"))
+        _check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
+        if every_n_epochs < 1 or (max_samples is not None and max_samples < 1):
+            raise OptionError(
+                f"expected every_n_epochs and max_samples >= 1, got {every_n_epochs=}, "
+                f"{max_samples=}"
+            )
+        if "/" in prefix:
+            raise OptionError(f"'/' in a key makes folders out of checkpoint names, got {prefix=}")
+        self.layer = layer
+        self.take: Take = take
+        self.pool: Pool = pool
+        self.dataloader = dataloader
+        self.dataloader_idx = dataloader_idx
+        self.forward = forward
+        self.fit_range = fit_range
+        self.target = check_target(target)
+        self.scores = check_scores(scores)
+        self.max_samples = max_samples
+        self.every_n_epochs = every_n_epochs
+        self.prefix = prefix
+        self.figures = figures
+        self.on_collapse = on_collapse
+        self.history: list[AlphaRecord] = []
+
+        self._taps: list[FeatureTap] = []
+        self._loader: Iterable[Any] | None = None
+        self._forward: Callable[[Tensor], Any] | None = None
+        self._measuring = False
+        self._tried = False
+        self._pass_seconds: float | None = None
+        self._measured: list[AlphaRecord] = []
+        self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
+
+    # -- attach and detach -----------------------------------------------------------------------
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find the layers and the unlabeled images; fails here or never."""
+        built_later = overrides("setup", pl_module) or overrides("configure_model", pl_module)
+        if stage in ("fit", "validate") and not built_later:
+            self._attach(trainer, pl_module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attach to modules that build themselves in ``setup`` or ``configure_model``."""
+        self._attach(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remove the hooks."""
+        self._detach()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Remove the hooks: Lightning does not call ``teardown`` after an exception."""
+        self._detach()
+
+    def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._taps:
+            return
+        layers = resolve_layers(pl_module, self.layer, self.take)
+        self._loader = find_loader(self.dataloader, trainer, pl_module)
+        self._forward = find_forward(self.forward, pl_module)
+        if self._loader is None and trainer.state.fn == "fit" and not trainer.enable_validation:
+            raise OptionError(
+                "AlphaMonitor has nothing to measure: the Trainer runs no validation loop and "
+                "there is no dataloader= and no alpha_dataloader() method; add one of them"
+            )
+        if self.layer is None:
+            rank_zero_info(f"AlphaMonitor measures the layer {layers[0].label!r}")
+        self._tried = False
+        self._warned.clear()
+        self._taps = [FeatureTap(layer, self.pool) for layer in layers]
+
+    def _detach(self) -> None:
+        for tap in self._taps:
+            tap.remove()
+        self._taps = []
+        self._loader = self._forward = None
+        self._measuring = False
+
+    # -- one measurement -------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Try one unlabeled batch before the first training step."""
+        if not self._tried:
+            self._try_unlabeled(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with an empty state."""
+        self._attach(trainer, pl_module)
+        self._measuring = trainer.sanity_checking or self._is_due(trainer)
+        self._start(trainer, pl_module)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Open the taps for the user's forward pass, or make the monitor's own.
+
+        The own pass is made before the first validation batch: by then every callback has put in
+        place the weights that this validation is about (`WeightAveraging` swaps them), and none
+        has taken them away again.
+        """
+        if not self._measuring:
+            return
+        if self._loader is None:
+            self._open(dataloader_idx == self.dataloader_idx)
+        elif self._pass_seconds is None and not trainer.sanity_checking:
+            self._run_pass(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Close the taps."""
+        self._open(False)
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise what is certain to fail at every validation; throw the features away."""
+        if self._loader is None:
+            self._check_taps()
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log α and the other scores."""
+        if self._measuring and not trainer.sanity_checking:
+            self._log(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the record, before ModelCheckpoint saves, and draw it."""
+        if self._measuring and not trainer.sanity_checking:
+            self._keep(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure here if the Trainer has no validation loop."""
+        if self._loader is not None and not _validates(trainer) and self._is_due(trainer):
+            self._start(trainer, pl_module)
+            self._run_pass(trainer, pl_module)
+            self._log(trainer, pl_module)
+            self._keep(trainer)
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        return trainer.current_epoch % self.every_n_epochs == 0
+
+    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        share = self.max_samples and math.ceil(self.max_samples / trainer.world_size)
+        for tap in self._taps:
+            tap.start(pl_module.device, share)
+        self._pass_seconds = None
+
+    def _open(self, is_open: bool) -> None:
+        for tap in self._taps:
+            tap.is_open = is_open
+
+    def _run_pass(
+        self, trainer: Trainer, pl_module: LightningModule, max_batches: int | None = None
+    ) -> None:
+        assert self._loader is not None
+        assert self._forward is not None
+        started = time.perf_counter()
+        self._open(True)
+        try:
+            num_batches = run_unlabeled_pass(
+                trainer,
+                pl_module,
+                self._loader,
+                self._forward,
+                max_batches=max_batches,
+                enough=lambda: all(tap.is_full for tap in self._taps),
+            )
+            if num_batches == 0 and trainer.world_size == 1:
+                raise DataError("the unlabeled dataloader gave no batch")
+        except Exception as error:
+            if max_batches is not None:  # the trial before training
+                raise
+            self._warn(trainer, NoFitWarning, f"the pass over unlabeled images failed: {error}")
+        finally:
+            self._open(False)
+        self._pass_seconds = time.perf_counter() - started
+
+    def _try_unlabeled(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._tried = True
+        if self._loader is not None:
+            self._start(trainer, pl_module)
+            self._run_pass(trainer, pl_module, max_batches=1)
+            self._check_taps()
+
+    def _check_taps(self) -> None:
+        for tap in self._taps:
+            if tap.problem is not None:
+                raise FeatureTapError(tap.problem)
+            if tap.moments.packed.numel() == 0:
+                raise FeatureTapError(
+                    f"layer {tap.layer.name!r} did not run in the forward pass that is measured; "
+                    "name a layer that does, or pass dataloader_idx= or forward= to run another"
+                )
+            resolve_fit_range(self.fit_range, tap.moments.num_features)
+
+    # -- what becomes of it ----------------------------------------------------------------------
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._measured = [self._measure(trainer, tap) for tap in self._taps]
+        for index, record in enumerate(self._measured):
+            values = self._keys(record, suffix="" if index == 0 else f"_{_in_key(record.layer)}")
+            alpha_key = next(iter(values))
+            pl_module.log(alpha_key, values.pop(alpha_key), prog_bar=index == 0, sync_dist=True)
+            pl_module.log_dict(values, sync_dist=True)
+        # Reduced over ranks, so that all ranks decide alike.
+        problem = next((r.problem for r in self._measured if r.problem is not None), None)
+        if problem is not None and self.on_collapse == "stop":
+            trainer.should_stop = True
+        if problem is not None and self.on_collapse == "raise":
+            raise SpectrumError(problem)
+
+    def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
+        started = time.perf_counter()
+        record = measure(tap.moments.reduced(), self.fit_range, self.scores)
+        if record.problem is not None and tap.problem is not None:
+            record = replace(record, problem=tap.problem)
+        self._warn_about(trainer, tap, record)
+        seconds = time.perf_counter() - started
+        seconds += tap.seconds if self._pass_seconds is None else self._pass_seconds
+        return replace(record, layer=tap.layer.label, seconds=seconds)
+
+    def _keys(self, record: AlphaRecord, suffix: str) -> dict[str, float]:
+        distance = target_distance(record.alpha, self.target)
+        values = {
+            "alpha": record.alpha,
+            "alpha_distance": min(distance, DISTANCE_WITHOUT_FIT),
+            "alpha_r2": record.r2,
+            "alpha_samples": float(record.num_samples),
+            **record.scores,
+        }
+        return {f"{self.prefix}{name}{suffix}": value for name, value in values.items()}
+
+    def _keep(self, trainer: Trainer) -> None:
+        own = tuple(f"{self.prefix}{name}" for name in ("alpha", *self.scores))
+        metrics = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.startswith(own)
+        }
+        for record in self._measured:
+            self.history.append(
+                replace(
+                    record,
+                    epoch=trainer.current_epoch,
+                    global_step=trainer.global_step,
+                    metrics=metrics,
+                )
+            )
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer) -> None:
+        if not self.figures or getattr(trainer, "fast_dev_run", False):
+            return
+        log_dir = trainer.log_dir  # broadcasts: every rank must ask
+        if not trainer.is_global_zero:
+            return
+        try:
+            for record in self.history[-len(self._measured) :]:
+                tag = f"{self.prefix}alpha_spectrum_{_in_key(record.layer)}"
+                publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
+        except Exception as error:  # a full disk or a logger's hiccup must not end a training
+            self._warn(trainer, OutputWarning, f"the figure of the spectrum was lost: {error}")
+
+    def _warn_about(self, trainer: Trainer, tap: FeatureTap, record: AlphaRecord) -> None:
+        where = f"layer {tap.layer.label!r}"
+        problem = record.problem or tap.problem
+        if problem is not None:
+            self._warn(trainer, NoFitWarning, f"α of {where}: {problem}", tap)
+        if record.fit_range is None:
+            return
+        if record.r2 < GOOD_R2:
+            first, last = record.fit_range
+            message = (
+                f"R² = {record.r2:.3f} over ranks {first} to {last} of {where}: the spectrum is "
+                f"no power law there, and α = {record.alpha:.3f} says little; early epochs are "
+                "often so, else try another fit_range"
+            )
+            self._warn(trainer, PoorFitWarning, message, tap)
+        if record.num_samples <= record.num_features:
+            message = (
+                f"{record.num_samples} samples of {record.num_features} features of {where}: "
+                "α reads low; measure more images than the layer is wide"
+            )
+            self._warn(trainer, UndersampledWarning, message, tap)
+
+    def _warn(
+        self,
+        trainer: Trainer,
+        category: type[AlphaReQWarning],
+        message: str,
+        tap: FeatureTap | None = None,
+    ) -> None:
+        """Once per kind and layer in a fit, on rank 0."""
+        key = (category, tap.layer.label if tap else "")
+        if trainer.is_global_zero and key not in self._warned:
+            self._warned.add(key)
+            warnings.warn(message, category, stacklevel=2)
+
+    # -- state -----------------------------------------------------------------------------------
+
+    @property
+    def state_key(self) -> str:
+        """Own key for each monitor of a Trainer."""
+        return self._generate_state_key(layer=self.layer, take=self.take, prefix=self.prefix)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The history as plain Python numbers; every checkpoint carries it."""
+        return {"history": [record.to_dict() for record in self.history]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the history of the run that is resumed."""
+        self.history = [AlphaRecord.from_dict(values) for values in state_dict["history"]]
+
+
+def _validates(trainer: Trainer) -> bool:
+    return trainer.enable_validation and sum(trainer.num_val_batches) > 0
+
+
+def _in_key(label: str) -> str:
+    """A layer's name as part of a key: dots would break checkpoint file names."""
+    return label.replace(".", "_").replace(":", "_")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise OptionError(f"expected {name} to be one of {choices}, got {value!r}")

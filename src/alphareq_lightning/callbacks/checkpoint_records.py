@@ -1,0 +1,74 @@
+"""Read α back from the checkpoints that carry it: no data, no model class, no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.selection.records import AlphaRecord
+
+STATE_KEY_PREFIX = "AlphaMonitor"
+
+
+def records_from_checkpoints(paths: Iterable[str | PathLike[str]]) -> list[AlphaRecord]:
+    """The newest record in each Lightning checkpoint, with its ``path`` set.
+
+    Tensors are memory-mapped and not read, and nothing is unpickled but plain data. A monitor of
+    several layers gives its first layer's record.
+
+    Args:
+        paths: Checkpoint files, or folders that are searched for ``*.ckpt``.
+
+    Raises:
+        SelectionError: If a file is missing, is not a checkpoint, or holds no record.
+    """
+    return [record for path in _files(paths) for record in [_newest(path)]]
+
+
+def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(path.rglob("*.ckpt"))
+            if not found:
+                raise SelectionError(f"no *.ckpt file in the folder {path}")
+            files += found
+        else:
+            files.append(path)
+    return files
+
+
+def _newest(path: Path) -> AlphaRecord:
+    histories = [
+        state["history"]
+        for key, state in _callback_states(path).items()
+        if str(key).startswith(STATE_KEY_PREFIX) and state.get("history")
+    ]
+    if not histories:
+        raise SelectionError(
+            f"{path} carries no record of α; was AlphaMonitor in the Trainer that saved it?"
+        )
+    records = [AlphaRecord.from_dict(values) for values in histories[0]]
+    newest = max(record.global_step for record in records)
+    record = next(r for r in records if r.global_step == newest)
+    return replace(record, path=str(path))
+
+
+def _callback_states(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise SelectionError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch raises many types for a file that is not a checkpoint
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error
+    states = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
+    if not isinstance(states, dict):
+        raise SelectionError(f"{path} is not a Lightning checkpoint: it has no callback states")
+    return states

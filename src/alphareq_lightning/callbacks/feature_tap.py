@@ -1,0 +1,121 @@
+"""One gated forward hook: a layer's tensors become running moments of its features."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from alphareq_lightning.callbacks.layers import Layer
+from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.metrics.moments import StreamingMoments
+
+Pool = Literal["mean", "cls", "flatten"]
+
+
+class FeatureTap:
+    """Adds the features of a layer to its moments, each time the layer runs while it is open.
+
+    The hook stays registered from attaching to `remove` and does nothing while closed, so that
+    compiled modules see one graph. It never raises into somebody's forward pass: what goes wrong
+    is kept in ``problem``.
+
+    Args:
+        layer: Where to listen.
+        pool: How ``(n, *)`` becomes ``(n, d)``, see `pool_features`.
+    """
+
+    def __init__(self, layer: Layer, pool: Pool = "mean") -> None:
+        self.layer = layer
+        self.pool: Pool = pool
+        self.is_open = False
+        self.moments = StreamingMoments()
+        self.start()
+        self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
+
+    def start(self, device: torch.device | str = "cpu", max_samples: int | None = None) -> None:
+        """Forget everything, and take at most ``max_samples`` rows from now on."""
+        self.moments.reset()
+        self.moments.to(device)
+        self.max_samples = max_samples
+        self.num_samples = 0
+        self.seconds = 0.0
+        self.problem: str | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more samples are wanted."""
+        return self.max_samples is not None and self.num_samples >= self.max_samples
+
+    def remove(self) -> None:
+        """Take the hook off the layer."""
+        self.is_open = False
+        self._handle.remove()
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _hook(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if not self.is_open or self.is_full:
+            return
+        started = time.perf_counter()
+        try:
+            self._add(output if self.layer.take == "output" else _first_input(args, kwargs))
+        except Exception as error:  # an observer must not end the validation it observes
+            self.problem = str(error) or type(error).__name__
+        self.seconds += time.perf_counter() - started
+
+    def _add(self, value: Any) -> None:
+        if not isinstance(value, Tensor):
+            raise FeatureTapError(
+                f"the {self.layer.take} of layer {self.layer.name!r} is a "
+                f"{type(value).__name__}, not a tensor; name a layer inside it that returns one"
+            )
+        features = pool_features(value.detach(), self.pool)
+        if self.max_samples is not None:
+            features = features[: self.max_samples - self.num_samples]
+        self.moments.update(features)
+        self.num_samples += len(features)
+
+
+def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
+    """Turn a layer's tensor into one feature vector per sample.
+
+    Args:
+        value: ``(n, d)``, tokens ``(n, t, d)``, or maps ``(n, c, h, w)`` and ``(n, c, t, h, w)``.
+        pool: ``"mean"`` over tokens or positions, ``"cls"`` for the first token, or
+            ``"flatten"`` to keep them all.
+
+    Returns:
+        Features, shape ``(n, d)``.
+
+    Raises:
+        FeatureTapError: If ``value`` has no sample dimension, or ``"cls"`` meets no tokens.
+
+    Example:
+        >>> pool_features(torch.ones(8, 16, 4, 4)).shape
+        torch.Size([8, 16])
+    """
+    if value.ndim == 0:
+        raise FeatureTapError("expected a tensor of shape (n, ...), got a scalar")
+    if value.ndim == 1:
+        return value[:, None]
+    if value.ndim == 2:
+        return value
+    if pool == "flatten" or not value.is_floating_point():  # integers are refused further on
+        return value.flatten(start_dim=1)
+    if pool == "cls":
+        if value.ndim != 3:
+            raise FeatureTapError(
+                f"pool='cls' needs tokens of shape (n, t, d), got shape {tuple(value.shape)}"
+            )
+        return value[:, 0]
+    # The mean of many positions is kept in float32, not in the half precision they came in.
+    wide = value if value.dtype == torch.float64 else value.float()
+    return wide.mean(dim=1) if value.ndim == 3 else wide.flatten(start_dim=2).mean(dim=2)
+
+
+def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    return args[0] if args else next(iter(kwargs.values()), None)

@@ -1,0 +1,83 @@
+"""The log-log picture of a spectrum, for every logger that can show one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from alphareq_lightning.selection.records import AlphaRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def can_draw() -> bool:
+    """Whether matplotlib is installed (``pip install alphareq-lightning[plot]``)."""
+    return find_spec("matplotlib") is not None
+
+
+def spectrum_figure(record: AlphaRecord) -> Figure:
+    """Eigenvalues against rank, with the fitted line and the range it was fitted on.
+
+    Args:
+        record: A measurement; without a fit only the eigenvalues are drawn.
+
+    Returns:
+        A matplotlib figure that pyplot does not know, so nothing has to be closed.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 4.2), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    eigenvalues = np.asarray(record.eigenvalues, dtype=np.float64)
+    ranks = np.arange(1, len(eigenvalues) + 1)
+    shown = eigenvalues > 0
+    axes.set(xlabel="rank n", ylabel="eigenvalue λₙ (share of the largest)")
+    axes.set_title(f"{record.layer}, epoch {record.epoch}, {record.num_samples:,} images")
+    axes.grid(which="major", alpha=0.3)
+    if not shown.any():
+        axes.text(0.5, 0.5, "no eigenvalue above 0", ha="center", transform=axes.transAxes)
+        return figure
+    axes.set(xscale="log", yscale="log")
+    axes.plot(ranks[shown], eigenvalues[shown] / eigenvalues[0], lw=2.2, label="eigenvalues")
+    if record.fit_range is not None:
+        first, last = record.fit_range
+        window = ranks[first - 1 : last]
+        # The line goes through the weighted mean of the fitted points, in log-log coordinates.
+        weights = 1 / window / (1 / window).sum()
+        level = (weights * np.log(eigenvalues[first - 1 : last] / eigenvalues[0])).sum()
+        centre = (weights * np.log(window)).sum()
+        line = np.exp(level - record.alpha * (np.log(window) - centre))
+        label = f"α = {record.alpha:.3f}, R² = {record.r2:.3f}"
+        axes.plot(window, line, "--", lw=1.8, color="C3", label=label)
+        axes.axvspan(first, last, color="C3", alpha=0.08, label=f"fitted ranks {first}–{last}")
+    axes.legend()
+    return figure
+
+
+def publish_figure(trainer: Any, tag: str, record: AlphaRecord, folder: Path | None) -> None:
+    """Draw once and hand the figure to each logger; a PNG goes to ``folder`` for the others.
+
+    Args:
+        trainer: Its ``loggers`` are asked what they can do.
+        tag: Name of the figure, for example ``"val_alpha_spectrum"``.
+        record: What to draw.
+        folder: Where PNG files go, or `None` for nowhere.
+    """
+    figure = spectrum_figure(record)
+    unshown = 0
+    for logger in trainer.loggers:
+        add_figure = getattr(logger.experiment, "add_figure", None)
+        if callable(add_figure):
+            add_figure(tag, figure, global_step=record.global_step, close=False)
+        else:
+            unshown += 1
+    if unshown and folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"{tag}-epoch={record.epoch}-step={record.global_step}.png"
+        figure.savefig(folder / name)

@@ -1,0 +1,100 @@
+"""From the moments of a layer to the numbers that are logged and kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+from torch import Tensor
+
+from alphareq_lightning.errors import AlphaReQError, OptionError, SpectrumError
+from alphareq_lightning.functional.moments import FeatureMoments
+from alphareq_lightning.functional.power_law import FitRange, fit_power_law
+from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
+from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
+from alphareq_lightning.selection.records import AlphaRecord
+
+KEPT_EIGENVALUES = 512
+"""Enough for every window in the literature (the widest ends at rank 500); 5 kB a record."""
+
+
+class Score(NamedTuple):
+    """A function of a spectrum, and which spectrum it wants."""
+
+    function: Callable[[Tensor], Tensor]
+    of_singular_values: bool = False
+
+
+SCORES: dict[str, Score] = {
+    "rankme": Score(rankme, of_singular_values=True),
+    "effective_rank": Score(effective_rank),
+    "participation_ratio": Score(participation_ratio),
+}
+
+
+def check_scores(scores: Sequence[str]) -> tuple[str, ...]:
+    """Names of extra scores as a tuple.
+
+    Raises:
+        OptionError: If a name is unknown.
+    """
+    names = (scores,) if isinstance(scores, str) else tuple(scores)
+    unknown = [name for name in names if name not in SCORES]
+    if unknown:
+        raise OptionError(f"unknown scores {unknown}; there are: {', '.join(SCORES)}")
+    return names
+
+
+def measure(
+    moments: FeatureMoments | None, fit_range: FitRange | Sequence[int], scores: Sequence[str]
+) -> AlphaRecord:
+    """Fit α and compute the extra scores; what cannot be computed is NaN.
+
+    Args:
+        moments: Moments over all ranks, or `None` if no rank saw any features.
+        fit_range: As in `fit_power_law`.
+        scores: Names in ``SCORES``.
+
+    Returns:
+        A record with ``problem`` set to the reason if there is no fit.
+    """
+    unfit = AlphaRecord(
+        alpha=math.nan,
+        r2=math.nan,
+        stderr=math.nan,
+        fit_range=None,
+        num_samples=0 if moments is None else int(moments.num_samples),
+        num_features=0 if moments is None else len(moments.mean),
+        scores=dict.fromkeys(scores, math.nan),
+        problem="no features were seen",
+    )
+    if moments is None:
+        return unfit
+    try:
+        spectrum = moments_eigenvalues(moments).cpu()
+        unfit = replace(
+            unfit,
+            eigenvalues=tuple(spectrum[:KEPT_EIGENVALUES].tolist()),
+            scores={name: _score(SCORES[name], spectrum, moments) for name in scores},
+        )
+        fit = fit_power_law(spectrum, fit_range, num_samples=unfit.num_samples)
+    except AlphaReQError as error:
+        return replace(unfit, problem=str(error))
+    return replace(
+        unfit,
+        alpha=fit.alpha.item(),
+        r2=fit.r2.item(),
+        stderr=fit.stderr.item(),
+        fit_range=fit.fit_range,
+        problem=None,
+    )
+
+
+def _score(score: Score, eigenvalues: Tensor, moments: FeatureMoments) -> float:
+    spectrum = moments_singular_values(moments) if score.of_singular_values else eigenvalues
+    try:
+        return score.function(spectrum).item()
+    except SpectrumError:  # nothing varies: the fit says so in its own words
+        return math.nan

@@ -1,0 +1,57 @@
+"""Every error and warning this package raises; imports nothing."""
+
+
+class AlphaReQError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class OptionError(AlphaReQError, ValueError):
+    """A constructor or function option is outside what is documented."""
+
+
+class SpectrumError(AlphaReQError, ValueError):
+    """The features have no usable eigenspectrum: too few, not finite, or collapsed."""
+
+
+class FitRangeError(AlphaReQError, ValueError):
+    """The fit range is empty or reaches past the ranks that the features can attain."""
+
+
+class FeatureTapError(AlphaReQError, RuntimeError):
+    """No features can be taken from the layer that was asked for."""
+
+
+class SelectionError(AlphaReQError, ValueError):
+    """Records cannot be read, or cannot be ranked together."""
+
+
+class DataError(AlphaReQError, ValueError):
+    """Images or labels that a recipe needs are missing or do not fit."""
+
+
+class AlphaReQWarning(UserWarning):
+    """Base of all warnings; turn it into an error with the standard warning filters."""
+
+
+class NoFitWarning(AlphaReQWarning):
+    """α could not be computed for one validation; NaN was logged and training goes on."""
+
+
+class PoorFitWarning(AlphaReQWarning):
+    """The spectrum is not a straight line in the fit range (low R²)."""
+
+
+class UndersampledWarning(AlphaReQWarning):
+    """Fewer samples than features: the tail of the spectrum is missing and α reads low."""
+
+
+class EigensolverWarning(AlphaReQWarning):
+    """The eigenvalue solver of the device failed and the CPU was used instead."""
+
+
+class ImageWarning(AlphaReQWarning):
+    """An image could not be read and was left out of its batch."""
+
+
+class OutputWarning(AlphaReQWarning):
+    """A figure could not be drawn or written; training goes on without it."""

@@ -1,0 +1,39 @@
+"""Pure functions: features in, spectra and scores out."""
+
+from alphareq_lightning.functional.moments import (
+    FeatureMoments,
+    feature_moments,
+    merge_moments,
+)
+from alphareq_lightning.functional.power_law import (
+    PowerLawFit,
+    alpha_distance,
+    fit_power_law,
+    resolve_fit_range,
+)
+from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
+from alphareq_lightning.functional.spectrum import (
+    covariance,
+    covariance_eigenvalues,
+    eigenspectrum,
+    moments_eigenvalues,
+    moments_singular_values,
+)
+
+__all__ = [
+    "FeatureMoments",
+    "PowerLawFit",
+    "alpha_distance",
+    "covariance",
+    "covariance_eigenvalues",
+    "effective_rank",
+    "eigenspectrum",
+    "feature_moments",
+    "fit_power_law",
+    "merge_moments",
+    "moments_eigenvalues",
+    "moments_singular_values",
+    "participation_ratio",
+    "rankme",
+    "resolve_fit_range",
+]

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+import torch
+
+from alphareq_lightning.errors import EigensolverWarning, SpectrumError
+from alphareq_lightning.functional import (
+    covariance,
+    covariance_eigenvalues,
+    eigenspectrum,
+    feature_moments,
+    fit_power_law,
+    moments_eigenvalues,
+    moments_singular_values,
+)
+
+import oracles
+
+
+@pytest.mark.parametrize(("n", "d"), [(200, 40), (40, 200), (64, 64), (3, 10)])
+@pytest.mark.parametrize("mean", [0.0, 100.0])
+def test_matches_svd_in_numpy(n, d, mean):
+    x = oracles.planted_features(1.0, n, d, mean=mean)
+    expected = oracles.eigenspectrum(x)
+    for spectrum in (
+        eigenspectrum(torch.tensor(x)),
+        moments_eigenvalues(feature_moments(torch.tensor(x))),
+    ):
+        assert spectrum.shape == (min(n, d),)
+        assert spectrum.dtype == torch.float64
+        # eigvalsh is exact relative to the largest eigenvalue
+        np.testing.assert_allclose(spectrum, expected, rtol=1e-6, atol=1e-9 * expected[0])
+
+
+def test_mean_a_thousand_times_the_spread():
+    x = oracles.planted_features(1.0, 3000, 128)
+    shifted = torch.tensor(x + 1000 * x.std()).float()
+    exact = oracles.eigenspectrum(shifted.numpy())
+    fit = fit_power_law(eigenspectrum(shifted))
+    slope, *_ = oracles.weighted_line(exact, *fit.fit_range)
+    assert fit.alpha.item() == pytest.approx(slope, abs=1e-9)
+
+
+def test_covariance_is_that_of_torch():
+    x = torch.randn(30, 5, dtype=torch.float64)
+    for correction in (0, 1):
+        torch.testing.assert_close(
+            covariance(feature_moments(x), correction=correction),
+            torch.cov(x.T, correction=correction),
+        )
+
+
+def test_singular_values_are_uncentred():
+    x = torch.randn(50, 6, dtype=torch.float64) + 3
+    torch.testing.assert_close(moments_singular_values(feature_moments(x)), torch.linalg.svdvals(x))
+
+
+@pytest.mark.parametrize("rank", [1, 5, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("n", "d"), [(500, 64), (40, 64)])
+def test_collapse_shows_as_zeros_not_as_rounding(rank, dtype, n, d):
+    rng = np.random.default_rng(rank)
+    x = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, d)) + 7
+    spectrum = eigenspectrum(torch.tensor(x).to(dtype))
+    assert int((spectrum > 0).sum()) == rank
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
+@pytest.mark.parametrize("n", [8, 100])
+def test_constant_features_have_no_spectrum(value, n):
+    assert eigenspectrum(torch.full((n, 32), value)).count_nonzero() == 0
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_samples(n):
+    with pytest.raises(SpectrumError, match=f"at least 3 samples, got {n}"):
+        eigenspectrum(torch.randn(n, 8))
+    with pytest.raises(SpectrumError, match="at least 2 samples, got 1"):
+        covariance(feature_moments(torch.randn(1, 8)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("n", [4, 50])
+def test_counts_features_that_are_not_finite(bad, n):
+    x = torch.randn(n, 8)
+    x[0, 2] = x[3, 5] = bad
+    with pytest.raises(SpectrumError, match="2 of 8 features hold NaN or infinite"):
+        eigenspectrum(x)
+    with pytest.raises(SpectrumError, match="2 of 8 features"):
+        moments_singular_values(feature_moments(x))
+
+
+def test_infinite_covariance():
+    with pytest.raises(SpectrumError, match="1 of 2 features"):
+        covariance_eigenvalues(torch.diag(torch.tensor([1.0, float("inf")])))
+
+
+def test_solver_failure_falls_back_to_the_cpu_and_says_so(monkeypatch):
+    solve, calls = torch.linalg.eigvalsh, []
+
+    def fails_once(matrix):
+        calls.append(matrix.device.type)
+        if len(calls) == 1:
+            raise torch.linalg.LinAlgError("did not converge")
+        return solve(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", fails_once)
+    with pytest.warns(EigensolverWarning, match="did not converge.*solved on the CPU"):
+        values = covariance_eigenvalues(torch.eye(3))
+    assert values.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_rotation_scale_and_order_do_not_matter():
+    x = torch.tensor(oracles.planted_features(0.9, 400, 64))
+    rotation, _ = torch.linalg.qr(torch.randn(64, 64, dtype=torch.float64))
+    alpha = fit_power_law(eigenspectrum(x)).alpha
+    for same in (x @ rotation, x * 1e-3, x + 5, x[torch.randperm(400)]):
+        torch.testing.assert_close(
+            fit_power_law(eigenspectrum(same)).alpha, alpha, rtol=0, atol=1e-9
+        )

@@ -1,0 +1,81 @@
+import pytest
+import torch
+from reptrix.alpha import get_alpha
+from torchmetrics import MetricCollection
+
+from alphareq_lightning.errors import FitRangeError, NoFitWarning
+from alphareq_lightning.functional import eigenspectrum, fit_power_law
+from alphareq_lightning.metrics import AlphaReQ, EffectiveRank, ParticipationRatio, RankMe
+
+import oracles
+
+X = torch.tensor(oracles.planted_features(0.9, 700, 128, mean=2.0)).float()
+SCORES = {
+    AlphaReQ: lambda x: fit_power_law(eigenspectrum(x)).alpha.item(),
+    RankMe: oracles.rankme,
+    EffectiveRank: oracles.effective_rank,
+    ParticipationRatio: oracles.participation_ratio,
+}
+
+
+@pytest.mark.parametrize("metric_class", SCORES)
+@pytest.mark.parametrize("size", [13, 700])
+def test_streamed_score_is_that_of_all_features(metric_class, size):
+    metric = metric_class()
+    for batch in X.split(size):
+        metric.update(batch)
+    assert metric.compute().item() == pytest.approx(SCORES[metric_class](X), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(600, 128), (150, 256)])
+def test_streamed_alpha_equals_reptrix(n, d):
+    x = torch.tensor(oracles.planted_features(1.1, n, d)).float()
+    metric = AlphaReQ(fit_range=(11, 100))
+    for batch in x.split(64):
+        metric.update(batch)
+    assert metric.compute().item() == pytest.approx(get_alpha(x)[0], abs=1e-6)
+    fit = metric.fit()
+    assert fit.fit_range == (11, 100)
+    assert fit.alpha == metric.compute()
+
+
+def test_collection_shares_one_state():
+    collection = MetricCollection([m() for m in SCORES])
+    for batch in X.split(100):
+        collection.update(batch)
+    values = collection.compute()
+    for metric_class, truth in SCORES.items():
+        assert values[metric_class.__name__].item() == pytest.approx(truth(X), rel=1e-6)
+    [group] = collection.compute_groups.values()
+    assert sorted(group) == sorted(m.__name__ for m in SCORES)
+    collection.reset()
+    assert collection(X)["AlphaReQ"].item() == pytest.approx(SCORES[AlphaReQ](X), rel=1e-6)
+
+
+def test_forward_gives_the_batch_and_keeps_the_sum():
+    metric = AlphaReQ()
+    first = metric(X[:300]).item()
+    assert first == pytest.approx(SCORES[AlphaReQ](X[:300]), rel=1e-6)
+    metric(X[300:])
+    assert metric.compute().item() == pytest.approx(SCORES[AlphaReQ](X), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("features", "text"),
+    [
+        (torch.randn(2, 64), "AlphaReQ is NaN: .*at least 3 samples, got 2"),
+        (torch.ones(100, 64), "span only 3 dimensions"),
+        (torch.full((100, 64), float("nan")), "64 of 64 features hold NaN"),
+        (torch.randn(100, 8), "needs at least 30 attainable ranks"),
+    ],
+)
+def test_no_fit_is_nan_and_a_warning(features, text):
+    metric = AlphaReQ()
+    metric.update(features)
+    with pytest.warns(NoFitWarning, match=text):
+        assert metric.compute().isnan()
+
+
+def test_options_fail_at_once():
+    with pytest.raises(FitRangeError, match=r"\(9, 3\)"):
+        AlphaReQ(fit_range=(9, 3))
