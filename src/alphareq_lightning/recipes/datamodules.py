@@ -1,0 +1,300 @@
+"""DataModules for self-supervised training: two views to train on, plain images to measure on.
+
+Held-out images never overlap the training images, and their labels are never given out with
+them: only `readout_datasets` hands out labels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from alphareq_lightning.errors import DataError
+from alphareq_lightning.recipes.images import (
+    ImageFiles,
+    Images,
+    collate_images,
+    find_images,
+    split_indices,
+)
+from alphareq_lightning.recipes.views import (
+    TwoViews,
+    View,
+    barlow_twins_view,
+    digit_view,
+    plain_view,
+)
+
+
+class ViewsDataModule(pl.LightningDataModule):
+    """What all DataModules here share: loaders of views over a training and a held-out part.
+
+    Args:
+        view: One random view of an image.
+        plain: The un-augmented image.
+        batch_size: Images in a batch, on each rank.
+        num_workers: Worker processes of each loader.
+        max_train: Use at most this many training images, chosen by ``seed``.
+        max_heldout: Use at most this many held-out images, chosen by ``seed``.
+        seed: Of the split and of the subsets.
+    """
+
+    def __init__(
+        self,
+        view: View,
+        plain: View,
+        *,
+        batch_size: int,
+        num_workers: int,
+        max_train: int | None = None,
+        max_heldout: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.view = view
+        self.plain = plain
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.max_train = max_train
+        self.max_heldout = max_heldout
+        self.seed = seed
+
+    @abstractmethod
+    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+        """Training dataset and indices, held-out dataset and indices, of ``(image, label)``."""
+
+    def setup(self, stage: str) -> None:
+        """Find the images, once.
+
+        Raises:
+            DataError: If images are missing, or too few for one batch.
+        """
+        if hasattr(self, "train_source"):
+            return
+        train, train_indices, heldout, heldout_indices = self.sources()
+        self.train_source, self.heldout_source = train, heldout
+        self.train_indices = self._at_most(train_indices, self.max_train)
+        self.heldout_indices = self._at_most(heldout_indices, self.max_heldout)
+        if self.batch_size > len(self.train_indices):
+            raise DataError(
+                f"batch_size={self.batch_size} leaves no whole batch of "
+                f"{len(self.train_indices)} training images; choose a smaller batch"
+            )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches ``(view_a, view_b)`` of training images."""
+        images = Images(self.train_source, TwoViews(self.view), self.train_indices)
+        return self._loader(images, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches ``(view_a, view_b)`` of held-out images."""
+        return self._loader(Images(self.heldout_source, TwoViews(self.view), self.heldout_indices))
+
+    def alpha_dataloader(self) -> DataLoader[Any]:
+        """Batches of held-out images as they are, for `AlphaMonitor`."""
+        return self._loader(Images(self.heldout_source, self.plain, self.heldout_indices))
+
+    def readout_datasets(self) -> tuple[Images, Images]:
+        """Un-augmented ``(image, label)`` datasets to train and to test a readout on.
+
+        Raises:
+            DataError: If the images have no labels.
+        """
+        self.setup("fit")
+        train = Images(self.train_source, self.plain, self.train_indices)
+        heldout = Images(self.heldout_source, self.plain, self.heldout_indices)
+        if train[0][1] < 0 or heldout[0][1] < 0:
+            raise DataError("these images have no labels; a readout needs class folders or classes")
+        return train, heldout
+
+    def _at_most(self, indices: Sequence[int], limit: int | None) -> Sequence[int]:
+        if limit is None or limit >= len(indices):
+            return indices
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(indices), generator=generator)[:limit]
+        return [indices[i] for i in sorted(chosen.tolist())]
+
+    def _loader(self, images: Images, **options: Any) -> DataLoader[Any]:
+        return DataLoader(
+            images,
+            self.batch_size,
+            collate_fn=collate_images,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+
+class DigitsDataModule(ViewsDataModule):
+    """1,797 scanned digits that scikit-learn ships, 8×8 pixels, enlarged: no download.
+
+    Args:
+        image_size: Side in pixels, after enlarging.
+        batch_size: Images in a batch.
+        holdout: Share of the images that is held out.
+        num_workers: Worker processes of each loader.
+        seed: Of the split.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 16,
+        batch_size: int = 256,
+        holdout: float = 1 / 3,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        plain = v2.Compose(
+            [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
+        )
+        super().__init__(
+            digit_view(), plain, batch_size=batch_size, num_workers=num_workers, seed=seed
+        )
+        self.image_size = image_size
+        self.holdout = holdout
+
+    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+        """The digits, as uint8 tensors in memory."""
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise DataError(
+                "the digits come with scikit-learn: pip install 'alphareq-lightning[demo]'"
+            ) from error
+        digits = load_digits()
+        gray = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
+        size = (self.image_size, self.image_size)
+        large = interpolate(gray, size, mode="bilinear").expand(-1, 3, -1, -1)
+        images = TensorDataset((large * 255).round().byte(), torch.tensor(digits.target))
+        train, heldout = split_indices(len(images), self.holdout, self.seed)
+        return images, train, images, heldout
+
+
+class ImageFolderDataModule(ViewsDataModule):
+    """A folder of images, with or without class folders.
+
+    Subfolders ``train`` and ``test`` or ``val`` are used as they are; any other folder is split.
+    Labels are the first-level class folders, and are used by `readout_datasets` only.
+
+    Args:
+        folder: Where the images are.
+        image_size: Side of the views in pixels.
+        batch_size: Images in a batch, on each rank.
+        holdout: Share of the images that is held out, where the folder says nothing.
+        num_workers: Worker processes of each loader.
+        crop_scale: Area of the random crops as a share of the image.
+        max_train: Use at most this many training images, chosen by ``seed``.
+        max_heldout: Use at most this many held-out images, chosen by ``seed``.
+        seed: Of the split and of the subsets.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        image_size: int = 32,
+        batch_size: int = 256,
+        holdout: float = 0.1,
+        num_workers: int = 0,
+        crop_scale: tuple[float, float] = (0.08, 1.0),
+        max_train: int | None = None,
+        max_heldout: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            barlow_twins_view(image_size, crop_scale=crop_scale),
+            plain_view(image_size),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            max_train=max_train,
+            max_heldout=max_heldout,
+            seed=seed,
+        )
+        self.folder = Path(folder)
+        self.holdout = holdout
+
+    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+        """The files, split by folder or by chance."""
+        heldout_folder = next(
+            (self.folder / name for name in ("test", "val") if (self.folder / name).is_dir()), None
+        )
+        if heldout_folder is not None and (self.folder / "train").is_dir():
+            train = ImageFiles(*find_images(self.folder / "train"))
+            heldout = ImageFiles(*find_images(heldout_folder))
+            return train, range(len(train)), heldout, range(len(heldout))
+        images = ImageFiles(*find_images(self.folder))
+        train_indices, heldout_indices = split_indices(len(images), self.holdout, self.seed)
+        return images, train_indices, images, heldout_indices
+
+
+class _TorchvisionDataModule(ViewsDataModule):
+    """A dataset of torchvision: trains on one split, holds out another."""
+
+    def __init__(
+        self,
+        root: str = "data",
+        image_size: int = 32,
+        batch_size: int = 256,
+        num_workers: int = 4,
+        download: bool = False,
+        max_train: int | None = None,
+        max_heldout: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            barlow_twins_view(image_size),
+            plain_view(image_size),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            max_train=max_train,
+            max_heldout=max_heldout,
+            seed=seed,
+        )
+        self.root = root
+        self.download = download
+
+    @abstractmethod
+    def split(self, train: bool) -> Any:
+        """The torchvision dataset of one side."""
+
+    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+        """Both sides."""
+        try:
+            train, heldout = self.split(True), self.split(False)
+        except RuntimeError as error:
+            raise DataError(f"{error} (root={self.root!r})") from error
+        return train, range(len(train)), heldout, range(len(heldout))
+
+
+class CIFAR10DataModule(_TorchvisionDataModule):
+    """torchvision's CIFAR-10: trains on 50,000 images, measures on the 10,000 test images."""
+
+    def split(self, train: bool) -> Any:
+        """Training or test images."""
+        return datasets.CIFAR10(self.root, train=train, download=self.download)
+
+
+class STL10DataModule(_TorchvisionDataModule):
+    """torchvision's STL-10: trains on 100,000 unlabeled images, measures on the 8,000 test images.
+
+    `readout_datasets` trains the readout on the 5,000 labelled images.
+    """
+
+    def split(self, train: bool) -> Any:
+        """The unlabeled or the test images."""
+        name = "unlabeled" if train else "test"
+        return datasets.STL10(self.root, split=name, download=self.download)
+
+    def readout_datasets(self) -> tuple[Images, Images]:
+        """The labelled training and test images, un-augmented."""
+        labelled = datasets.STL10(self.root, split="train", download=self.download)
+        return Images(labelled, self.plain), Images(self.split(False), self.plain)

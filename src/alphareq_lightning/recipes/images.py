@@ -1,0 +1,134 @@
+"""Datasets of images: files in folders, arrays in memory, subsets; with or without labels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset, default_collate
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from alphareq_lightning.errors import DataError, ImageWarning
+
+NO_LABEL = -1
+
+
+class ImageFiles(Dataset[tuple[Any, int]]):
+    """Image files as ``(PIL image, label)``; the image is `None` where a file cannot be read.
+
+    Args:
+        paths: The files.
+        labels: One class index for each, or `None`.
+    """
+
+    def __init__(self, paths: Sequence[Path], labels: Sequence[int] | None = None) -> None:
+        self.paths = list(paths)
+        self.labels = None if labels is None else list(labels)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        label = NO_LABEL if self.labels is None else self.labels[index]
+        try:
+            with Image.open(self.paths[index]) as image:
+                return image.convert("RGB"), label
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            message = f"left out an unreadable image, {self.paths[index]}: {error}"
+            warnings.warn(message, ImageWarning, stacklevel=2)
+            return None, label
+
+
+class Images(Dataset[tuple[Any, int]]):
+    """Any dataset of ``(image, label)``, cut to some of its indices, through a transform.
+
+    Args:
+        dataset: The images.
+        transform: Applied to each image.
+        indices: Which to use, all by default.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        transform: Callable[[Any], Any],
+        indices: Sequence[int] | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.transform = transform
+        self.indices = range(len(dataset)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image, label = self.dataset[self.indices[index]]
+        return (None if image is None else self.transform(image)), int(label)
+
+
+def collate_images(samples: list[tuple[Any, int]]) -> Any:
+    """Stack images or pairs of views; labels and unreadable images are left out.
+
+    Raises:
+        DataError: If no image of the batch could be read.
+    """
+    return default_collate([image for image, _ in _readable(samples)])
+
+
+def collate_labelled(samples: list[tuple[Any, int]]) -> Any:
+    """Stack ``(images, labels)``; unreadable images are left out.
+
+    Raises:
+        DataError: If no image of the batch could be read.
+    """
+    return default_collate(_readable(samples))
+
+
+def _readable(samples: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
+    readable = [sample for sample in samples if sample[0] is not None]
+    if not readable:
+        raise DataError(f"none of the {len(samples)} images of a batch could be read")
+    return readable
+
+
+def find_images(folder: Path) -> tuple[list[Path], list[int] | None]:
+    """Image files below a folder, sorted, and their class indices if each lies in a class folder.
+
+    Raises:
+        DataError: If the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}; pass the folder that holds the images")
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+    if not paths:
+        raise DataError(f"no image in {folder}; looked for {', '.join(IMG_EXTENSIONS)}")
+    names = [path.relative_to(folder).parts[0] for path in paths]
+    if any(path.parent == folder for path in paths):
+        return paths, None
+    classes = {name: index for index, name in enumerate(sorted(set(names)))}
+    return paths, [classes[name] for name in names]
+
+
+def split_indices(num_images: int, holdout: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of training and held-out images: disjoint, together all, the same for one seed.
+
+    Raises:
+        DataError: If ``holdout`` is not a share that leaves images on both sides.
+
+    Example:
+        >>> train, heldout = split_indices(10, 0.3, seed=0)
+        >>> len(train), len(heldout), set(train) & set(heldout)
+        (7, 3, set())
+    """
+    num_heldout = round(num_images * holdout)
+    if not 0 < num_heldout < num_images:
+        raise DataError(
+            f"{holdout=} of {num_images} images leaves {num_heldout} held out; "
+            "expected a share between 0 and 1 with images on both sides"
+        )
+    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(order[num_heldout:]), sorted(order[:num_heldout])

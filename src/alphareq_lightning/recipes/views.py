@@ -1,0 +1,105 @@
+"""Augmentations: two views of an image for training, one plain view for measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+View = Callable[[Any], Tensor]
+
+
+class TwoViews:
+    """Applies one random transform twice.
+
+    Example:
+        >>> first, second = TwoViews(lambda image: image + torch.rand(()))(torch.zeros(3))
+        >>> bool((first == second).all())
+        False
+    """
+
+    def __init__(self, transform: View) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Any) -> tuple[Tensor, Tensor]:
+        """Two augmented views of ``image``."""
+        return self.transform(image), self.transform(image)
+
+
+def barlow_twins_view(
+    image_size: int,
+    *,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    flip: float = 0.5,
+    jitter: float = 0.8,
+    grayscale: float = 0.2,
+    mean: Sequence[float] = CIFAR_MEAN,
+    std: Sequence[float] = CIFAR_STD,
+) -> View:
+    """One random view, with the augmentations of the α-ReQ case study.
+
+    Args:
+        image_size: Side of the crop, in pixels.
+        crop_scale: Area of the crop as a share of the image.
+        flip: Probability of a horizontal flip.
+        jitter: Probability of a change of brightness, contrast, saturation (0.4) and hue (0.1).
+        grayscale: Probability of dropping the colour.
+        mean: Subtracted from each channel.
+        std: Divided out of each channel.
+    """
+    transform: View = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.RandomResizedCrop(image_size, scale=crop_scale, antialias=True),
+            v2.RandomHorizontalFlip(flip),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], jitter),
+            v2.RandomGrayscale(grayscale),
+            *_finish(mean, std),
+        ]
+    )
+    return transform
+
+
+def digit_view() -> View:
+    """One random view of a gray digit: shifted, turned, with pieces missing; never mirrored."""
+    transform: View = v2.Compose(
+        [
+            v2.ToDtype(torch.float32, scale=True),
+            v2.RandomAffine(
+                degrees=15,
+                translate=(0.1, 0.1),
+                scale=(0.8, 1.2),
+                shear=10,
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
+            v2.RandomErasing(0.5, scale=(0.02, 0.15)),
+            v2.GaussianNoise(sigma=0.1),
+            v2.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )
+    return transform
+
+
+def plain_view(
+    image_size: int, *, mean: Sequence[float] = CIFAR_MEAN, std: Sequence[float] = CIFAR_STD
+) -> View:
+    """The un-augmented image: resized, cut to a square, normalised."""
+    transform: View = v2.Compose(
+        [
+            v2.ToImage(),
+            v2.Resize(image_size, antialias=True),
+            v2.CenterCrop(image_size),
+            *_finish(mean, std),
+        ]
+    )
+    return transform
+
+
+def _finish(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]

@@ -1,0 +1,70 @@
+import os
+import pickle
+
+import pytest
+import torch
+
+from alphareq_lightning import SelectionError, records_from_checkpoints
+
+RECORD = {
+    "alpha": 0.9,
+    "r2": 1.0,
+    "stderr": 0.0,
+    "fit_range": [4, 51],
+    "num_samples": 9,
+    "num_features": 4,
+    "global_step": 5,
+}
+
+
+def save(path, history, key="AlphaMonitor{'layer': None}"):
+    torch.save({"callbacks": {key: {"history": history}}}, path)
+    return path
+
+
+def test_newest_record_of_each_file_with_its_path(tmp_path):
+    path = save(tmp_path / "a.ckpt", [RECORD, {**RECORD, "alpha": 1.1, "global_step": 9}])
+    [record] = records_from_checkpoints([path])
+    assert (record.alpha, record.path, record.fit_range) == (1.1, str(path), (4, 51))
+
+
+def test_of_several_layers_the_first(tmp_path):
+    layers = [{**RECORD, "layer": "a"}, {**RECORD, "layer": "b"}]
+    path = save(tmp_path / "a.ckpt", layers)
+    assert records_from_checkpoints([path])[0].layer == "a"
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("pwned",)
+
+
+def test_files_that_are_no_checkpoint_are_refused_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    good = save(tmp_path / "good.ckpt", [RECORD])
+    (tmp_path / "cut.ckpt").write_bytes(good.read_bytes()[:200])
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    (tmp_path / "evil.ckpt").write_bytes(pickle.dumps({"callbacks": Payload()}))
+    torch.save({"callbacks": Payload()}, tmp_path / "evil_zip.ckpt")
+    for name in ("cut", "text", "evil", "evil_zip"):
+        with pytest.raises(SelectionError, match=f"{name}.ckpt cannot be read safely") as caught:
+            records_from_checkpoints([tmp_path / f"{name}.ckpt"])
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_other_files(tmp_path):
+    torch.save({"weights": 1}, tmp_path / "bare.pt")
+    torch.save({"callbacks": {"ModelCheckpoint": {}}}, tmp_path / "other.ckpt")
+    for path, text in (
+        (tmp_path / "bare.pt", "not a Lightning checkpoint"),
+        (tmp_path / "other.ckpt", "carries no record of α; was AlphaMonitor in the Trainer"),
+        (tmp_path / "gone.ckpt", "there is no checkpoint"),
+        (save(tmp_path / "empty.ckpt", []), "carries no record of α"),
+        (save(tmp_path / "odd.ckpt", [{"x": 1}]), "not a record of α"),
+    ):
+        with pytest.raises(SelectionError, match=text):
+            records_from_checkpoints([path])
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SelectionError, match=r"no \*.ckpt file in the folder"):
+        records_from_checkpoints([tmp_path / "folder"])

@@ -1,0 +1,193 @@
+import sys
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import datasets
+
+from alphareq_lightning import DataError
+from alphareq_lightning.errors import ImageWarning
+from alphareq_lightning.recipes import (
+    CIFAR10DataModule,
+    DigitsDataModule,
+    ImageFolderDataModule,
+    STL10DataModule,
+)
+from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, plain_view
+
+
+def write_image(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(value).integers(0, 255, (20, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def class_folders(tmp_path):
+    for i in range(40):
+        write_image(tmp_path / f"class{i % 2}" / f"{i}.png", i)
+    return tmp_path
+
+
+def ready(module):
+    module.setup("fit")
+    return module
+
+
+def test_digits_give_pairs_of_views_and_plain_held_out_images():
+    data = ready(DigitsDataModule(batch_size=100))
+    first, second = next(iter(data.train_dataloader()))
+    assert first.shape == second.shape == (100, 3, 16, 16)
+    assert not torch.equal(first, second)
+    plain = torch.cat(list(data.alpha_dataloader()))
+    assert len(plain) == 599
+    assert torch.equal(plain, torch.cat(list(data.alpha_dataloader())))
+    assert plain.min() >= -1
+    assert plain.max() <= 1
+
+
+def test_digits_do_not_overlap_and_are_split_the_same_again():
+    data, again = ready(DigitsDataModule()), ready(DigitsDataModule())
+    assert not set(data.train_indices) & set(data.heldout_indices)
+    assert len(data.train_indices) + len(data.heldout_indices) == 1797
+    assert data.heldout_indices == again.heldout_indices
+    assert data.heldout_indices != ready(DigitsDataModule(seed=1)).heldout_indices
+
+
+def test_digits_readout_has_all_classes():
+    train, test = DigitsDataModule().readout_datasets()
+    assert {train[i][1] for i in range(200)} == {test[i][1] for i in range(200)} == set(range(10))
+
+
+def paths(dataset, indices):
+    return {dataset.paths[i] for i in indices}
+
+
+def test_class_folders_are_split_by_file(class_folders):
+    data = ready(ImageFolderDataModule(str(class_folders), batch_size=8, holdout=0.25))
+    train = paths(data.train_source, data.train_indices)
+    heldout = paths(data.heldout_source, data.heldout_indices)
+    assert (len(train), len(heldout), train & heldout) == (30, 10, set())
+    assert next(iter(data.val_dataloader()))[0].shape == (8, 3, 32, 32)
+    _, label = data.readout_datasets()[0][0]
+    assert label in (0, 1)
+
+
+def test_train_and_test_folders_are_used_as_they_are(tmp_path):
+    for i in range(12):
+        write_image(tmp_path / ("train" if i < 8 else "val") / f"class{i % 2}" / f"{i}.png", i)
+    data = ready(ImageFolderDataModule(str(tmp_path), batch_size=4))
+    assert {p.parts[-3] for p in paths(data.train_source, data.train_indices)} == {"train"}
+    assert {p.parts[-3] for p in paths(data.heldout_source, data.heldout_indices)} == {"val"}
+
+
+def test_a_flat_folder_has_no_labels(tmp_path):
+    for i in range(20):
+        write_image(tmp_path / f"{i}.jpg", i)
+    data = ready(ImageFolderDataModule(str(tmp_path), batch_size=4))
+    assert next(iter(data.alpha_dataloader())).shape == (2, 3, 32, 32)
+    with pytest.raises(DataError, match="have no labels"):
+        data.readout_datasets()
+
+
+def test_subsets_are_seeded(class_folders):
+    options = {"batch_size": 4, "max_train": 9, "max_heldout": 2}
+    data = ready(ImageFolderDataModule(str(class_folders), **options))
+    again = ready(ImageFolderDataModule(str(class_folders), **options))
+    assert data.train_indices == again.train_indices
+    assert (len(data.train_indices), len(data.heldout_indices)) == (9, 2)
+
+
+def test_an_unreadable_image_is_left_out_of_its_batch(class_folders):
+    (class_folders / "class0" / "0.png").write_bytes(b"not an image")
+    (class_folders / "class1" / "1.png").write_bytes(
+        (class_folders / "class1" / "3.png").read_bytes()[:300]
+    )
+    data = ready(ImageFolderDataModule(str(class_folders), batch_size=10))
+
+    everything = chain(data._loader(data.train_dataloader().dataset), data.val_dataloader())
+    with pytest.warns(ImageWarning, match=r"left out an unreadable image, .*[01]\.png"):
+        total = sum(len(first) for first, _ in everything)
+    assert total == 38
+
+
+def test_a_batch_without_any_readable_image(tmp_path):
+    for i in range(8):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    data = ready(ImageFolderDataModule(str(tmp_path), batch_size=4))
+    with (
+        pytest.warns(ImageWarning),
+        pytest.raises(DataError, match="none of the 4 images of a batch could be read"),
+    ):
+        next(iter(data.train_dataloader()))
+
+
+def test_torchvision_cifar10(monkeypatch):
+    made = {}
+
+    class Fake(list):
+        def __init__(self, root, train, download):
+            made[train] = (root, download)
+            super().__init__([(Image.new("RGB", (32, 32)), 3)] * (40 if train else 20))
+
+    monkeypatch.setattr(datasets, "CIFAR10", Fake)
+    data = ready(CIFAR10DataModule("here", batch_size=10, num_workers=0))
+    assert made == {True: ("here", False), False: ("here", False)}
+    assert next(iter(data.train_dataloader()))[1].shape == (10, 3, 32, 32)
+    assert len(data.alpha_dataloader()) == 2
+
+
+def test_torchvision_stl10_trains_on_unlabeled_images(monkeypatch):
+    class Fake(list):
+        def __init__(self, root, split, download):
+            self.split = split
+            label = -1 if split == "unlabeled" else 2
+            super().__init__([(Image.new("RGB", (96, 96)), label)] * 20)
+
+    monkeypatch.setattr(datasets, "STL10", Fake)
+    data = ready(STL10DataModule("here", image_size=64, batch_size=10, num_workers=0))
+    assert (data.train_source.split, data.heldout_source.split) == ("unlabeled", "test")
+    train, test = data.readout_datasets()
+    assert (train.dataset.split, test.dataset.split, train[0][1]) == ("train", "test", 2)
+
+
+@pytest.mark.parametrize("module", [CIFAR10DataModule, STL10DataModule])
+def test_a_dataset_that_is_not_there(tmp_path, module):
+    with pytest.raises(DataError, match=r"not found or corrupted.*root="):
+        ready(module(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda p: ImageFolderDataModule(str(p / "gone")), "there is no folder .*gone"),
+        (lambda p: ImageFolderDataModule(str(p)), "no image in .*looked for .jpg"),
+        (lambda p: DigitsDataModule(holdout=1.5), "holdout=1.5 of 1797 images"),
+        (
+            lambda p: DigitsDataModule(batch_size=2000),
+            "batch_size=2000 leaves no whole batch of 1198",
+        ),
+    ],
+)
+def test_bad_input(tmp_path, make, text):
+    with pytest.raises(DataError, match=text):
+        ready(make(tmp_path))
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r"alphareq-lightning\[demo\]"):
+        ready(DigitsDataModule())
+
+
+def test_views():
+    image = Image.new("RGB", (40, 30), (255, 0, 0))
+    assert plain_view(16)(image).shape == (3, 16, 16)
+    assert torch.equal(plain_view(16)(image), plain_view(16)(image))
+    first, second = TwoViews(barlow_twins_view(16))(image)
+    assert first.shape == (3, 16, 16)
+    # A plain red image still changes in brightness and hue.
+    pairs = [TwoViews(barlow_twins_view(16))(image) for _ in range(8)]
+    assert any(not torch.equal(a, b) for a, b in [*pairs, (first, second)])
