@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import lightning_utilities.core.rank_zero as rank_zero_module
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -22,7 +23,11 @@ else:
     if find_spec("pytorch_lightning") is None:
         Callback = _Callback
     else:
+        # Importing the second package moves the messages of the first to the second's logger.
+        _log = rank_zero_module.log
         from pytorch_lightning.callbacks import Callback as _OtherCallback
+
+        rank_zero_module.log = _log
 
         class Callback(_Callback, _OtherCallback):
             """A Lightning callback under both names."""

@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo", help="train Barlow Twins on digits, watch α, and check the checkpoint it chose"
     )
-    demo.add_argument("--epochs", type=_positive, default=25, help="default: %(default)s")
+    demo.add_argument("--epochs", type=_positive, default=20, help="default: %(default)s")
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)

@@ -8,7 +8,7 @@ from alphareq_lightning.recipes import build_backbone
 @pytest.mark.parametrize(
     ("name", "width", "size"),
     [
-        ("narrow_resnet", 256, 16),
+        ("narrow_resnet", 128, 16),
         ("resnet18", 512, 32),
         ("resnet50", 2048, 32),
         ("mobilenet_v3_small", 1024, 32),

@@ -24,12 +24,12 @@ class NarrowResNet(nn.Module):
 
     Example:
         >>> import torch
-        >>> NarrowResNet(width=16)(torch.ones(2, 3, 16, 16)).shape
+        >>> NarrowResNet()(torch.ones(2, 3, 16, 16)).shape
         torch.Size([2, 128])
     """
 
     def __init__(
-        self, width: int = 32, blocks: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3
+        self, width: int = 16, blocks: Sequence[int] = (1, 1, 1, 1), in_channels: int = 3
     ) -> None:
         super().__init__()
         if width < 16 or width % 16 or not blocks:

@@ -86,7 +86,7 @@ class BarlowTwins(pl.LightningModule):
         projector_dim: Width of the projector, hidden and output.
         projector_layers: Linear layers of the projector: 2 as in the α-ReQ case study, 3 as in
             the Barlow Twins paper.
-        lambd: Weight λ of the redundancy term.
+        lambd: Weight λ of the redundancy term; the best λ shrinks as the projector widens.
         optimizer: ``"adamw"``, or ``"lars"`` (from timm) for large batches.
         learning_rate: Peak learning rate, reached after the warm-up.
         weight_decay: Not applied to biases and norms.
@@ -99,13 +99,13 @@ class BarlowTwins(pl.LightningModule):
         *,
         backbone_options: dict[str, Any] | None = None,
         small_images: bool = True,
-        projector_dim: int = 256,
+        projector_dim: int = 128,
         projector_layers: int = 2,
-        lambd: float = 5e-3,
+        lambd: float = 0.04,
         optimizer: Literal["adamw", "lars"] = "adamw",
-        learning_rate: float = 2e-3,
+        learning_rate: float = 5e-3,
         weight_decay: float = 1e-6,
-        warmup_epochs: float = 1.0,
+        warmup_epochs: float = 0.0,
     ) -> None:
         super().__init__()
         if optimizer not in ("adamw", "lars"):

@@ -149,7 +149,7 @@ class DigitsDataModule(ViewsDataModule):
     def __init__(
         self,
         image_size: int = 16,
-        batch_size: int = 256,
+        batch_size: int = 128,
         holdout: float = 1 / 3,
         num_workers: int = 0,
         seed: int = 0,
