@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
+# OpenMP threads that wait by spinning can end up on one core of a small shared machine, ten times
+# slower; sleeping ones do not.
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: demo test test-slow lint types clean
 
 demo: $(VENV)/.installed-demo

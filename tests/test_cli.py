@@ -15,6 +15,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.Alpha
 SMALL = (
     "--model.backbone_options={width: 16, blocks: [1, 1]}",
     "--trainer.accelerator=cpu",
+    "--trainer.limit_train_batches=2",
+    "--trainer.limit_val_batches=1",
     "--trainer.enable_progress_bar=false",
 )
 

@@ -144,7 +144,7 @@ def run_demo(
     console.print("Barlow Twins on scikit-learn's digits; α on held-out unlabeled images.")
     started = time.perf_counter()
     trainer.fit(module, datamodule=data)
-    console.print(f"trained {epochs} epochs in {time.perf_counter() - started:.0f} s")
+    console.print(f"\ntrained {epochs} epochs in {time.perf_counter() - started:.0f} s")
 
     ranked = rank_checkpoints(records_from_checkpoints([log_dir / "checkpoints"]))
     accuracies = _readouts(ranked, data, console)
@@ -161,7 +161,8 @@ def _readouts(
 ) -> dict[str, float]:
     """Linear readout of each checkpoint: the only place where labels are used."""
     train_images, test_images = data.readout_datasets()
-    few = Subset(train_images, _few_of_each([label for _, label in train_images]))
+    chosen = _few_of_each([train_images[i][1] for i in range(len(train_images))])
+    few = Subset(train_images, chosen)
     loaders = [
         DataLoader(images, 512, collate_fn=collate_labelled) for images in (few, test_images)
     ]

@@ -50,3 +50,16 @@ def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(DataError, match=r"pip install 'alphareq-lightning\[demo\]'"):
         linear_readout_accuracy(*blobs(8, 0), *blobs(8, 1))
+
+
+def test_every_submodule_is_left_in_its_own_mode():
+    encoder = TinyEncoder().train()
+    encoder[2].eval()  # somebody froze the norm
+    before = [module.training for module in encoder.modules()]
+    extract_features(encoder, DataLoader(TensorDataset(images(8), torch.arange(8)), 4))
+    assert [module.training for module in encoder.modules()] == before
+
+
+def test_an_empty_loader():
+    with pytest.raises(DataError, match="gave no batch"):
+        extract_features(TinyEncoder(), DataLoader(TensorDataset(images(0), torch.arange(0))))

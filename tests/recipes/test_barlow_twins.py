@@ -70,6 +70,7 @@ def views(n=96, size=8):
 
 
 def tiny(**options):
+    options = {"lambd": 5e-3, "warmup_epochs": 1.0, **options}
     return BarlowTwins(
         backbone_options={"width": 16, "blocks": (1, 1)}, projector_dim=32, **options
     )
@@ -171,3 +172,11 @@ def test_lars_without_timm(tmp_path, monkeypatch):
 def test_endless_training_has_no_schedule(tmp_path):
     with pytest.raises(OptionError, match="set max_epochs or max_steps"):
         fit(tmp_path, tiny(), max_epochs=-1)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 33.3, 1e6 + 0.3])
+def test_a_collapsed_dimension_is_not_taken_for_agreement(value):
+    z = torch.randn(300, 4, generator=torch.Generator().manual_seed(0))
+    z[:, 0] = value
+    # C_00 is 0, so the invariance term is 1; the rest agree up to float32 rounding.
+    assert barlow_twins_loss(z, z).invariance.item() == pytest.approx(1, abs=1e-5)

@@ -116,7 +116,7 @@ def test_an_unreadable_image_is_left_out_of_its_batch(class_folders):
 def test_a_batch_without_any_readable_image(tmp_path):
     for i in range(8):
         (tmp_path / f"{i}.png").write_bytes(b"x")
-    data = ready(ImageFolderDataModule(str(tmp_path), batch_size=4))
+    data = ready(ImageFolderDataModule(str(tmp_path), batch_size=4, holdout=0.25))
     with (
         pytest.warns(ImageWarning),
         pytest.raises(DataError, match="none of the 4 images of a batch could be read"),

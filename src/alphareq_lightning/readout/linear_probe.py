@@ -21,19 +21,31 @@ def extract_features(
 ) -> tuple[Tensor, Tensor]:
     """Features and labels of a dataset, with the backbone in eval mode.
 
+    Every submodule is back in its own mode afterwards.
+
     Args:
-        backbone: Images ``(n, c, h, w)`` → features ``(n, d)``; left on ``device``, in eval mode.
+        backbone: Images ``(n, c, h, w)`` → features ``(n, d)``; left on ``device``.
         loader: Batches of ``(images, labels)``.
         device: Where to run.
 
     Returns:
         Features ``(n, d)`` and labels ``(n,)``, on the CPU.
+
+    Raises:
+        DataError: If the loader is empty.
     """
-    backbone = backbone.to(device).eval()
+    modes = {module: module.training for module in backbone.modules()}
+    backbone.to(device).eval()
     features, labels = [], []
-    for images, targets in loader:
-        features.append(backbone(images.to(device)).flatten(start_dim=1).float().cpu())
-        labels.append(targets)
+    try:
+        for images, targets in loader:
+            features.append(backbone(images.to(device)).flatten(start_dim=1).float().cpu())
+            labels.append(targets)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if not features:
+        raise DataError("the loader gave no batch; a readout needs labelled images")
     return torch.cat(features), torch.cat(labels)
 
 

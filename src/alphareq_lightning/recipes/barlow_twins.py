@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.recipes.backbones import build_backbone
@@ -68,6 +69,8 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, lambd: float = 5e-3) -> BarlowTw
 
 def _standardise(z: Tensor) -> Tensor:
     z = z if z.dtype == torch.float64 else z.float()
+    z = z - z.mean(dim=0)
+    # Again: the rounding of a large mean would make a constant feature correlate perfectly.
     z = z - z.mean(dim=0)
     return z / (z.square().mean(dim=0) + VARIANCE_EPSILON).sqrt()
 
@@ -165,10 +168,8 @@ class BarlowTwins(pl.LightningModule):
         self.trainer.fit_loop.setup_data()  # with max_steps Lightning has not counted the batches
         steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         warmup = int(min(self.warmup_epochs * steps_per_epoch, total - 1))
-        scheduler: LRScheduler = CosineAnnealingLR(optimizer, total - warmup)
-        if warmup > 0:
-            rising = LinearLR(optimizer, WARMUP_START, total_iters=warmup)
-            scheduler = SequentialLR(optimizer, [rising, scheduler], milestones=[warmup])
+        # A lambda is not stored in checkpoints: a resumed run follows its own, new length.
+        scheduler = LambdaLR(optimizer, partial(learning_rate_share, warmup=warmup, total=total))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -192,6 +193,19 @@ class BarlowTwins(pl.LightningModule):
             ) from error
         lars: torch.optim.Optimizer = Lars(groups, lr=self.learning_rate, momentum=0.9)
         return lars
+
+
+def learning_rate_share(step: int, *, warmup: int, total: int) -> float:
+    """Share of the peak learning rate: a linear rise over ``warmup`` steps, then a cosine to 0.
+
+    Example:
+        >>> [round(learning_rate_share(step, warmup=2, total=6), 3) for step in range(7)]
+        [0.01, 0.505, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < warmup:
+        return WARMUP_START + (1 - WARMUP_START) * step / warmup
+    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    return (1 + math.cos(math.pi * progress)) / 2
 
 
 def _projector(width: int, dim: int, num_layers: int) -> nn.Sequential:

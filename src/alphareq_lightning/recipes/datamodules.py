@@ -22,6 +22,7 @@ from alphareq_lightning.errors import DataError
 from alphareq_lightning.recipes.images import (
     ImageFiles,
     Images,
+    class_indices,
     collate_images,
     find_images,
     split_indices,
@@ -33,6 +34,9 @@ from alphareq_lightning.recipes.views import (
     digit_view,
     plain_view,
 )
+
+MIN_IMAGES = 2
+"""Barlow Twins compares images of a batch; one alone has no loss."""
 
 
 class ViewsDataModule(pl.LightningDataModule):
@@ -60,6 +64,13 @@ class ViewsDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, size in (
+            ("batch_size", batch_size),
+            ("max_train", max_train),
+            ("max_heldout", max_heldout),
+        ):
+            if size is not None and size < MIN_IMAGES:
+                raise DataError(f"expected {name} >= {MIN_IMAGES}, got {size}")
         self.view = view
         self.plain = plain
         self.batch_size = batch_size
@@ -89,6 +100,11 @@ class ViewsDataModule(pl.LightningDataModule):
                 f"batch_size={self.batch_size} leaves no whole batch of "
                 f"{len(self.train_indices)} training images; choose a smaller batch"
             )
+        if len(self.heldout_indices) < MIN_IMAGES:
+            raise DataError(
+                f"expected at least {MIN_IMAGES} held-out images, "
+                f"got {len(self.heldout_indices)}; hold out more"
+            )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches ``(view_a, view_b)`` of training images."""
@@ -96,8 +112,13 @@ class ViewsDataModule(pl.LightningDataModule):
         return self._loader(images, shuffle=True, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches ``(view_a, view_b)`` of held-out images."""
-        return self._loader(Images(self.heldout_source, TwoViews(self.view), self.heldout_indices))
+        """Batches ``(view_a, view_b)`` of held-out images.
+
+        A short last batch is left out where there is a whole one: the loss of few images is
+        noise, and of one image it is not defined.
+        """
+        images = Images(self.heldout_source, TwoViews(self.view), self.heldout_indices)
+        return self._loader(images, drop_last=len(images) > self.batch_size)
 
     def alpha_dataloader(self) -> DataLoader[Any]:
         """Batches of held-out images as they are, for `AlphaMonitor`."""
@@ -228,10 +249,14 @@ class ImageFolderDataModule(ViewsDataModule):
             (self.folder / name for name in ("test", "val") if (self.folder / name).is_dir()), None
         )
         if heldout_folder is not None and (self.folder / "train").is_dir():
-            train = ImageFiles(*find_images(self.folder / "train"))
-            heldout = ImageFiles(*find_images(heldout_folder))
+            train_paths, train_names = find_images(self.folder / "train")
+            heldout_paths, heldout_names = find_images(heldout_folder)
+            train_labels, heldout_labels = class_indices(train_names, heldout_names)
+            train = ImageFiles(train_paths, train_labels)
+            heldout = ImageFiles(heldout_paths, heldout_labels)
             return train, range(len(train)), heldout, range(len(heldout))
-        images = ImageFiles(*find_images(self.folder))
+        paths, names = find_images(self.folder)
+        images = ImageFiles(paths, *class_indices(names))
         train_indices, heldout_indices = split_indices(len(images), self.holdout, self.seed)
         return images, train_indices, images, heldout_indices
 
@@ -261,6 +286,11 @@ class _TorchvisionDataModule(ViewsDataModule):
         )
         self.root = root
         self.download = download
+
+    def prepare_data(self) -> None:
+        """Download once per machine, before any rank reads."""
+        if self.download:
+            self.setup("fit")
 
     @abstractmethod
     def split(self, train: bool) -> Any:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from alphareq_lightning.errors import DataError, ImageWarning
 
 NO_LABEL = -1
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises on files that are cut, damaged, or unreasonably large."""
 
 
 class ImageFiles(Dataset[tuple[Any, int]]):
@@ -37,7 +39,7 @@ class ImageFiles(Dataset[tuple[Any, int]]):
         try:
             with Image.open(self.paths[index]) as image:
                 return image.convert("RGB"), label
-        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        except UNREADABLE as error:
             message = f"left out an unreadable image, {self.paths[index]}: {error}"
             warnings.warn(message, ImageWarning, stacklevel=2)
             return None, label
@@ -95,22 +97,34 @@ def _readable(samples: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
     return readable
 
 
-def find_images(folder: Path) -> tuple[list[Path], list[int] | None]:
-    """Image files below a folder, sorted, and their class indices if each lies in a class folder.
+def find_images(folder: Path) -> tuple[list[Path], list[str] | None]:
+    """Image files below a folder, sorted, and their class names if each lies in a class folder.
 
     Raises:
         DataError: If the folder is missing or holds no image.
     """
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; pass the folder that holds the images")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS)
+    paths = sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in IMG_EXTENSIONS and p.is_file()
+    )
     if not paths:
         raise DataError(f"no image in {folder}; looked for {', '.join(IMG_EXTENSIONS)}")
-    names = [path.relative_to(folder).parts[0] for path in paths]
     if any(path.parent == folder for path in paths):
         return paths, None
-    classes = {name: index for index, name in enumerate(sorted(set(names)))}
-    return paths, [classes[name] for name in names]
+    return paths, [path.relative_to(folder).parts[0] for path in paths]
+
+
+def class_indices(*sides: list[str] | None) -> list[list[int] | None]:
+    """Class names of each side as indices that mean the same on every side.
+
+    Example:
+        >>> class_indices(["cat", "dog"], ["dog"], None)
+        [[0, 1], [1], None]
+    """
+    names = sorted({name for side in sides if side for name in side})
+    index = {name: i for i, name in enumerate(names)}
+    return [None if side is None else [index[name] for name in side] for side in sides]
 
 
 def split_indices(num_images: int, holdout: float, seed: int) -> tuple[list[int], list[int]]:
