@@ -122,7 +122,7 @@ def run_demo(
     data, module = DigitsDataModule(), BarlowTwins()
     monitor = AlphaMonitor()
     try:
-        logger = TensorBoardLogger(out, name=None)
+        logger = TensorBoardLogger(out, name=None, default_hp_metric=False)
     except ModuleNotFoundError as error:
         raise OptionError(
             "the demo needs its extra: pip install 'alphareq-lightning[demo]'"

@@ -74,7 +74,8 @@ def publish_figure(trainer: Any, tag: str, record: AlphaRecord, folder: Path | N
     for logger in trainer.loggers:
         add_figure = getattr(logger.experiment, "add_figure", None)
         if callable(add_figure):
-            add_figure(tag, figure, global_step=record.global_step, close=False)
+            # Lightning logs scalars of a step under the number of steps before it.
+            add_figure(tag, figure, global_step=max(record.global_step - 1, 0), close=False)
         else:
             unshown += 1
     if unshown and folder is not None:
