@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+
 from alphareq_lightning.cli import main
+
 from tiny import TinyModule, labelled_loader, unlabeled_loader
 
 ROOT = Path(__file__).parents[1]
