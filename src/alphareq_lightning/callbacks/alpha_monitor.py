@@ -22,7 +22,12 @@ from alphareq_lightning._lightning import (
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.figures import publish_figure
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
-from alphareq_lightning.callbacks.measurement import check_scores, measure
+from alphareq_lightning.callbacks.measurement import (
+    check_scores,
+    complaints,
+    logged_values,
+    measure,
+)
 from alphareq_lightning.callbacks.unlabeled_pass import (
     find_forward,
     find_loader,
@@ -35,23 +40,14 @@ from alphareq_lightning.errors import (
     NoFitWarning,
     OptionError,
     OutputWarning,
-    PoorFitWarning,
     SpectrumError,
-    UndersampledWarning,
 )
 from alphareq_lightning.functional.power_law import (
     check_fit_range,
     check_target,
     resolve_fit_range,
 )
-from alphareq_lightning.selection.ranking import target_distance
 from alphareq_lightning.selection.records import AlphaRecord
-
-DISTANCE_WITHOUT_FIT = 10.0
-"""Logged as the distance when there is no α: finite, so that ModelCheckpoint ranks it last and
-EarlyStopping's check for finite values does not end the run."""
-GOOD_R2 = 0.95
-"""The paper's code dropped fits below this."""
 
 
 class AlphaMonitor(Callback):
@@ -332,10 +328,11 @@ class AlphaMonitor(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured = [self._measure(trainer, tap) for tap in self._taps]
         for index, record in enumerate(self._measured):
-            values = self._keys(record, suffix="" if index == 0 else f"_{_in_key(record.layer)}")
-            alpha_key = next(iter(values))
-            pl_module.log(alpha_key, values.pop(alpha_key), prog_bar=index == 0, sync_dist=True)
-            pl_module.log_dict(values, sync_dist=True)
+            suffix = "" if index == 0 else f"_{_in_key(record.layer)}"
+            for name, value in logged_values(record, self.target).items():
+                in_bar = name == "alpha" and index == 0
+                key = f"{self.prefix}{name}{suffix}"
+                pl_module.log(key, value, prog_bar=in_bar, sync_dist=True)
         # Reduced over ranks, so that all ranks decide alike.
         problem = next((r.problem for r in self._measured if r.problem is not None), None)
         if problem is not None and self.on_collapse == "stop":
@@ -348,21 +345,12 @@ class AlphaMonitor(Callback):
         record = measure(tap.moments.reduced(), self.fit_range, self.scores)
         if record.problem is not None and tap.problem is not None:
             record = replace(record, problem=tap.problem)
-        self._warn_about(trainer, tap, record)
         seconds = time.perf_counter() - started
         seconds += tap.seconds if self._pass_seconds is None else self._pass_seconds
-        return replace(record, layer=tap.layer.label, seconds=seconds)
-
-    def _keys(self, record: AlphaRecord, suffix: str) -> dict[str, float]:
-        distance = target_distance(record.alpha, self.target)
-        values = {
-            "alpha": record.alpha,
-            "alpha_distance": min(distance, DISTANCE_WITHOUT_FIT),
-            "alpha_r2": record.r2,
-            "alpha_samples": float(record.num_samples),
-            **record.scores,
-        }
-        return {f"{self.prefix}{name}{suffix}": value for name, value in values.items()}
+        record = replace(record, layer=tap.layer.label, seconds=seconds)
+        for category, message in complaints(record, tap.problem):
+            self._warn(trainer, category, message, about=record.layer)
+        return record
 
     def _keep(self, trainer: Trainer) -> None:
         own = tuple(f"{self.prefix}{name}" for name in ("alpha", *self.scores))
@@ -395,37 +383,15 @@ class AlphaMonitor(Callback):
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
             self._warn(trainer, OutputWarning, f"the figure of the spectrum was lost: {error}")
 
-    def _warn_about(self, trainer: Trainer, tap: FeatureTap, record: AlphaRecord) -> None:
-        where = f"layer {tap.layer.label!r}"
-        problem = record.problem or tap.problem
-        if problem is not None:
-            self._warn(trainer, NoFitWarning, f"α of {where}: {problem}", tap)
-        if record.fit_range is None:
-            return
-        if record.r2 < GOOD_R2:
-            first, last = record.fit_range
-            message = (
-                f"R² = {record.r2:.3f} over ranks {first} to {last} of {where}: the spectrum is "
-                f"no power law there, and α = {record.alpha:.3f} says little; early epochs are "
-                "often so, else try another fit_range"
-            )
-            self._warn(trainer, PoorFitWarning, message, tap)
-        if record.num_samples <= record.num_features:
-            message = (
-                f"{record.num_samples} samples of {record.num_features} features of {where}: "
-                "α reads low; measure more images than the layer is wide"
-            )
-            self._warn(trainer, UndersampledWarning, message, tap)
-
     def _warn(
         self,
         trainer: Trainer,
         category: type[AlphaReQWarning],
         message: str,
-        tap: FeatureTap | None = None,
+        about: str = "",
     ) -> None:
         """Once per kind and layer in a fit, on rank 0."""
-        key = (category, tap.layer.label if tap else "")
+        key = (category, about)
         if trainer.is_global_zero and key not in self._warned:
             self._warned.add(key)
             warnings.warn(message, category, stacklevel=2)

@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
 
-from alphareq_lightning.errors import AlphaReQError, OptionError, SpectrumError
+from alphareq_lightning.errors import (
+    AlphaReQError,
+    AlphaReQWarning,
+    NoFitWarning,
+    OptionError,
+    PoorFitWarning,
+    SpectrumError,
+    UndersampledWarning,
+)
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, fit_power_law
 from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
+from alphareq_lightning.selection.ranking import target_distance
 from alphareq_lightning.selection.records import AlphaRecord
 
 KEPT_EIGENVALUES = 512
 """Enough for every window in the literature (the widest ends at rank 500); 5 kB a record."""
+
+DISTANCE_WITHOUT_FIT = 10.0
+"""Logged as the distance when there is no α: finite, so that ModelCheckpoint ranks it last and
+EarlyStopping's check for finite values does not end the run."""
+GOOD_R2 = 0.95
+"""The paper's code dropped fits below this."""
 
 
 class Score(NamedTuple):
@@ -98,3 +113,41 @@ def _score(score: Score, eigenvalues: Tensor, moments: FeatureMoments) -> float:
         return score.function(spectrum).item()
     except SpectrumError:  # nothing varies: the fit says so in its own words
         return math.nan
+
+
+def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
+    """What is logged of a record: the same names every time, whatever could be computed."""
+    distance = target_distance(record.alpha, target)
+    return {
+        "alpha": record.alpha,
+        "alpha_distance": min(distance, DISTANCE_WITHOUT_FIT),
+        "alpha_r2": record.r2,
+        "alpha_samples": float(record.num_samples),
+        **record.scores,
+    }
+
+
+def complaints(
+    record: AlphaRecord, tap_problem: str | None
+) -> Iterator[tuple[type[AlphaReQWarning], str]]:
+    """What a user should hear about a measurement, and as which kind of warning."""
+    where = f"layer {record.layer!r}"
+    problem = record.problem or tap_problem
+    if problem is not None:
+        yield NoFitWarning, f"α of {where}: {problem}"
+    if record.fit_range is None:
+        return
+    first, last = record.fit_range
+    if record.r2 < GOOD_R2:
+        yield (
+            PoorFitWarning,
+            f"R² = {record.r2:.3f} over ranks {first} to {last} of {where}: the spectrum is no "
+            f"power law there, and α = {record.alpha:.3f} says little; early epochs are often so, "
+            "else try another fit_range",
+        )
+    if record.num_samples <= record.num_features:
+        yield (
+            UndersampledWarning,
+            f"{record.num_samples} samples of {record.num_features} features of {where}: α reads "
+            "low; measure more images than the layer is wide",
+        )
