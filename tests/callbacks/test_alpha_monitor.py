@@ -183,6 +183,14 @@ def test_every_n_epochs(tmp_path):
     assert [r.epoch for r in monitor.history] == [0, 2]
 
 
+def test_every_n_epochs_counts_from_the_first_validation(tmp_path):
+    monitor = AlphaMonitor(every_n_epochs=2)
+    fit(tmp_path, monitor, max_epochs=6, check_val_every_n_epoch=2)
+    assert [r.epoch for r in monitor.history] == [1, 3, 5]
+    fit(tmp_path, monitor, max_epochs=1)  # a new fit begins anew
+    assert [r.epoch for r in monitor.history] == [1, 3, 5, 0]
+
+
 def test_dataloader_idx(tmp_path):
     monitor = AlphaMonitor(dataloader_idx=1)
     module = TinyModule()

@@ -139,8 +139,8 @@ class Data(pl.LightningDataModule):
 
 def fit(folder, world_size, own):
     torch.manual_seed(3)
-    # 330 images in batches of 50: seven batches for four ranks, the last one short.
-    loader = unlabeled_loader(n=330, shuffle=True) if own else None
+    # 330 images in batches of 110: three batches, so that one of four ranks has none.
+    loader = unlabeled_loader(n=330, batch_size=110, shuffle=True) if own else None
     monitor = AlphaMonitor(dataloader=loader)
     keep = ModelCheckpoint(folder / f"kept{world_size}", monitor="val_alpha_distance", mode="min")
     trainer = pl.Trainer(

@@ -80,7 +80,8 @@ class AlphaMonitor(Callback):
         target: The α to be near, or an interval ``(low, high)``.
         scores: Extra scores: ``"rankme"``, ``"effective_rank"``, ``"participation_ratio"``.
         max_samples: Measure at most this many images.
-        every_n_epochs: Measure at epochs 0, n, 2n, … Between them nothing is logged.
+        every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
+            passed. In between nothing is logged, and ModelCheckpoint sees the last value.
         prefix: Put before every key.
         figures: Draw the spectrum at every measurement.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
@@ -267,7 +268,11 @@ class AlphaMonitor(Callback):
             self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        return trainer.current_epoch % self.every_n_epochs == 0
+        if not self.history:
+            return True
+        epochs = trainer.current_epoch - self.history[-1].epoch
+        # Not later: again in the same epoch, or in a new fit.
+        return epochs <= 0 or epochs >= self.every_n_epochs
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         share = self.max_samples and math.ceil(self.max_samples / trainer.world_size)
@@ -281,10 +286,11 @@ class AlphaMonitor(Callback):
 
     def _run_pass(
         self, trainer: Trainer, pl_module: LightningModule, max_batches: int | None = None
-    ) -> None:
+    ) -> int:
         assert self._loader is not None
         assert self._forward is not None
         started = time.perf_counter()
+        num_batches = 0
         self._open(True)
         try:
             num_batches = run_unlabeled_pass(
@@ -304,13 +310,14 @@ class AlphaMonitor(Callback):
         finally:
             self._open(False)
         self._pass_seconds = time.perf_counter() - started
+        return num_batches
 
     def _try_unlabeled(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tried = True
         if self._loader is not None:
             self._start(trainer, pl_module)
-            self._run_pass(trainer, pl_module, max_batches=1)
-            self._check_taps()
+            if self._run_pass(trainer, pl_module, max_batches=1) > 0:
+                self._check_taps()  # with more ranks than batches some ranks have nothing to check
 
     def _check_taps(self) -> None:
         for tap in self._taps:
