@@ -30,9 +30,9 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
     for block in blocks("python"):
         exec(block, names)
     output = capsys.readouterr().out
-    assert "checkpoints/epoch=" in output
+    assert "kept/epoch=" in output
     assert "AlphaReQ" in output
-    assert len(list(Path("checkpoints").glob("epoch=*-val_alpha=*.ckpt"))) == 3
+    assert len(list(Path("kept").glob("epoch=*-val_alpha=*.ckpt"))) == 3
 
 
 def test_the_callback_fits_in_twelve_lines():

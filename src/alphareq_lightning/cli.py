@@ -32,7 +32,12 @@ def train(arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     if not arguments or arguments[0] not in (*LIGHTNING_SUBCOMMANDS, "-h", "--help"):
         arguments.insert(0, "fit")
-    LightningCLI(args=arguments, save_config_kwargs={"overwrite": True})
+    # LightningCLI warns when it is handed arguments beside a command line; so this is one.
+    before, sys.argv = sys.argv, ["alphareq train", *arguments]
+    try:
+        LightningCLI(save_config_kwargs={"overwrite": True})
+    finally:
+        sys.argv = before
     return 0
 
 
