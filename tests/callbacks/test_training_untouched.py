@@ -1,0 +1,104 @@
+"""With and without the monitor: weights, optimizer and random states, to the last bit."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from alphareq_lightning import AlphaMonitor
+
+from tiny import NoValidation, TinyModule, labelled_loader, make_trainer, unlabeled_loader
+
+pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+
+
+def own(**options):
+    return AlphaMonitor(dataloader=unlabeled_loader(shuffle=True, **options))
+
+
+def seed():
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+
+
+def everything(trainer, module):
+    """All that the training could have been changed in, as comparable values."""
+    optimizer = trainer.optimizers[0].state_dict()["state"]
+    moments = [value for state in optimizer.values() for value in state.values()]
+    numpy_state = torch.as_tensor(np.random.get_state()[1].astype(np.int64))
+    python_state = torch.tensor(random.getstate()[1])
+    weights = list(module.state_dict().values())  # BatchNorm statistics included
+    return [*weights, *moments, torch.get_rng_state(), numpy_state, python_state]
+
+
+def train(tmp_path, monitor, module_class=TinyModule, validate=True, ckpt_path=None, **options):
+    seed()
+    module = module_class()
+    callbacks = [] if monitor is None else [monitor]
+    trainer = make_trainer(tmp_path, *callbacks, **{"max_epochs": 3, **options})
+    loaders = [labelled_loader(shuffle=True)]
+    if validate:
+        loaders.append(labelled_loader(seed=5))
+    trainer.fit(module, *loaders, ckpt_path=ckpt_path)
+    if monitor is not None:
+        assert monitor.history  # it did measure
+    return everything(trainer, module)
+
+
+def assert_identical(first, second):
+    assert len(first) == len(second)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+SETTINGS = {
+    "plain": {},
+    "several validations per epoch": {"val_check_interval": 2},
+    "gradient accumulation": {"accumulate_grad_batches": 2},
+    "no sanity check": {"num_sanity_val_steps": 0},
+    "every second epoch": {"check_val_every_n_epoch": 2},
+    "bf16": {"precision": "bf16-mixed"},
+    "without inference mode": {"inference_mode": False},
+}
+
+
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("monitor", [AlphaMonitor, own], ids=["validation batches", "own images"])
+def test_identical(tmp_path, options, monitor):
+    assert_identical(train(tmp_path, monitor(), **options), train(tmp_path, None, **options))
+
+
+def test_identical_with_workers(tmp_path):
+    monitor = own(num_workers=2, persistent_workers=True)
+    assert_identical(train(tmp_path, monitor), train(tmp_path, None))
+
+
+def test_identical_without_validation_loop(tmp_path):
+    options = {"module_class": NoValidation, "validate": False}
+    assert_identical(train(tmp_path, own(), **options), train(tmp_path, None, **options))
+
+
+@pytest.mark.parametrize("monitor", [AlphaMonitor, own], ids=["validation batches", "own images"])
+def test_identical_after_resume(tmp_path, monitor):
+    ends = []
+    for name, make in (("with", monitor), ("without", lambda: None)):
+        seed()
+        keep = ModelCheckpoint(tmp_path / name, filename="{epoch}", save_top_k=-1)
+        callbacks = [keep, *filter(None, [make()])]
+        trainer = make_trainer(tmp_path, *callbacks, enable_checkpointing=True, max_epochs=1)
+        trainer.fit(TinyModule(), labelled_loader(), labelled_loader(seed=5))
+        path = tmp_path / name / "epoch=0.ckpt"
+        ends.append(train(tmp_path, make(), ckpt_path=path))
+    assert_identical(*ends)
+
+
+def test_the_comparison_sees_a_difference(tmp_path):
+    class Draws(AlphaMonitor):
+        def on_validation_start(self, trainer, pl_module):
+            super().on_validation_start(trainer, pl_module)
+            torch.rand(1)
+
+    first, second = train(tmp_path, Draws()), train(tmp_path, None)
+    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
