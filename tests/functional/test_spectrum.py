@@ -55,11 +55,15 @@ def test_singular_values_are_uncentred():
 
 
 @pytest.mark.parametrize("rank", [1, 5, 20])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str
+)
 @pytest.mark.parametrize(("n", "d"), [(500, 64), (40, 64)])
 def test_collapse_shows_as_zeros_not_as_rounding(rank, dtype, n, d):
     rng = np.random.default_rng(rank)
-    x = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, d)) + 7
+    x = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, d))
+    if dtype in (torch.float32, torch.float64):
+        x += 7
     spectrum = eigenspectrum(torch.tensor(x).to(dtype))
     assert int((spectrum > 0).sum()) == rank
 

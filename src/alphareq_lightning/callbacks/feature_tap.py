@@ -76,7 +76,7 @@ class FeatureTap:
         features = pool_features(value.detach(), self.pool)
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
-        self.moments.update(features)
+        self.moments.update(features, value.dtype)
         self.num_samples += len(features)
 
 

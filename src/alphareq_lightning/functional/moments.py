@@ -23,6 +23,14 @@ class FeatureMoments(NamedTuple):
     """Mean feature, shape ``(d,)``."""
     scatter: Tensor
     """Sum of outer products of the centred features, shape ``(d, d)``."""
+    rounding: Tensor
+    """Sums over samples of the squared rounding step of their dtype, relative to the features
+    and absolute, shape ``(2,)``: what varies less than that is no signal."""
+
+
+SINGLE_ROUNDINGS, HALF_ROUNDINGS = 8, 2
+"""Rounding steps in a feature: float32 networks add up theirs, half precision rounds once at the
+end of sums that were kept in float32."""
 
 
 def moments_dtype(device: torch.device) -> torch.dtype:
@@ -38,6 +46,7 @@ def empty_moments(num_features: int, device: torch.device | str = "cpu") -> Feat
         torch.zeros((), dtype=dtype, device=device),
         torch.zeros(num_features, dtype=dtype, device=device),
         torch.zeros(num_features, num_features, dtype=dtype, device=device),
+        torch.zeros(2, dtype=dtype, device=device),
     )
 
 
@@ -59,7 +68,9 @@ def feature_moments(features: Tensor) -> FeatureMoments:
     return accumulate_(empty_moments(features.shape[1], features.device), features)
 
 
-def accumulate_(moments: FeatureMoments, features: Tensor) -> FeatureMoments:
+def accumulate_(
+    moments: FeatureMoments, features: Tensor, computed_in: torch.dtype | None = None
+) -> FeatureMoments:
     """Add a batch to running moments in place, with no copy to the host.
 
     The batch is centred on its own mean first and the shift between the two means is added
@@ -68,12 +79,13 @@ def accumulate_(moments: FeatureMoments, features: Tensor) -> FeatureMoments:
     Args:
         moments: Running moments on the device of ``features``; overwritten.
         features: Floating-point features, shape ``(n, d)``; ``n`` may be 0.
+        computed_in: The dtype that the features come from, if they were widened since.
 
     Raises:
         SpectrumError: If ``features`` is not a floating-point ``(n, d)`` matrix.
     """
     check_features(features)
-    count, mean, scatter = moments
+    count, mean, scatter, rounding = moments
     if features.shape[1] != mean.shape[0]:
         raise SpectrumError(
             f"expected features with {mean.shape[0]} columns as in the batches before, "
@@ -92,7 +104,22 @@ def accumulate_(moments: FeatureMoments, features: Tensor) -> FeatureMoments:
     scatter.addr_(shift * (share * count), shift)
     mean.add_(shift * share)
     count.add_(num_new)
+    relative, absolute = rounding_steps(computed_in or features.dtype)
+    rounding[0] += num_new * relative**2
+    rounding[1] += num_new * absolute**2
     return moments
+
+
+def rounding_steps(dtype: torch.dtype) -> tuple[float, float]:
+    """Relative and absolute size of the rounding in features of a dtype.
+
+    Float64 counts as float32: the weights and images behind the features were float32 once.
+    """
+    if dtype == torch.float64:
+        dtype = torch.float32
+    info = torch.finfo(dtype)
+    steps = SINGLE_ROUNDINGS if dtype == torch.float32 else HALF_ROUNDINGS
+    return steps * info.eps, steps * info.eps * info.smallest_normal
 
 
 def merge_moments(first: FeatureMoments, second: FeatureMoments) -> FeatureMoments:
@@ -110,7 +137,8 @@ def merge_moments(first: FeatureMoments, second: FeatureMoments) -> FeatureMomen
     scatter = (
         first.scatter + second.scatter + torch.outer(shift * (share * first.num_samples), shift)
     )
-    return FeatureMoments(count, first.mean + shift * share, scatter)
+    mean = first.mean + shift * share
+    return FeatureMoments(count, mean, scatter, first.rounding + second.rounding)
 
 
 def check_features(features: Tensor) -> None:

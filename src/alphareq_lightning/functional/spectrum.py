@@ -13,14 +13,11 @@ from alphareq_lightning.functional.moments import (
     check_features,
     feature_moments,
     moments_dtype,
+    rounding_steps,
 )
 
 MIN_SAMPLES = 3
 """Fewer samples leave at most one eigenvalue, and no decay to speak of."""
-
-RELATIVE_ROUNDING = 8 * torch.finfo(torch.float32).eps
-"""Features come out of float32 networks; what varies less than this, relative to the size of the
-features, is the rounding of the last few operations and not a signal."""
 
 
 def covariance(moments: FeatureMoments, *, correction: int = 1) -> Tensor:
@@ -97,7 +94,9 @@ def moments_eigenvalues(moments: FeatureMoments) -> Tensor:
     num_samples = _checked_count(moments)
     eigenvalues = covariance_eigenvalues(covariance(moments))
     power = moments.scatter.diagonal().sum() / moments.num_samples + moments.mean.square().sum()
-    return _drop_rounding(eigenvalues, power, len(moments.mean))[:num_samples]
+    relative, absolute = (moments.rounding / moments.num_samples).unbind()
+    rounding = relative * power / len(moments.mean) + absolute
+    return _drop_rounding(eigenvalues, rounding, len(moments.mean))[:num_samples]
 
 
 def moments_singular_values(moments: FeatureMoments) -> Tensor:
@@ -148,8 +147,9 @@ def eigenspectrum(features: Tensor) -> Tensor:
         raise SpectrumError(_not_finite(mean))
     centred = wide - mean
     gram = centred @ centred.T / (num_samples - 1)
-    power = wide.square().sum() / num_samples
-    return _drop_rounding(covariance_eigenvalues(gram), power, num_features)
+    relative, absolute = rounding_steps(features.dtype)
+    rounding = relative**2 * wide.square().mean() + absolute**2
+    return _drop_rounding(covariance_eigenvalues(gram), rounding, num_features)
 
 
 def _checked_count(moments: FeatureMoments) -> int:
@@ -163,15 +163,15 @@ def _checked_count(moments: FeatureMoments) -> int:
     return num_samples
 
 
-def _drop_rounding(eigenvalues: Tensor, power: Tensor, num_features: int) -> Tensor:
-    """Zero what the rounding of float32 features, or of the solver, can produce.
+def _drop_rounding(eigenvalues: Tensor, rounding: Tensor, num_features: int) -> Tensor:
+    """Zero what rounding alone can produce.
 
-    ``power`` is the mean squared length of a feature vector: rounding spreads a share
-    ``RELATIVE_ROUNDING²`` of it over all ``d`` directions.
+    ``rounding`` is the variance it can give a feature; the solver's own is relative to the
+    largest eigenvalue.
     """
-    of_features = RELATIVE_ROUNDING**2 * power.to(eigenvalues) / num_features
     of_solver = torch.finfo(torch.float64).eps * num_features * eigenvalues[0]
-    return eigenvalues.where(eigenvalues > torch.maximum(of_features, of_solver), 0.0)
+    floor = torch.maximum(rounding.to(eigenvalues), of_solver)
+    return eigenvalues.where(eigenvalues > floor, 0.0)
 
 
 def _not_finite(values: Tensor) -> str:

@@ -25,7 +25,7 @@ class StreamingMoments(Metric):
     """Count, mean and scatter of features in O(d²) memory, whatever the number of samples.
 
     The number of features is read from the first batch. Ranks are summed with ``all_reduce``:
-    one integer pair, ``d + 1`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
+    two integers, ``d + 3`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
 
     Args:
         kwargs: Passed to `torchmetrics.Metric`.
@@ -47,11 +47,15 @@ class StreamingMoments(Metric):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
-        # One flat tensor: count, mean, scatter. Mean and scatter must be reduced together.
+        # One flat tensor, because mean and scatter must be reduced together.
         self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=_first)
 
-    def update(self, features: Tensor) -> None:
-        """Add a batch of features, shape ``(n, d)``.
+    def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
+        """Add a batch of features.
+
+        Args:
+            features: Floating-point features, shape ``(n, d)``.
+            computed_in: The dtype that they come from, if they were widened since.
 
         Raises:
             SpectrumError: If it is not a floating-point matrix as wide as the batches before.
@@ -61,7 +65,7 @@ class StreamingMoments(Metric):
             # Made inside inference mode, the state could not be updated outside of it.
             with torch.inference_mode(False):
                 self.packed = _pack(empty_moments(features.shape[1], features.device))
-        accumulate_(_unpack(self.packed), features)
+        accumulate_(_unpack(self.packed), features, computed_in)
 
     def compute(self) -> Any:
         """Moments of everything seen so far, over all ranks.
@@ -136,14 +140,14 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
         )
     if size == 0:
         packed = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)
-    count, mean, scatter = _unpack(packed)
-    head = torch.cat([count.reshape(1), mean * count])
+    count, mean, scatter, rounding = _unpack(packed)
+    head = torch.cat([count.reshape(1), rounding, mean * count])
     dist.all_reduce(head, group=group)
-    total, common_mean = head[0], head[1:] / head[0].clamp(min=1)
+    total, rounding, common_mean = head[0], head[1:3], head[3:] / head[0].clamp(min=1)
     shift = mean - common_mean
     scatter = scatter + torch.outer(shift * count, shift)
     dist.all_reduce(scatter, group=group)
-    return [_pack(FeatureMoments(total, common_mean, scatter))]
+    return [_pack(FeatureMoments(total, common_mean, scatter, rounding))]
 
 
 def _first(stacked: Tensor) -> Tensor:
@@ -152,13 +156,19 @@ def _first(stacked: Tensor) -> Tensor:
 
 
 def _pack(moments: FeatureMoments) -> Tensor:
-    return torch.cat([moments.num_samples.reshape(1), moments.mean, moments.scatter.flatten()])
+    count, mean, scatter, rounding = moments
+    return torch.cat([count.reshape(1), rounding, mean, scatter.flatten()])
 
 
 def _unpack(packed: Tensor) -> FeatureMoments:
     """Views into ``packed``: writing to them writes to the state."""
     d = _width(packed)
-    return FeatureMoments(packed[0], packed[1 : d + 1], packed[d + 1 :].view(d, d))
+    return FeatureMoments(
+        num_samples=packed[0],
+        mean=packed[3 : d + 3],
+        scatter=packed[d + 3 :].view(d, d),
+        rounding=packed[1:3],
+    )
 
 
 def _width(packed: Tensor) -> int:
@@ -166,5 +176,5 @@ def _width(packed: Tensor) -> int:
 
 
 def _width_of_size(size: int) -> int:
-    # size = 1 + d + d², and d² <= d² + d < (d + 1)².
-    return math.isqrt(max(size - 1, 0))
+    # size = 3 + d + d², and d² <= d² + d < (d + 1)².
+    return math.isqrt(max(size - 3, 0))
