@@ -119,6 +119,16 @@ def test_demo_ranks_its_checkpoints_and_says_where_things_are(tmp_path):
     assert again.log_dir != result.log_dir  # nothing is overwritten
 
 
+def test_an_existing_config_is_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("config.yaml").write_text("mine")
+    arguments = digits(tmp_path, "--trainer.logger=false", "--trainer.max_epochs=1")
+    arguments.remove(f"--trainer.logger.save_dir={tmp_path}")
+    with pytest.raises(RuntimeError, match=r"config.yaml.* to NOT exist"):
+        main(["train", *arguments])
+    assert Path("config.yaml").read_text() == "mine"
+
+
 def test_demo_options(capsys):
     with pytest.raises(SystemExit):
         main(["demo", "--epochs", "0"])

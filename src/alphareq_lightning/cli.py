@@ -35,7 +35,7 @@ def train(arguments: Sequence[str]) -> int:
     # LightningCLI warns when it is handed arguments beside a command line; so this is one.
     before, sys.argv = sys.argv, ["alphareq train", *arguments]
     try:
-        LightningCLI(save_config_kwargs={"overwrite": True})
+        LightningCLI()
     finally:
         sys.argv = before
     return 0

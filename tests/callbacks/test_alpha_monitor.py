@@ -354,12 +354,28 @@ class PairBackbone(TinyModule):
         return self.head(self.backbone(x)[0])
 
 
+class Rounds(nn.Module):
+    def forward(self, x):
+        return x.flatten(1).long()
+
+
+class IntegerBackbone(TinyModule):
+    def __init__(self):
+        super().__init__()
+        self.backbone = Rounds()
+        self.head = nn.Linear(36, 5)
+
+    def forward(self, x):
+        return self.head(self.backbone(x).float())
+
+
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize(
     ("module", "options", "error", "text"),
     [
         (TinyModule, {"layer": "bakbone"}, OptionError, "did you mean 'backbone'"),
         (Idle, {"layer": "spare"}, FeatureTapError, "layer 'spare' did not run"),
+        (IntegerBackbone, {}, FeatureTapError, "floating-point features, got torch.int64"),
         (PairBackbone, {}, FeatureTapError, "output of layer 'backbone' is a tuple"),
         (TinyModule, {"fit_range": (11, 100)}, FitRangeError, "past the 48 attainable ranks"),
         (TinyModule, {"forward": "encoder"}, OptionError, "forward='encoder' is not a submodule"),
@@ -420,6 +436,27 @@ def test_a_dataloader_that_breaks_in_mid_training_only_warns(tmp_path):
         trainer, _ = fit(tmp_path, AlphaMonitor(dataloader=Flaky()))
     assert trainer.current_epoch == 2
     assert "val_alpha" in trainer.callback_metrics
+
+
+def test_a_module_without_forward(tmp_path):
+    class Headless(TinyModule):
+        forward = pl.LightningModule.forward
+
+        def training_step(self, batch, batch_idx):
+            return self.head(self.backbone(batch[0])).square().mean()
+
+        validation_step = training_step
+
+    with pytest.raises(FeatureTapError, match="unlabeled images failed: .*pass forward="):
+        fit(tmp_path, AlphaMonitor(dataloader=unlabeled_loader()), Headless())
+    for forward in ("backbone", lambda x: None):
+        monitor = AlphaMonitor(dataloader=unlabeled_loader(), forward=forward)
+        if callable(forward):
+            with pytest.raises(FeatureTapError, match="layer 'backbone' did not run"):
+                fit(tmp_path, monitor, Headless())
+        else:
+            fit(tmp_path, monitor, Headless())
+            assert len(monitor.history) == 2
 
 
 def test_batches_of_any_shape(tmp_path):

@@ -34,6 +34,7 @@ from alphareq_lightning.callbacks.unlabeled_pass import (
     run_unlabeled_pass,
 )
 from alphareq_lightning.errors import (
+    AlphaReQError,
     AlphaReQWarning,
     DataError,
     FeatureTapError,
@@ -304,8 +305,13 @@ class AlphaMonitor(Callback):
             if num_batches == 0 and trainer.world_size == 1:
                 raise DataError("the unlabeled dataloader gave no batch")
         except Exception as error:
-            if max_batches is not None:  # the trial before training
+            if max_batches is not None and isinstance(error, AlphaReQError):
                 raise
+            if max_batches is not None:  # the trial before training
+                raise FeatureTapError(
+                    f"running the model on the unlabeled images failed: {error}; "
+                    "pass forward= to say what to run on them"
+                ) from error
             self._warn(trainer, NoFitWarning, f"the pass over unlabeled images failed: {error}")
         finally:
             self._open(False)
