@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-slow lint types clean
+.PHONY: demo test test-slow test-lowest lint types clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -17,6 +17,18 @@ test: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# The core on the lowest supported versions, in an environment of its own.
+test-lowest:
+	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest.txt \
+		--editable '.[demo]' pytest pytest-timeout hypothesis
+	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/metrics/test_moments.py \
+		tests/callbacks/test_alpha_monitor.py tests/callbacks/test_figures.py \
+		tests/callbacks/test_checkpoint_records.py tests/callbacks/test_training_untouched.py \
+		tests/functional/test_moments.py tests/functional/test_spectrum.py \
+		tests/functional/test_scores.py tests/functional/test_properties.py tests/selection \
+		tests/distributed tests/test_cli.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
