@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, spectrum_figure
@@ -61,6 +61,27 @@ def test_tensorboard_gets_scalars_and_figure_at_every_epoch(tmp_path):
     assert [image.step for image in events.Images("val_alpha_spectrum_backbone")] == steps
     assert steps == [event.step for event in events.Scalars("val_alpha_distance")]
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_mlflow_gets_figures_and_scalars(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow")
+    monkeypatch.chdir(tmp_path)
+    logger = MLFlowLogger(
+        tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", artifact_location=str(tmp_path / "files")
+    )
+    monitor = fit(tmp_path, logger)
+    assert len(list((tmp_path / "files").rglob("val_alpha_spectrum_backbone/step=*.png"))) == 2
+    values = logger.experiment.get_metric_history(logger.run_id, "val_alpha")
+    assert [v.value for v in values] == pytest.approx([r.alpha for r in monitor.history], rel=1e-6)
+
+
+def test_wandb_gets_figures_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    fit(tmp_path, WandbLogger(save_dir=tmp_path, offline=True))
+    wandb.finish()
+    pictures = list((tmp_path / "wandb").rglob("media/images/val_alpha_spectrum_backbone*.png"))
+    assert len(pictures) == 2
 
 
 def test_png_for_loggers_that_show_none(tmp_path):

@@ -70,15 +70,24 @@ def publish_figure(trainer: Any, tag: str, record: AlphaRecord, folder: Path | N
         folder: Where PNG files go, or `None` for nowhere.
     """
     figure = spectrum_figure(record)
-    unshown = 0
-    for logger in trainer.loggers:
-        add_figure = getattr(logger.experiment, "add_figure", None)
-        if callable(add_figure):
-            # Lightning logs scalars of a step under the number of steps before it.
-            add_figure(tag, figure, global_step=max(record.global_step - 1, 0), close=False)
-        else:
-            unshown += 1
-    if unshown and folder is not None:
+    # Lightning logs scalars of a step under the number of steps before it.
+    step = max(record.global_step - 1, 0)
+    shown = [_show(logger, tag, figure, step) for logger in trainer.loggers]
+    if not all(shown) and folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         name = f"{tag}-epoch={record.epoch}-step={record.global_step}.png"
         figure.savefig(folder / name)
+
+
+def _show(logger: Any, tag: str, figure: Figure, step: int) -> bool:
+    """Hand the figure to a logger in its own way; loggers are known by what they can do."""
+    experiment = logger.experiment
+    if hasattr(experiment, "add_figure"):  # TensorBoard
+        experiment.add_figure(tag, figure, global_step=step, close=False)
+    elif hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image(key=tag, images=[figure])
+    elif hasattr(experiment, "log_figure") and getattr(logger, "run_id", None):  # MLflow
+        experiment.log_figure(logger.run_id, figure, f"{tag}/step={step}.png")
+    else:
+        return False
+    return True
