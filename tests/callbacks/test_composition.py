@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
 )
 from torch import nn
 
-from alphareq_lightning import AlphaMonitor
+from alphareq_lightning import AlphaMonitor, OptionError
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 
 from oracles import planted_features
@@ -200,6 +200,22 @@ def test_the_other_namespace(tmp_path, make):
             limit_val_batches=0,
             enable_checkpointing=False,
         ).fit(other, labelled_loader())
+
+
+def test_sharded_models_measure_validation_batches_only(tmp_path):
+    # Lightning has FSDP on GPUs only; its name stands in for it here.
+    class FSDPStrategy(pl.strategies.SingleDeviceStrategy):
+        pass
+
+    monitor = AlphaMonitor()
+    fit(tmp_path, monitor, strategy=FSDPStrategy("cpu"))
+    assert len(monitor.history) == 2
+    with pytest.raises(OptionError, match="under FSDPStrategy, which shards the model; take"):
+        fit(
+            tmp_path,
+            AlphaMonitor(dataloader=unlabeled_loader()),
+            strategy=FSDPStrategy("cpu"),
+        )
 
 
 def test_teacher_and_student_in_one_pass(tmp_path):

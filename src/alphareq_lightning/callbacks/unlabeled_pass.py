@@ -17,6 +17,8 @@ from alphareq_lightning.errors import FeatureTapError, OptionError
 PASS_SEED = 0
 """Every pass, on every rank, draws from this seed: a shuffling loader gives all ranks one order,
 so they can share it out, and gives every epoch the same images."""
+SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
+"""Their ranks must run every forward pass together; a share of the batches each would hang."""
 
 
 def find_loader(
@@ -25,7 +27,7 @@ def find_loader(
     """The unlabeled dataloader: the one given, else ``alpha_dataloader()`` of module or data.
 
     Raises:
-        OptionError: If it is not iterable.
+        OptionError: If it is not iterable, or the strategy shards the model.
     """
     loader = given
     for owner in (module, getattr(trainer, "datamodule", None)):
@@ -36,6 +38,12 @@ def find_loader(
     if loader is not None and not isinstance(loader, Iterable):
         raise OptionError(
             f"expected a DataLoader of unlabeled images, got a {type(loader).__name__}"
+        )
+    strategy = type(trainer.strategy).__name__
+    if loader is not None and strategy in SHARDING_STRATEGIES:
+        raise OptionError(
+            f"own unlabeled images cannot be measured under {strategy}, which shards the model; "
+            "take the dataloader away, and the validation batches are measured instead"
         )
     return loader
 
