@@ -414,6 +414,7 @@ def test_bad_options_fail_in_the_constructor(options, text):
     [
         (DataLoader(images(0)), Exception, "gave no batch"),
         (["not images"], FeatureTapError, "holds no tensor, it is a str"),
+        (iter([images(50)]), OptionError, "iterator of unlabeled images can be read only once"),
         (7, OptionError, "expected a DataLoader.*got a int"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import pytorch_lightning
 import torch
 from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
     EarlyStopping,
     LearningRateFinder,
     ModelCheckpoint,
@@ -144,6 +145,26 @@ def test_learning_rate_finder(tmp_path, make):
     monitor = make()
     fit(tmp_path, LearningRateFinder(num_training_steps=5), monitor, module=Tuned())
     assert [r.epoch for r in monitor.history] == [0, 1]
+
+
+@both_modes
+@pytest.mark.parametrize("finder_first", [True, False])
+def test_batch_size_finder(tmp_path, make, finder_first):
+    class Sized(TinyModule):
+        batch_size = 8
+
+        def train_dataloader(self):
+            return labelled_loader(batch_size=self.batch_size)
+
+        def val_dataloader(self):
+            return labelled_loader(seed=5)
+
+    monitor, module = make(), Sized()
+    callbacks = [BatchSizeFinder(max_trials=2, steps_per_trial=2), monitor]
+    trainer = make_trainer(tmp_path, *(callbacks if finder_first else reversed(callbacks)))
+    trainer.fit(module)
+    assert [r.epoch for r in monitor.history] == [0, 1]
+    assert not module.backbone._forward_hooks
 
 
 @both_modes

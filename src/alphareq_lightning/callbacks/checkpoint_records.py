@@ -70,5 +70,8 @@ def _callback_states(path: Path) -> dict[str, Any]:
         raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error
     states = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
     if not isinstance(states, dict):
-        raise SelectionError(f"{path} is not a Lightning checkpoint: it has no callback states")
+        raise SelectionError(
+            f"{path} has no callback states: it is not a checkpoint of Lightning, "
+            "or was saved with save_weights_only=True"
+        )
     return states

@@ -27,7 +27,7 @@ def find_loader(
     """The unlabeled dataloader: the one given, else ``alpha_dataloader()`` of module or data.
 
     Raises:
-        OptionError: If it is not iterable, or the strategy shards the model.
+        OptionError: If it cannot be iterated again and again, or the strategy shards the model.
     """
     loader = given
     for owner in (module, getattr(trainer, "datamodule", None)):
@@ -38,6 +38,10 @@ def find_loader(
     if loader is not None and not isinstance(loader, Iterable):
         raise OptionError(
             f"expected a DataLoader of unlabeled images, got a {type(loader).__name__}"
+        )
+    if isinstance(loader, Iterator):
+        raise OptionError(
+            "an iterator of unlabeled images can be read only once; pass a DataLoader or a list"
         )
     strategy = type(trainer.strategy).__name__
     if loader is not None and strategy in SHARDING_STRATEGIES:
