@@ -1,9 +1,7 @@
 """One α however many ranks: real processes, gloo on the CPU."""
 
-import json
 import socket
 
-import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed as dist
@@ -15,7 +13,8 @@ from alphareq_lightning import AlphaMonitor, AlphaReQ, SpectrumError, StreamingM
 from alphareq_lightning.functional import eigenspectrum, feature_moments, fit_power_law
 
 from oracles import planted_features
-from tiny import TinyModule, labelled_loader, unlabeled_loader
+from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports
+from tiny import unlabeled_loader
 
 X = torch.tensor(planted_features(1.0, 301, 40, mean=20.0))
 SHARES = {
@@ -96,69 +95,16 @@ def test_sums_travel_by_all_reduce_and_never_world_times_d_squared():
     spawn(counts_what_it_sends, 2)
 
 
-class TellsHistory(pl.Callback):
-    """Writes what each rank has measured and logged."""
-
-    def __init__(self, folder, monitor):
-        self.folder, self.monitor = folder, monitor
-
-    def on_fit_end(self, trainer, pl_module):
-        report = {
-            "alphas": [record.alpha for record in self.monitor.history],
-            "samples": [record.num_samples for record in self.monitor.history],
-            "keys": sorted(key for key in trainer.callback_metrics if "alpha" in key),
-        }
-        (self.folder / f"{trainer.world_size}-{trainer.global_rank}.json").write_text(
-            json.dumps(report)
-        )
-
-
-class Frozen(TinyModule):
-    """Nothing moves, BatchNorm statistics included: then all world sizes must read one α."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone[2].momentum = 0.0
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-class Data(pl.LightningDataModule):
-    def train_dataloader(self):
-        return labelled_loader(batch_size=40)
-
-    def val_dataloader(self):
-        loader = labelled_loader(n=200, seed=5, batch_size=50)
-        if not dist.is_initialized():
-            return loader
-        # Divides evenly by 1, 2 and 4, so the sampler adds no padding.
-        sampler = DistributedSampler(loader.dataset, shuffle=False)
-        return DataLoader(loader.dataset, batch_size=25, sampler=sampler)
-
-
 def fit(folder, world_size, own):
     torch.manual_seed(3)
     # 330 images in batches of 110: three batches, so that one of four ranks has none.
     loader = unlabeled_loader(n=330, batch_size=110, shuffle=True) if own else None
     monitor = AlphaMonitor(dataloader=loader)
     keep = ModelCheckpoint(folder / f"kept{world_size}", monitor="val_alpha_distance", mode="min")
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp_spawn" if world_size > 1 else "auto",
-        max_epochs=2,
-        logger=False,
-        callbacks=[monitor, keep, TellsHistory(folder, monitor)],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        precision="64-true",
-        default_root_dir=folder,
-    )
+    trainer = ddp_trainer(folder, world_size, monitor, keep, TellsHistory(folder, monitor))
     trainer.fit(Frozen(), datamodule=Data())
     assert len(list((folder / f"kept{world_size}").glob("*.ckpt"))) == 1
-    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{world_size}-*.json"))]
+    return reports(folder, world_size)
 
 
 @pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
@@ -167,9 +113,63 @@ def test_trainer_reads_one_alpha_on_one_two_and_four_ranks(tmp_path, own):
     [alone] = fit(tmp_path, 1, own)
     assert alone["samples"] == ([330, 330] if own else [200, 200])
     for world_size in (2, 4):
-        reports = fit(tmp_path, world_size, own)
-        assert len(reports) == world_size
-        for report in reports:
+        ranks = fit(tmp_path, world_size, own)
+        assert len(ranks) == world_size
+        for report in ranks:
             assert report["keys"] == alone["keys"]
             assert report["samples"] == alone["samples"]
             assert report["alphas"] == pytest.approx(alone["alphas"], abs=1e-10)
+
+
+class PaddedData(Data):
+    """101 images on 2 ranks: the sampler repeats one, so that both have 51."""
+
+    def alpha_dataloader(self):
+        pictures = unlabeled_loader(n=101).dataset
+        if not dist.is_initialized():
+            return DataLoader(pictures, batch_size=20)
+        return DataLoader(pictures, batch_size=20, sampler=DistributedSampler(pictures))
+
+
+@pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+def test_an_image_repeated_by_the_distributed_sampler_counts_once(tmp_path):
+    for world_size in (1, 2):
+        torch.manual_seed(3)
+        monitor = AlphaMonitor()
+        tells = TellsHistory(tmp_path, monitor)
+        trainer = ddp_trainer(tmp_path, world_size, monitor, tells, max_epochs=1)
+        trainer.fit(Frozen(), datamodule=PaddedData())
+    [alone] = reports(tmp_path, 1)
+    assert alone["samples"] == [101]
+    for report in reports(tmp_path, 2):
+        assert report["samples"] == [101]
+        assert report["alphas"] == pytest.approx(alone["alphas"], abs=1e-10)
+
+
+def stored(checkpoint):
+    states = torch.load(checkpoint, weights_only=True)["callbacks"]
+    return sorted(len(state["history"]) for key, state in states.items() if "Alpha" in key)
+
+
+@pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+def test_several_monitors_and_a_resumed_run(tmp_path):
+    def run(max_epochs, resume=None):
+        torch.manual_seed(3)
+        first = AlphaMonitor(["backbone", "backbone.1"], scores=["rankme", "effective_rank"])
+        second = AlphaMonitor("backbone", dataloader=unlabeled_loader(n=330), prefix="own_")
+        keep = ModelCheckpoint(
+            tmp_path / "kept", monitor="own_alpha_distance", save_last=True, save_top_k=2
+        )
+        tells = TellsHistory(tmp_path, second)
+        trainer = ddp_trainer(tmp_path, 2, second, keep, first, tells, max_epochs=max_epochs)
+        trainer.fit(Frozen(), datamodule=Data(), ckpt_path=resume)
+
+    run(2)
+    last = tmp_path / "kept" / "last.ckpt"
+    assert stored(last) == [2, 4]
+    run(3, resume=last)
+    assert stored(last) == [3, 6]
+    keys = ["own_alpha", "own_alpha_distance", "own_alpha_r2", "own_alpha_samples"]
+    for report in reports(tmp_path, 2):
+        assert len(report["alphas"]) == 3
+        assert {*keys, "val_alpha", "val_alpha_backbone_1"} < set(report["keys"])

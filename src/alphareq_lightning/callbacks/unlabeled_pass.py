@@ -85,7 +85,7 @@ def run_unlabeled_pass(
     """Send the images of ``loader`` through the model in eval mode and leave no trace.
 
     No gradient, no BatchNorm update, no change of the global random state; the Trainer's device
-    and precision. Each rank takes its own share of the batches.
+    and precision. Each rank takes its own share, and no image is taken twice.
 
     Args:
         trainer: The running Trainer.
@@ -102,14 +102,17 @@ def run_unlabeled_pass(
         FeatureTapError: If a batch holds no tensor.
     """
     num_batches = 0
+    images_left = _num_own_images(loader)
     precision = trainer.precision_plugin
     with isolate_rng(), evaluating(module), torch.no_grad(), precision.forward_context():
         torch.manual_seed(PASS_SEED)
         for batch in islice(_share_of(loader, trainer), max_batches):
-            images = first_tensor(batch).to(module.device, non_blocking=True)
+            images = first_tensor(batch)[:images_left].to(module.device, non_blocking=True)
             forward(precision.convert_input(images))
             num_batches += 1
-            if enough():
+            if images_left is not None:
+                images_left -= len(images)
+            if enough() or images_left == 0:
                 break
     return num_batches
 
@@ -160,7 +163,19 @@ def _share_of(loader: Iterable[Any], trainer: Trainer) -> Iterator[Any]:
 
     A loader that already shards itself by a `DistributedSampler` is taken as it is.
     """
-    sharded = isinstance(loader, DataLoader) and isinstance(loader.sampler, DistributedSampler)
-    if sharded or trainer.world_size == 1:
+    if _sharding_sampler(loader) is not None or trainer.world_size == 1:
         return iter(loader)
     return islice(loader, trainer.global_rank, None, trainer.world_size)
+
+
+def _num_own_images(loader: Iterable[Any]) -> int | None:
+    """Where a `DistributedSampler` begins to repeat images, which makes all shares as long."""
+    sampler = _sharding_sampler(loader)
+    if sampler is None:
+        return None
+    return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))
+
+
+def _sharding_sampler(loader: Iterable[Any]) -> DistributedSampler[Any] | None:
+    sampler = loader.sampler if isinstance(loader, DataLoader) else None
+    return sampler if isinstance(sampler, DistributedSampler) else None

@@ -1,0 +1,72 @@
+"""Trainers on several processes, and what each rank has seen."""
+
+import json
+
+import lightning.pytorch as pl
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, DistributedSampler
+
+from tiny import TinyModule, labelled_loader
+
+
+class TellsHistory(pl.Callback):
+    """Writes what each rank has measured and logged."""
+
+    def __init__(self, folder, monitor):
+        self.folder, self.monitor = folder, monitor
+
+    def on_fit_end(self, trainer, pl_module):
+        report = {
+            "alphas": [record.alpha for record in self.monitor.history],
+            "samples": [record.num_samples for record in self.monitor.history],
+            "keys": sorted(key for key in trainer.callback_metrics if "alpha" in key),
+        }
+        (self.folder / f"{trainer.world_size}-{trainer.global_rank}.json").write_text(
+            json.dumps(report)
+        )
+
+
+class Frozen(TinyModule):
+    """Nothing moves, BatchNorm statistics included: then all world sizes must read one α."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone[2].momentum = 0.0
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return labelled_loader(batch_size=40)
+
+    def val_dataloader(self):
+        loader = labelled_loader(n=200, seed=5, batch_size=50)
+        if not dist.is_initialized():
+            return loader
+        # Divides evenly by 1, 2 and 4, so the sampler adds no padding.
+        sampler = DistributedSampler(loader.dataset, shuffle=False)
+        return DataLoader(loader.dataset, batch_size=25, sampler=sampler)
+
+
+def ddp_trainer(folder, world_size, *callbacks, **options):
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy="ddp_spawn" if world_size > 1 else "auto",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        precision="64-true",
+        default_root_dir=folder,
+        **{"max_epochs": 2, **options},
+    )
+
+
+def reports(folder, world_size):
+    """What `TellsHistory` has written, rank by rank."""
+    return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{world_size}-*.json"))]
