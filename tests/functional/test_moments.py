@@ -54,6 +54,19 @@ def test_state_is_float64_whatever_comes(dtype):
     assert {t.dtype for t in moments} == {torch.float64}
 
 
+def test_autocast_and_fast_matmuls_stay_out():
+    x = torch.randn(500, 30, generator=torch.Generator().manual_seed(2)) + 3
+    expected = feature_moments(x.double())
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")  # TF32, or bf16 where a CPU has it
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            got = feature_moments(x)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    torch.testing.assert_close(got.scatter, expected.scatter, rtol=1e-12, atol=1e-9)
+
+
 def test_arguments_are_left_alone():
     x = torch.randn(10, 4, requires_grad=True)
     before = x.detach().clone()
