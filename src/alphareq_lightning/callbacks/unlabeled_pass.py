@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,7 +173,7 @@ def _num_own_images(loader: Iterable[Any]) -> int | None:
     sampler = _sharding_sampler(loader)
     if sampler is None:
         return None
-    return len(range(sampler.rank, len(sampler.dataset), sampler.num_replicas))
+    return len(range(sampler.rank, len(cast(Sized, sampler.dataset)), sampler.num_replicas))
 
 
 def _sharding_sampler(loader: Iterable[Any]) -> DistributedSampler[Any] | None:
