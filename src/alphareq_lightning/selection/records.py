@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock
 
 from alphareq_lightning.errors import SelectionError
 
@@ -40,7 +47,9 @@ class AlphaRecord:
     problem: str | None = None
     """Why there was no fit."""
     path: str | None = None
-    """The checkpoint that carries this record."""
+    """The checkpoint that carries this record; its name where records are ranked."""
+    accuracy: float | None = None
+    """Top-1 of a labelled readout in percent, where one was paid for."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
@@ -62,8 +71,86 @@ class AlphaRecord:
             fit_range = record.fit_range
             return replace(
                 record,
+                alpha=float(record.alpha),
+                r2=float(record.r2),
+                stderr=float(record.stderr),
+                num_samples=int(record.num_samples),
+                num_features=int(record.num_features),
                 eigenvalues=tuple(record.eigenvalues),
                 fit_range=None if fit_range is None else (int(fit_range[0]), int(fit_range[1])),
             )
         except (AttributeError, TypeError, ValueError, IndexError) as error:
             raise SelectionError(f"not a record of α: {error}") from error
+
+
+def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
+    """The records of a file that `append_record` wrote, oldest first.
+
+    A last line that a killed writer left unfinished is passed over.
+
+    Raises:
+        SelectionError: If the file is missing or holds something else.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SelectionError(f"cannot read records from {path}: {error}") from error
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(AlphaRecord.from_dict(_from_json(json.loads(line))))
+        except (json.JSONDecodeError, SelectionError) as error:
+            if number == len(lines):  # every finished line ends in a newline
+                break
+            raise SelectionError(f"{path}, line {number}, is not a record of α: {error}") from error
+    return records
+
+
+def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
+    """Add a record to a file of one JSON object a line; safe from several processes at once.
+
+    Raises:
+        SelectionError: If the file cannot be written.
+    """
+    line = json.dumps(_to_json(record.to_dict()), allow_nan=False).encode() + b"\n"
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{os.fspath(path)}.lock"), open(path, "a+b") as file:
+            _cut_half_line(file)
+            file.write(line)
+    except OSError as error:
+        raise SelectionError(f"cannot write a record to {path}: {error}") from error
+
+
+def _cut_half_line(file: BinaryIO) -> None:
+    """Remove what a killed writer left after the last newline."""
+    end = file.seek(0, os.SEEK_END)
+    if end == 0:
+        return
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _to_json(value: Any) -> Any:
+    """JSON has no NaN: `None` stands for it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _to_json(item) for key, item in value.items()}
+    return [_to_json(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _from_json(values: Any) -> Any:
+    if not isinstance(values, dict):
+        return values
+    for name in ("alpha", "r2", "stderr"):
+        if name in values and values[name] is None:
+            values[name] = math.nan
+    for name in ("scores", "metrics"):
+        if isinstance(values.get(name), dict):
+            values[name] = {k: math.nan if v is None else v for k, v in values[name].items()}
+    return values
