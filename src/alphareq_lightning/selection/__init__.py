@@ -1,6 +1,29 @@
 """Which model is best: records, ranking and search; no torch needed."""
 
-from alphareq_lightning.selection.ranking import rank_checkpoints, target_distance
-from alphareq_lightning.selection.records import AlphaRecord
+from alphareq_lightning.selection.interval_search import (
+    AlphaIntervalSearch,
+    Readout,
+    closing_interval,
+)
+from alphareq_lightning.selection.ranking import (
+    cautions,
+    kendall_tau,
+    rank_checkpoints,
+    refit,
+    target_distance,
+)
+from alphareq_lightning.selection.records import AlphaRecord, append_record, read_records
 
-__all__ = ["AlphaRecord", "rank_checkpoints", "target_distance"]
+__all__ = [
+    "AlphaIntervalSearch",
+    "AlphaRecord",
+    "Readout",
+    "append_record",
+    "cautions",
+    "closing_interval",
+    "kendall_tau",
+    "rank_checkpoints",
+    "read_records",
+    "refit",
+    "target_distance",
+]

@@ -1,12 +1,19 @@
-"""Order checkpoints by α, without labels."""
+"""Order checkpoints by α, without labels, and say how far the order can be trusted."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+import numpy as np
 
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection.records import AlphaRecord
+
+AGREEMENT = 0.5
+"""Two orders with a smaller Kendall τ are called different."""
+FEWEST_RANKS = 5
+FEWEST_TO_COMPARE = 4
 
 
 def target_distance(alpha: float, target: float | tuple[float, float] = 1.0) -> float:
@@ -23,21 +30,27 @@ def target_distance(alpha: float, target: float | tuple[float, float] = 1.0) -> 
 def rank_checkpoints(
     records: Iterable[AlphaRecord],
     *,
+    by: str = "alpha",
     target: float | tuple[float, float] = 1.0,
     min_r2: float = 0.0,
+    force: bool = False,
 ) -> list[AlphaRecord]:
-    """Sort records by distance of α from the target, best first.
+    """Sort records by distance of α from the target, or by another score, best first.
 
-    Records without a fit, or with R² below ``min_r2``, come last; ties keep the earlier epoch
+    Records without a fit, or with R² below ``min_r2``, come last; ties keep the earlier step
     first.
 
     Args:
-        records: Records of one layer.
+        records: Records of one layer and one fit window.
+        by: ``"alpha"``; the name of a score, higher is better; or of a logged metric, lower is
+            better if ``"loss"`` is in its name.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Least R² of a line that is believed; the paper's code used 0.95.
+        force: Rank records of different layers or windows, which do not compare, all the same.
 
     Raises:
-        SelectionError: If the records are of different layers: their α do not compare.
+        SelectionError: If layers or fit windows are mixed, if no record has ``by``, or if two
+            records have one path and step.
 
     Example:
         >>> def record(alpha):
@@ -47,13 +60,127 @@ def rank_checkpoints(
         [1.1, 0.5, 2.0]
     """
     records = list(records)
-    layers = sorted({record.layer for record in records})
-    if len(layers) > 1:
-        raise SelectionError(f"records of different layers cannot be ranked together: {layers}")
+    _check_names(records)
+    if not force:
+        _check_one_kind(records)
+    if by != "alpha" and not any(by in r.scores or by in r.metrics for r in records):
+        known = sorted({name for r in records for name in (*r.scores, *r.metrics)})
+        raise SelectionError(f"no record has {by!r}; there are: alpha, {', '.join(known)}")
 
     def key(record: AlphaRecord) -> tuple[bool, float, int]:
-        distance = target_distance(record.alpha, target)
-        believed = not math.isnan(record.alpha) and record.r2 >= min_r2
-        return (not believed, distance, record.global_step)
+        badness = target_distance(record.alpha, target) if by == "alpha" else _badness(record, by)
+        no_line = by == "alpha" and not (record.r2 >= min_r2 and math.isfinite(record.alpha))
+        return (no_line or math.isnan(badness), badness, record.global_step)
 
     return sorted(records, key=key)
+
+
+def _badness(record: AlphaRecord, by: str) -> float:
+    if by in record.scores:
+        return -record.scores[by]
+    value = record.metrics.get(by, math.nan)
+    return value if "loss" in by else -value
+
+
+def _check_names(records: Sequence[AlphaRecord]) -> None:
+    seen: set[tuple[str, str, int]] = set()
+    for record in records:
+        name = (str(record.path), record.layer, record.global_step)
+        if record.path is not None and name in seen:
+            raise SelectionError(
+                f"there are two records of {record.path} at step {record.global_step}; "
+                "remove one, or pass each path once"
+            )
+        seen.add(name)
+
+
+def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
+    layers = sorted({r.layer for r in records})
+    if len(layers) > 1:
+        raise SelectionError(
+            f"α of different layers do not compare: {layers}; choose one layer, or force it"
+        )
+    windows = sorted({r.fit_range for r in records if r.fit_range is not None})
+    if len(windows) > 1:
+        shown = ", ".join(f"{first}–{last}" for first, last in windows)
+        raise SelectionError(
+            f"α of different fit windows do not compare: ranks {shown}; refit on one window, "
+            "or force it"
+        )
+
+
+def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> float:
+    """α of a record's stored eigenvalues over another window; NaN where they do not reach.
+
+    Args:
+        record: With its first eigenvalues.
+        fit_range: First and last rank, one-based and inclusive.
+
+    Example:
+        >>> power = tuple(n**-1.5 for n in range(1, 60))
+        >>> record = AlphaRecord(alpha=1.5, r2=1.0, stderr=0.0, fit_range=(4, 50),
+        ...                      num_samples=1000, num_features=256, eigenvalues=power)
+        >>> round(refit(record, (5, 40)), 6), refit(record, (5, 100))
+        (1.5, nan)
+    """
+    first, last = fit_range
+    eigenvalues = np.asarray(record.eigenvalues[first - 1 : last], dtype=np.float64)
+    if len(eigenvalues) < last - first + 1 or not (eigenvalues > 0).all():
+        return math.nan
+    ranks = np.arange(first, last + 1)
+    slope, _ = np.polyfit(np.log(ranks), np.log(eigenvalues), 1, w=ranks**-0.5)
+    return float(-slope)
+
+
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
+    """Agreement of two orders, from −1 to 1: Kendall's τ-b; NaN if one of them is constant.
+
+    Example:
+        >>> kendall_tau([1, 2, 3], [1, 2, 3]), kendall_tau([1, 2, 3], [3, 2, 1])
+        (1.0, -1.0)
+    """
+    pairs = np.triu_indices(len(first), k=1)
+    a, b = (
+        np.sign(np.subtract.outer(v, v))[pairs] for v in (np.asarray(first), np.asarray(second))
+    )
+    scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
+    return float((a * b).sum()) / scale if scale else math.nan
+
+
+def cautions(
+    records: Sequence[AlphaRecord], *, target: float | tuple[float, float] = 1.0
+) -> list[str]:
+    """Reasons to look twice at an order by α, each in one sentence; empty if there are none.
+
+    Compares the order with those of two neighbouring fit windows, and with that of RankMe.
+
+    Args:
+        records: Records of one layer and one fit window.
+        target: As in `rank_checkpoints`.
+    """
+    fitted = [r for r in records if r.fit_range is not None]
+    if len(fitted) < FEWEST_TO_COMPARE:
+        return []
+    found = []
+    distances = [target_distance(r.alpha, target) for r in fitted]
+    first, last = fitted[0].fit_range or (0, 0)
+    for window in ((first, last // 2), (2 * first, last)):
+        others = [target_distance(refit(r, window), target) for r in fitted]
+        if window[1] - window[0] < FEWEST_RANKS or not np.isfinite(others).all():
+            continue
+        tau = kendall_tau(distances, others)
+        if tau < AGREEMENT:
+            found.append(
+                f"the order hangs on the fit window: over ranks {window[0]}–{window[1]} instead "
+                f"of {first}–{last} it would be another (Kendall τ = {tau:.2f})"
+            )
+    ranks = [r.scores.get("rankme", math.nan) for r in fitted]
+    if np.isfinite(ranks).all():
+        tau = kendall_tau(distances, [-rank for rank in ranks])
+        if tau < AGREEMENT:
+            best = fitted[int(np.argmax(ranks))]
+            found.append(
+                f"α and RankMe disagree (Kendall τ = {tau:.2f}): RankMe would choose "
+                f"{best.path or f'step {best.global_step}'}; check both with a readout"
+            )
+    return found
