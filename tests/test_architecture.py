@@ -19,9 +19,18 @@ ALLOWED = {
     "recipes": {"errors", "recipes"},
     "readout": {"errors", "metrics", "readout"},
     "callbacks": {"errors", "functional", "metrics", "selection", "callbacks", "_lightning"},
+    "posthoc": {
+        "errors",
+        "functional",
+        "callbacks",
+        "recipes",
+        "readout",
+        "selection",
+        "posthoc",
+    },
     "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
-    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo"},
+    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "posthoc"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
