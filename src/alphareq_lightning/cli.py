@@ -48,6 +48,16 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from alphareq_lightning.report import collect_records, write_report
+
+    target = tuple(options.target) if len(options.target) > 1 else options.target[0]
+    records = collect_records(options.sources)
+    settings = {"target": target, "top_k": options.top_k, "margin": options.margin}
+    print(write_report(options.out, records, title=options.title, **settings))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alphareq", description="α-ReQ for PyTorch Lightning: label-free model selection."
@@ -65,6 +75,16 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
+    report = commands.add_parser(
+        "report", help="one HTML page: α against accuracy, the search replayed, spectra, a table"
+    )
+    report.add_argument("sources", nargs="+", help="record files, checkpoints or run folders")
+    report.add_argument("--out", type=Path, default=Path("report.html"))
+    report.add_argument("--title", default="Model selection by α", help="default: %(default)s")
+    report.add_argument("--target", type=float, nargs="+", default=[1.0], help="α, or two")
+    report.add_argument("--top-k", type=int, default=5, help="default: %(default)s")
+    report.add_argument("--margin", type=int, default=0, help="default: %(default)s")
+    report.set_defaults(run=_report)
     return parser
 
 
