@@ -118,7 +118,7 @@ def report_data(
     low, high = check_target(target)
     names = [record.path or f"step {record.global_step}" for record in records]
     folder = _shared_folder(names)
-    names = [name.removeprefix(f"{folder}/") for name in names]
+    names = [name.removeprefix(f"{folder}/") if folder else name for name in names]
     ranks = _drawn_ranks(records)
     intervals = _replay(records, top_k, margin)
     models = [
@@ -171,7 +171,7 @@ def _shared_folder(names: Sequence[str]) -> str:
 
 
 def _plain(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+    return None if value is None or not math.isfinite(value) else float(f"{value:.9g}")
 
 
 def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
