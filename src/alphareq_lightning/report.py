@@ -158,10 +158,10 @@ def script_json(data: Any) -> str:
 
     Example:
         >>> script_json("</script>")
-        '"\\u003c/script\\u003e"'
+        '"\\u003c/script>"'
     """
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+    return text.replace("<", r"\u003c")
 
 
 def _shared_folder(names: Sequence[str]) -> str:
