@@ -386,6 +386,17 @@ def test_browser_without_readouts(tmp_path):
     assert seen["first"][0] == nearest.path.removeprefix("sweep/")
 
 
+@needs_browser
+def test_browser_with_a_thousand_models(tmp_path):
+    records, _ = landscape(1000)
+    paid = sum(r.accuracy is not None for r in records)
+    last = "rows.at(-1).click(); result.curves = count('#spectra .spectrum.whole');"
+    seen = browse(write_report(tmp_path / "report.html", records), actions=last)
+    assert (seen["dots"], seen["ticks"], seen["rows"]) == (paid, 1000 - paid, 1000)
+    assert seen["spectra"] == 60
+    assert seen["curves"] in (60, 61)  # and that of the row
+
+
 HARD = {
     "one": ([record(1.1, accuracy=70.0)], 1),
     "no alpha": ([record(math.nan, fit_range=None, eigenvalues=())], 0),
