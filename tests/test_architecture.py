@@ -27,8 +27,10 @@ ALLOWED = {
         "readout",
         "selection",
         "posthoc",
+        "report",
     },
     "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
+    "report": {"errors", "functional", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
     "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "posthoc"},
 }

@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_rank(commands)
     _add_score(commands)
     _add_select(commands)
+    _add_report(commands)
     return parser
 
 
@@ -132,6 +133,20 @@ def _add_select(commands: Any) -> None:
         "--out", type=Path, default=Path("runs/select"), help="default: %(default)s"
     )
     select.set_defaults(run=_posthoc("select"))
+
+
+def _add_report(commands: Any) -> None:
+    report = commands.add_parser(
+        "report", help="one HTML page: α against accuracy, the search replayed, spectra, a table"
+    )
+    report.add_argument("sources", nargs="+", help="checkpoints, run folders or record files")
+    report.add_argument("--layer", help="show this layer's records")
+    report.add_argument("--out", type=Path, default=Path("report.html"))
+    report.add_argument("--title", default="Model selection by α", help="default: %(default)s")
+    _add_target(report)
+    report.add_argument("--top-k", type=int, default=5, help="default: %(default)s")
+    report.add_argument("--margin", type=int, default=0, help="default: %(default)s")
+    report.set_defaults(run=_posthoc("report"))
 
 
 def _add_target(parser: argparse.ArgumentParser) -> None:

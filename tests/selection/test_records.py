@@ -60,7 +60,10 @@ def test_nan_is_no_word_of_json(tmp_path):
     path = tmp_path / "records.jsonl"
     append_record(path, record(alpha=math.nan, r2=math.nan, scores={"rankme": math.nan}))
     assert "NaN" not in path.read_text()
-    [back] = read_records(path)
+    append_record(path, record(accuracy=math.nan))
+    back, failed = read_records(path)
+    assert math.isnan(failed.accuracy)
+    assert back.accuracy is None
     assert math.isnan(back.alpha)
     assert math.isnan(back.scores["rankme"])
 

@@ -1,4 +1,4 @@
-"""What ``alphareq rank``, ``score`` and ``select`` do."""
+"""What ``alphareq rank``, ``score``, ``select`` and ``report`` do."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from alphareq_lightning.posthoc.rank import (
 )
 from alphareq_lightning.posthoc.score import LayerFeatures, default_device, score_model
 from alphareq_lightning.readout import cached_features, extract_features, features_key, read_out
+from alphareq_lightning.report import write_report
 from alphareq_lightning.selection import (
     AlphaRecord,
     append_record,
@@ -142,7 +143,7 @@ def select(options: argparse.Namespace) -> int:
 
     console = _console(stderr=options.json)
 
-    def report(record: AlphaRecord, what: str) -> None:
+    def tell(record: AlphaRecord, what: str) -> None:
         console.print(f"α = {record.alpha:.3f}  {what:>8}  {record.path}", soft_wrap=True)
 
     selected = select_by_readouts(
@@ -153,7 +154,7 @@ def select(options: argparse.Namespace) -> int:
         margin=1 if options.careful else 0,
         step=1 if options.careful else None,
         seed=options.seed,
-        report=report,
+        report=tell,
     )
     search, best = selected.search, selected.best
     low, high = search.interval
@@ -179,6 +180,22 @@ def select(options: argparse.Namespace) -> int:
     console.print(f"interval learnt: α {learnt or 'of any size, it never closed'}")
     console.print(f"readouts: {search.num_readouts} paid, {search.num_saved} saved")
     console.print(f"records, with accuracies: {found['records']}", soft_wrap=True)
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write one page about the records in files and folders."""
+    records = gather_records(options.sources, layer=options.layer, note=_note)
+    low, high = _target(options)
+    path = write_report(
+        options.out,
+        records,
+        title=options.title,
+        target=(low, high),
+        top_k=options.top_k,
+        margin=options.margin,
+    )
+    print(path)
     return 0
 
 

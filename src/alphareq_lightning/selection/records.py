@@ -15,6 +15,9 @@ from filelock import FileLock
 
 from alphareq_lightning.errors import SelectionError
 
+FAILED = "failed"
+"""Stands in a record file for the accuracy of a readout that was paid for and failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlphaRecord:
@@ -49,7 +52,7 @@ class AlphaRecord:
     path: str | None = None
     """The checkpoint that carries this record; its name where records are ranked."""
     accuracy: float | None = None
-    """Top-1 of a labelled readout in percent, where one was paid for."""
+    """Top-1 of a labelled readout in percent, where one was paid for; NaN if it failed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
@@ -141,7 +144,10 @@ def write_records(path: str | PathLike[str], records: Iterable[AlphaRecord]) -> 
 
 
 def _line(record: AlphaRecord) -> bytes:
-    return json.dumps(_to_json(record.to_dict()), allow_nan=False).encode() + b"\n"
+    values = _to_json(record.to_dict())
+    if record.accuracy is not None and math.isnan(record.accuracy):
+        values["accuracy"] = FAILED
+    return json.dumps(values, allow_nan=False).encode() + b"\n"
 
 
 def _cut_half_line(file: BinaryIO) -> None:
@@ -170,6 +176,8 @@ def _from_json(values: Any) -> Any:
     for name in ("alpha", "r2", "stderr"):
         if name in values and values[name] is None:
             values[name] = math.nan
+    if values.get("accuracy") == FAILED:
+        values["accuracy"] = math.nan
     for name in ("scores", "metrics"):
         if isinstance(values.get(name), dict):
             values[name] = {k: math.nan if v is None else v for k, v in values[name].items()}
