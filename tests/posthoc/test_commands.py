@@ -36,7 +36,7 @@ def refused(capsys, *arguments):
 def test_rank_a_run(run, capsys):
     code, out, _ = alphareq(capsys, "rank", run)
     assert code == 0
-    names = re.findall(r"epoch=\d-val_alpha=(\d\.\d+)", out)
+    names = re.findall(r"^ *epoch=\d-val_alpha=(\d\.\d+)", out, re.MULTILINE)
     assert len(names) == 4
     assert names == sorted(names, key=lambda alpha: abs(float(alpha) - 1))
     for column in ("epoch", "step", "α", "R²", "ranks", "images", "RankMe", "val_loss"):

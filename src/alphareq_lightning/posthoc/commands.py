@@ -251,5 +251,7 @@ def _note(text: str) -> None:
 
 def _tracked(paths: Sequence[Path], what: str, *, quiet: bool) -> Iterator[Path]:
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    console = Console(stderr=True)
+    hidden = quiet or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         yield from bar.track(paths)

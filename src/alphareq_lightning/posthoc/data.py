@@ -12,6 +12,7 @@ from alphareq_lightning.errors import DataError
 from alphareq_lightning.posthoc.models import instantiate, read_config
 from alphareq_lightning.readout import features_key
 from alphareq_lightning.recipes import DigitsDataModule, ImageFolderDataModule, plain_view
+from alphareq_lightning.recipes.datamodules import MIN_IMAGES
 from alphareq_lightning.recipes.images import (
     ImageFiles,
     Images,
@@ -114,8 +115,9 @@ def _datamodule(options: DataOptions) -> Any:
         module: Any = DigitsDataModule(batch_size=options.batch_size)
     elif options.data is not None:
         mean, std = STATISTICS[options.statistics]
+        # Its batches are for training, and refused where the folder is smaller than one.
         module = ImageFolderDataModule(
-            options.data, options.image_size, options.batch_size, holdout=READOUT_HOLDOUT
+            options.data, options.image_size, MIN_IMAGES, holdout=READOUT_HOLDOUT
         )
         module.plain = plain_view(options.image_size, mean=mean, std=std)
     elif options.config is not None:
