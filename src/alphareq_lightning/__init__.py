@@ -27,11 +27,18 @@ from alphareq_lightning.metrics import (
     RankMe,
     StreamingMoments,
 )
-from alphareq_lightning.selection import AlphaRecord, rank_checkpoints
+from alphareq_lightning.selection import (
+    AlphaIntervalSearch,
+    AlphaRecord,
+    append_record,
+    rank_checkpoints,
+    read_records,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlphaIntervalSearch",
     "AlphaMonitor",
     "AlphaReQ",
     "AlphaReQError",
@@ -50,11 +57,13 @@ __all__ = [
     "SpectrumError",
     "StreamingMoments",
     "alpha_distance",
+    "append_record",
     "eigenspectrum",
     "feature_moments",
     "fit_power_law",
     "rank_checkpoints",
     "rankme",
+    "read_records",
     "records_from_checkpoints",
     "spectrum_figure",
 ]
