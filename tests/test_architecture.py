@@ -21,7 +21,8 @@ ALLOWED = {
     "callbacks": {"errors", "functional", "metrics", "selection", "callbacks", "_lightning"},
     "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
-    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo"},
+    "sweep": {"errors", "callbacks", "recipes", "readout", "selection", "sweep"},
+    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "sweep"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from alphareq_lightning.errors import AlphaReQError
+from alphareq_lightning.errors import AlphaReQError, OptionError
 
 LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -48,6 +48,18 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    try:
+        from alphareq_lightning.sweep.command import sweep
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise OptionError(
+            "a sweep needs its extra: pip install 'alphareq-lightning[sweep]'"
+        ) from error
+    return sweep(options)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="alphareq", description="α-ReQ for PyTorch Lightning: label-free model selection."
@@ -65,6 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
+    sweep = commands.add_parser(
+        "sweep", help="search hyperparameters: alphareq sweep --config configs/sweep_digits.yaml"
+    )
+    sweep.add_argument("--config", type=Path, required=True, help="what to sweep, as YAML")
+    sweep.add_argument("--storage", help="a database URL, or a file that ends in .journal")
+    sweep.add_argument("--trials", type=_positive, help="instead of the file's number")
+    sweep.add_argument("--status", action="store_true", help="show how far it is; run nothing")
+    sweep.add_argument("--json", action="store_true", help="print what came out for machines")
+    sweep.set_defaults(run=_sweep)
     return parser
 
 
