@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 
 from alphareq_lightning.callbacks import AlphaMonitor, records_from_checkpoints, spectrum_figure
 from alphareq_lightning.errors import OptionError
-from alphareq_lightning.readout import extract_features, linear_readout_accuracy
+from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.recipes.images import collate_labelled
 from alphareq_lightning.selection import AlphaRecord, rank_checkpoints
@@ -39,7 +39,7 @@ class DemoResult:
     ranked: list[AlphaRecord]
     """Records of all kept checkpoints, the one α chose first."""
     accuracies: dict[str, float]
-    """Linear readout accuracy by checkpoint path."""
+    """Linear readout accuracy in percent, by checkpoint path."""
     log_dir: Path
     figure: Path
 
@@ -172,7 +172,7 @@ def _readouts(
             assert record.path is not None
             module = BarlowTwins.load_from_checkpoint(record.path, map_location="cpu")
             train, test = (extract_features(module, loader) for loader in loaders)
-            accuracies[record.path] = linear_readout_accuracy(*train, *test)
+            accuracies[record.path] = read_out(*train, *test).top1
     return accuracies
 
 
@@ -202,7 +202,7 @@ def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Co
     )
     table = Table(*columns, title="Kept checkpoints: three ways to choose without labels, checked")
     for name, r in choices.items():
-        accuracy = f"{100 * accuracies[str(r.path)]:.1f} %"
+        accuracy = f"{accuracies[str(r.path)]:.1f} %"
         table.add_row(
             name, str(r.epoch), f"{r.alpha:.3f}", f"{r.metrics['val_loss']:.2f}", accuracy
         )
