@@ -62,6 +62,7 @@ class Marks(pl.Callback):
             time.sleep(600)
 
     def on_train_epoch_end(self, trainer, module):
+        self.mark("epoch", module)
         width = module.head.in_features
         if os.environ.get(FAIL) == str(width):
             raise RuntimeError(f"a mishap at width {width}\nwith details")
@@ -80,8 +81,11 @@ def marked(folder, what):
     return sorted(int(path.name.split("-")[1]) for path in folder.glob(f"{what}-*"))
 
 
-def write_sweep(folder, *, data=None, epochs=1, **options):
+def write_sweep(folder, *, data=None, monitor=None, trainer=None, **options):
     """A sweep file over the width of a tiny network; what is `None` is left out."""
+    watch = {"class_path": "alphareq_lightning.AlphaMonitor"}
+    watch["init_args"] = {"figures": False, "fit_range": [4, 8], **(monitor or {})}
+    marks = {"class_path": "sweeps.Marks", "init_args": {"folder": str(folder / "marks")}}
     train = {
         "seed_everything": 0,
         "model": {"class_path": "tiny.TinyModule"},
@@ -89,13 +93,11 @@ def write_sweep(folder, *, data=None, epochs=1, **options):
         "trainer": {
             "accelerator": "cpu",
             "devices": 1,
-            "max_epochs": epochs,
+            "max_epochs": 1,
             "logger": False,
             "enable_checkpointing": False,
-            "callbacks": [
-                {"class_path": "alphareq_lightning.AlphaMonitor", "init_args": {"figures": False}},
-                {"class_path": "sweeps.Marks", "init_args": {"folder": str(folder / "marks")}},
-            ],
+            "callbacks": [watch, marks],
+            **(trainer or {}),
         },
     }
     (folder / "train.yaml").write_text(yaml.safe_dump(train))

@@ -42,6 +42,8 @@ class SweepSummary:
     """What went wrong, by trial."""
     died: int
     """Trials whose worker died; their slots were run again."""
+    cautions: list[str]
+    """Why α of the trials may not compare."""
     seconds: dict[str, float]
     """Spent by all workers on training, on α and on readouts."""
     trials: list[dict[str, Any]]
@@ -73,6 +75,7 @@ class SweepSummary:
             f"{self.saved} saved, {self.stopped_early} stopped early, {len(self.failed)} failed",
             f"interval of α worth a readout: {low} to {high}   ({seconds})",
             *(f"failed: {reason}" for reason in self.failed),
+            *(f"caution: {caution}" for caution in self.cautions),
         ]
         if self.died:
             lines.append(f"{self.died} trials ended with their worker and were queued again")
@@ -109,9 +112,23 @@ def summarize(study: Study) -> SweepSummary:
         stopped_early=outcomes[STOPPED],
         failed=failed,
         died=sum(is_dead(t) for t in ours),
+        cautions=_cautions(finished),
         seconds=dict(seconds),
         trials=rows,
     )
+
+
+def _cautions(finished: list[FrozenTrial]) -> list[str]:
+    records = [t.user_attrs[RECORD] for t in finished if RECORD in t.user_attrs]
+    windows = sorted({tuple(r["fit_range"]) for r in records if r["fit_range"] is not None})
+    layers = sorted({r["layer"] for r in records})
+    cautions = []
+    if len(windows) > 1:
+        shown = ", ".join(f"{first}–{last}" for first, last in windows)
+        cautions.append(f"α of different fit windows do not compare: {shown}; set fit_range")
+    if len(layers) > 1:
+        cautions.append(f"α of different layers do not compare: {', '.join(layers)}; set layer")
+    return cautions
 
 
 def study_records(study: Study) -> list[AlphaRecord]:

@@ -15,7 +15,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import SQLAlchemyError
@@ -39,6 +39,8 @@ from alphareq_lightning.sweep.training import check_training
 from alphareq_lightning.sweep.trial import run_trial
 
 POLL_SECONDS = 1.0
+STORAGE_ERRORS = (UpdateFinishedTrialError, StorageInternalError, SQLAlchemyError)
+"""What is no fault of a training."""
 
 
 class TrialFailedError(Exception):
@@ -193,9 +195,7 @@ def _claim_one(sweep: Sweep, study: Study, worker: Worker, console: Console) -> 
         except KeyboardInterrupt:
             trial.set_user_attr(INTERRUPTED, True)
             raise
-        except (optuna.TrialPruned, UpdateFinishedTrialError, StorageInternalError):
-            raise
-        except SQLAlchemyError:
+        except (optuna.TrialPruned, *STORAGE_ERRORS):
             raise
         except Exception as error:
             trial.set_user_attr(ERROR, f"{type(error).__name__}: {first_line(error)}")
@@ -203,13 +203,21 @@ def _claim_one(sweep: Sweep, study: Study, worker: Worker, console: Console) -> 
 
     try:
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
-    except (UpdateFinishedTrialError, ValueError):
-        # Taken for dead by the others, by a machine that slept for example; they have run it.
+    except (StorageInternalError, SQLAlchemyError, OSError):
+        raise
+    except Exception:  # Optuna raises several types when it is told about a trial that has ended
+        if not claimed or _trial(study, claimed[-1]).state != TrialState.FAIL:
+            raise
+        # Taken for dead by the others, because this machine slept perhaps; they run it again.
         console.print(f"trial {claimed[-1]}: was taken over by another worker")
         return
-    [trial] = [t for t in study.get_trials(deepcopy=False) if t.number == claimed[-1]]
+    trial = _trial(study, claimed[-1])
     if SURPLUS not in trial.user_attrs:
         console.print(describe(trial), highlight=False, soft_wrap=True)
+
+
+def _trial(study: Study, number: int) -> FrozenTrial:
+    return next(t for t in study.get_trials(deepcopy=False) if t.number == number)
 
 
 def _sampler(sweep: Sweep) -> BaseSampler:

@@ -67,7 +67,7 @@ def build_training(
             run=False,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"enable_progress_bar": False, "enable_model_summary": False},
-            parser_kwargs={"exit_on_error": False},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
         )
     except ArgumentError as error:
         raise OptionError(_reason(error)) from error
@@ -162,9 +162,13 @@ def _ends(distribution: BaseDistribution) -> tuple[Any, ...]:
 
 
 def _reason(error: ArgumentError) -> str:
-    """The line of jsonargparse's message that tells."""
+    """The lines of jsonargparse's message that tell, as one."""
     found = REASON.search(str(error))
-    return found.group() if found else str(error).splitlines()[0]
+    if found:
+        return found.group()
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line.removeprefix("- ") for line in lines if line.startswith(("- ", "Given value:"))]
+    return "; ".join(telling) or lines[0]
 
 
 def _near(key: str, config: Mapping[str, Any] | Namespace) -> str:
