@@ -19,10 +19,19 @@ ALLOWED = {
     "recipes": {"errors", "recipes"},
     "readout": {"errors", "metrics", "readout"},
     "callbacks": {"errors", "functional", "metrics", "selection", "callbacks", "_lightning"},
+    "posthoc": {
+        "errors",
+        "functional",
+        "callbacks",
+        "recipes",
+        "readout",
+        "selection",
+        "posthoc",
+    },
     "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
-    "sweep": {"errors", "callbacks", "recipes", "readout", "selection", "sweep"},
-    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "sweep"},
+    "sweep": {"errors", "callbacks", "recipes", "readout", "selection", "posthoc", "sweep"},
+    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "posthoc", "sweep"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

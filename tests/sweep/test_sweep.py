@@ -19,7 +19,7 @@ from alphareq_lightning import records_from_checkpoints  # noqa: E402
 from alphareq_lightning.sweep import load_study, read_sweep, study_records  # noqa: E402
 from alphareq_lightning.sweep import study as study_room  # noqa: E402
 from alphareq_lightning.sweep.pruner import readouts  # noqa: E402
-from alphareq_lightning.sweep.trial import MonitoredFeatures  # noqa: E402
+from alphareq_lightning.sweep.trial import monitored_features  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
 
@@ -182,7 +182,7 @@ def test_few_labels_are_as_many_of_each_class(tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(("layer", "take"), [(None, "output"), ("head", "input")])
 def test_the_readout_sees_the_features_whose_alpha_is_measured(layer, take):
     module = TinyModule().eval()
-    features = MonitoredFeatures(module, AlphaMonitor(layer, take=take)).eval()
+    features = monitored_features(module, AlphaMonitor(layer, take=take)).eval()
     torch.testing.assert_close(features(images(20)), module.backbone(images(20)))
 
 

@@ -5,6 +5,7 @@ from alphareq_lightning.selection.interval_search import (
     Readout,
     closing_interval,
 )
+from alphareq_lightning.selection.paid_readouts import Selected, select_by_readouts
 from alphareq_lightning.selection.ranking import (
     cautions,
     kendall_tau,
@@ -12,12 +13,18 @@ from alphareq_lightning.selection.ranking import (
     refit,
     target_distance,
 )
-from alphareq_lightning.selection.records import AlphaRecord, append_record, read_records
+from alphareq_lightning.selection.records import (
+    AlphaRecord,
+    append_record,
+    read_records,
+    write_records,
+)
 
 __all__ = [
     "AlphaIntervalSearch",
     "AlphaRecord",
     "Readout",
+    "Selected",
     "append_record",
     "cautions",
     "closing_interval",
@@ -25,5 +32,7 @@ __all__ = [
     "rank_checkpoints",
     "read_records",
     "refit",
+    "select_by_readouts",
     "target_distance",
+    "write_records",
 ]

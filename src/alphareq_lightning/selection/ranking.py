@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -109,8 +110,10 @@ def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
         )
 
 
-def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> float:
-    """α of a record's stored eigenvalues over another window; NaN where they do not reach.
+def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> AlphaRecord:
+    """A record with α, R² and window of another fit range, from its stored eigenvalues.
+
+    Where they do not reach, one is 0, or the range is too short, α and R² are NaN.
 
     Args:
         record: With its first eigenvalues.
@@ -120,16 +123,21 @@ def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> float:
         >>> power = tuple(n**-1.5 for n in range(1, 60))
         >>> record = AlphaRecord(alpha=1.5, r2=1.0, stderr=0.0, fit_range=(4, 50),
         ...                      num_samples=1000, num_features=256, eigenvalues=power)
-        >>> round(refit(record, (5, 40)), 6), refit(record, (5, 100))
+        >>> round(refit(record, (5, 40)).alpha, 6), refit(record, (5, 100)).alpha
         (1.5, nan)
     """
     first, last = fit_range
     eigenvalues = np.asarray(record.eigenvalues[first - 1 : last], dtype=np.float64)
-    if len(eigenvalues) < last - first + 1 or not (eigenvalues > 0).all():
-        return math.nan
+    too_short = len(eigenvalues) < max(last - first + 1, FEWEST_RANKS)
+    if too_short or not (eigenvalues > 0).all():
+        return replace(record, alpha=math.nan, r2=math.nan, stderr=math.nan, fit_range=fit_range)
     ranks = np.arange(first, last + 1)
-    slope, _ = np.polyfit(np.log(ranks), np.log(eigenvalues), 1, w=ranks**-0.5)
-    return float(-slope)
+    x, y = np.log(ranks), np.log(eigenvalues)
+    slope, intercept = np.polyfit(x, y, 1, w=ranks**-0.5)
+    residual = np.average((y - intercept - slope * x) ** 2, weights=1 / ranks)
+    total = np.average((y - np.average(y, weights=1 / ranks)) ** 2, weights=1 / ranks)
+    r2 = 1.0 if total == 0 else float(1 - residual / total)
+    return replace(record, alpha=float(-slope), r2=r2, stderr=math.nan, fit_range=fit_range)
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
@@ -165,8 +173,8 @@ def cautions(
     distances = [target_distance(r.alpha, target) for r in fitted]
     first, last = fitted[0].fit_range or (0, 0)
     for window in ((first, last // 2), (2 * first, last)):
-        others = [target_distance(refit(r, window), target) for r in fitted]
-        if window[1] - window[0] < FEWEST_RANKS or not np.isfinite(others).all():
+        others = [target_distance(refit(r, window).alpha, target) for r in fitted]
+        if not np.isfinite(others).all():
             continue
         tau = kendall_tau(distances, others)
         if tau < AGREEMENT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
@@ -128,7 +128,7 @@ def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
     Raises:
         SelectionError: If the file cannot be written.
     """
-    line = json.dumps(record.to_json(), allow_nan=False).encode() + b"\n"
+    line = _line(record)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{os.fspath(path)}.lock"), open(path, "a+b") as file:
@@ -136,6 +136,26 @@ def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
             file.write(line)
     except OSError as error:
         raise SelectionError(f"cannot write a record to {path}: {error}") from error
+
+
+def write_records(path: str | PathLike[str], records: Iterable[AlphaRecord]) -> None:
+    """Write a file of records, whole or not at all; what was in it before is gone.
+
+    Raises:
+        SelectionError: If the file cannot be written.
+    """
+    target = Path(path)
+    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(b"".join(map(_line, records)))
+        os.replace(unfinished, target)
+    except OSError as error:
+        raise SelectionError(f"cannot write records to {path}: {error}") from error
+
+
+def _line(record: AlphaRecord) -> bytes:
+    return json.dumps(record.to_json(), allow_nan=False).encode() + b"\n"
 
 
 def cut_half_line(file: BinaryIO) -> None:

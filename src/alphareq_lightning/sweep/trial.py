@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.cli import LightningCLI
 from optuna import Trial, TrialPruned
 from optuna.distributions import (
@@ -18,16 +17,16 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from alphareq_lightning.callbacks import AlphaMonitor
-from alphareq_lightning.callbacks.feature_tap import pool_features
 from alphareq_lightning.callbacks.layers import resolve_layers
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward
 from alphareq_lightning.errors import SpectrumError
+from alphareq_lightning.posthoc.score import LayerFeatures
 from alphareq_lightning.readout import extract_features, read_out
-from alphareq_lightning.recipes.images import collate_labelled
+from alphareq_lightning.recipes.images import collate_labelled, few_of_each_class
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.pruner import ALPHA
 from alphareq_lightning.sweep.training import build_training, find_monitor, labelled_datasets
@@ -133,55 +132,30 @@ def _keep_record(trainer: pl.Trainer, monitor: AlphaMonitor, trial: Trial, folde
 def _read_out(sweep: Sweep, trial: Trial, cli: LightningCLI, monitor: AlphaMonitor) -> float:
     trial.set_user_attr(PAID, True)
     started = time.perf_counter()
-    features = MonitoredFeatures(cli.model, monitor)
+    features = monitored_features(cli.model, monitor)
+    train, test = labelled_datasets(cli.datamodule)
+    if sweep.readout.labels_per_class is not None:
+        train = few_of_each_class(train, sweep.readout.labels_per_class)
     num_workers = getattr(cli.datamodule, "num_workers", 0)
-    loaders = [
+    sides = [
         DataLoader(images, READOUT_BATCH, collate_fn=collate_labelled, num_workers=num_workers)
-        for images in labelled_datasets(cli.datamodule)
+        for images in (train, test)
     ]
     device = cli.trainer.strategy.root_device
-    (train_features, train_labels), test = (extract_features(features, x, device) for x in loaders)
-    if sweep.readout.labels_per_class is not None:
-        few = _few_of_each(train_labels, sweep.readout.labels_per_class)
-        train_features, train_labels = train_features[few], train_labels[few]
+    extracted = [extract_features(features, side, device) for side in sides]
     probe: Any = sweep.readout.probe
-    scores = read_out(train_features, train_labels, *test, probe=probe, seed=sweep.seed)
+    scores = read_out(*extracted[0], *extracted[1], probe=probe, seed=sweep.seed)
     _add_seconds(trial, readout=time.perf_counter() - started)
     trial.set_user_attr("top5", scores.top5)
     trial.set_user_attr(OUTCOME, READ_OUT)
     return scores.top1
 
 
-class MonitoredFeatures(nn.Module):
-    """Images ``(n, c, h, w)`` → the features ``(n, d)`` whose α the monitor measures."""
-
-    def __init__(self, module: nn.Module, monitor: AlphaMonitor) -> None:
-        super().__init__()
-        self.module = module
-        self._pool = monitor.pool
-        self._layer = resolve_layers(module, monitor.layer, monitor.take)[0]
-        self._run = find_forward(monitor.forward, module)  # type: ignore[arg-type]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Run the module and catch the layer's tensor on the way."""
-        caught: list[Tensor] = []
-
-        def catch(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            inputs = args or tuple(kwargs.values())
-            caught.append(output if self._layer.take == "output" else inputs[0])
-
-        handle = self._layer.module.register_forward_hook(catch, with_kwargs=True)
-        try:
-            self._run(images)
-        finally:
-            handle.remove()
-        return pool_features(caught[-1], self._pool)
-
-
-def _few_of_each(labels: Tensor, number: int) -> Tensor:
-    """Indices of the first so many images of each class."""
-    of_each = [torch.nonzero(labels == label)[:number, 0] for label in torch.unique(labels)]
-    return torch.cat(of_each).sort().values
+def monitored_features(module: nn.Module, monitor: AlphaMonitor) -> LayerFeatures:
+    """The module, cut off at the layer whose α the monitor measures."""
+    layer = resolve_layers(module, monitor.layer, monitor.take)[0]
+    run = None if monitor.forward is None else find_forward(monitor.forward, module)  # type: ignore[arg-type]
+    return LayerFeatures(module, layer.label, monitor.pool, run)
 
 
 def _add_seconds(trial: Trial, **seconds: float) -> None:

@@ -1,0 +1,7 @@
+"""After the training: α, rankings and readouts of checkpoints that exist already."""
+
+from alphareq_lightning.posthoc.gather import gather_records
+from alphareq_lightning.posthoc.models import LoadedModel, ModelSource
+from alphareq_lightning.posthoc.score import LayerFeatures, score_model
+
+__all__ = ["LayerFeatures", "LoadedModel", "ModelSource", "gather_records", "score_model"]
