@@ -11,8 +11,10 @@ from sweeps import write_sweep
 
 optuna = pytest.importorskip("optuna")
 
+from alphareq_lightning.sweep import read_sweep  # noqa: E402
 from alphareq_lightning.sweep import storage as storage_room  # noqa: E402
 from alphareq_lightning.sweep.storage import open_storage  # noqa: E402
+from alphareq_lightning.sweep.study import open_study  # noqa: E402
 
 
 def refusal(capsys, config, *more):
@@ -141,13 +143,14 @@ def test_a_study_of_the_same_name_with_something_else(tmp_path, capsys):
     error = refusal(capsys, write_sweep(tmp_path), *where)
     assert "the study 'tiny_sweep' in this storage is none of alphareq sweep" in error
     optuna.delete_study(study_name="tiny_sweep", storage=url)
-    # Ends before training, but after the study was begun.
-    refusal(capsys, write_sweep(tmp_path, data={"labelled": False}, readout={}), *where)
-    error = refusal(capsys, write_sweep(tmp_path, data={"labelled": False}, seed=1), *where)
+    begun = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url).storage)
+    begun.enqueue_trial({"model.width": 40})
+    error = refusal(capsys, write_sweep(tmp_path, seed=1), *where)
     assert "was begun with another seed (0, now 1); choose another name: or storage:" in error
-    space = {"model.width": [40, 99]}
-    error = refusal(capsys, write_sweep(tmp_path, data={"labelled": False}, space=space), *where)
+    error = refusal(capsys, write_sweep(tmp_path, space={"model.width": [40, 99]}), *where)
     assert "another space: model.width ([40, 44, 48, 52], now [40, 99])" in error
+    error = refusal(capsys, write_sweep(tmp_path, trainer={"max_epochs": 7}), *where)
+    assert "another train: trainer: max_epochs (1, now 7)" in error
 
 
 def test_the_status_of_a_sweep_that_was_never_begun(tmp_path, capsys):

@@ -100,6 +100,13 @@ def test_a_slot_that_kills_its_workers_is_given_up(study):
     assert slots.given_up(study.trials) == {0}
 
 
+def test_closed_duplicates_do_not_count_as_deaths(study):
+    for _ in range(MAX_DEATHS):
+        study.enqueue_trial(PLAN[0], user_attrs={SLOT: 0})
+        end(study, TrialState.FAIL, **{SURPLUS: True})
+    assert not slots.given_up(study.trials)
+
+
 def test_interruptions_by_hand_do_not_count_as_deaths(study):
     for _ in range(MAX_DEATHS + 2):
         fill(study, PLAN[:1])

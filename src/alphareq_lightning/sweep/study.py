@@ -66,8 +66,8 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
     console = console or Console()
     with quiet():
         storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
-        study = open_study(sweep, storage)
         check_training(sweep)
+        study = open_study(sweep, storage)
         try:
             with Worker(file) as worker:
                 _work(sweep, study, worker, console)
@@ -117,12 +117,13 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> Study:
     )
     wanted = json.loads(json.dumps(sweep.identity, default=str))
     found = study.user_attrs.get(IDENTITY)
-    if found is None and len(study.trials) > 0:
+    is_empty = len(study.get_trials(deepcopy=False)) == 0
+    if found is None and not is_empty:
         raise SweepError(
             f"the study {sweep.name!r} in this storage is none of alphareq sweep; "
             "choose another name: in the sweep file"
         )
-    if found is None:
+    if is_empty and found != wanted:
         study.set_user_attr(IDENTITY, wanted)
         found = study.user_attrs[IDENTITY]
     if found != wanted:
