@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from alphareq_lightning.callbacks.plain_pickle import read_plain
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection.records import AlphaRecord
 
@@ -68,11 +69,18 @@ def _newest(path: Path, layer: str | None) -> AlphaRecord:
     return replace(newest, path=str(path))
 
 
+def _load(path: Path) -> Any:
+    try:
+        return read_plain(path)
+    except Exception:  # torch knows older formats and more types, and explains what it refuses
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
 def _callback_states(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SelectionError(f"there is no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = _load(path)
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error
