@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from alphareq_lightning.cli import main
+from alphareq_lightning.errors import SweepError
 
 from sweeps import write_sweep
 
@@ -14,7 +15,7 @@ optuna = pytest.importorskip("optuna")
 from alphareq_lightning.sweep import read_sweep  # noqa: E402
 from alphareq_lightning.sweep import storage as storage_room  # noqa: E402
 from alphareq_lightning.sweep.storage import open_storage  # noqa: E402
-from alphareq_lightning.sweep.study import open_study  # noqa: E402
+from alphareq_lightning.sweep.study import load_study, open_study  # noqa: E402
 
 
 def refusal(capsys, config, *more):
@@ -154,9 +155,18 @@ def test_a_study_of_the_same_name_with_something_else(tmp_path, capsys):
 
 
 def test_the_status_of_a_sweep_that_was_never_begun(tmp_path, capsys):
-    assert "there is no study 'tiny_sweep' in sqlite" in refusal(
-        capsys, write_sweep(tmp_path), "--status"
-    )
+    error = refusal(capsys, write_sweep(tmp_path), "--status")
+    assert "there is no study 'tiny_sweep' in sqlite" in error
+    assert error.endswith("it holds: nothing\n")
+
+
+def test_a_study_needs_no_name_where_it_is_the_only_one(tmp_path):
+    url = str(tmp_path / "study.journal")
+    optuna.create_study(study_name="first", storage=open_storage(url).storage)
+    assert load_study(url).study_name == "first"
+    optuna.create_study(study_name="second", storage=open_storage(url).storage)
+    with pytest.raises(SweepError, match=r"more than one study.* it holds: first, second"):
+        load_study(url)
 
 
 @pytest.mark.parametrize(

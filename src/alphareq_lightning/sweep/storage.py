@@ -171,6 +171,11 @@ def _first_bad_line(path: Path) -> str:
     return ""
 
 
+def shown(where: str) -> str:
+    """A storage as messages name it: without its password."""
+    return make_url(where).render_as_string(hide_password=True) if "://" in where else where
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, without the name of the driver's class before it."""
     original = getattr(error, "orig", None) or error

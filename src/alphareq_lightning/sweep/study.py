@@ -34,7 +34,7 @@ from alphareq_lightning.sweep.slots import (
     fill,
     is_surplus,
 )
-from alphareq_lightning.sweep.storage import Worker, first_line, open_storage
+from alphareq_lightning.sweep.storage import Worker, first_line, open_storage, shown
 from alphareq_lightning.sweep.training import check_training
 from alphareq_lightning.sweep.trial import run_trial
 
@@ -89,16 +89,25 @@ def sweep_status(sweep: Sweep) -> SweepSummary:
         return summarize(load_study(sweep.storage, sweep.name))
 
 
-def load_study(storage: str, name: str) -> Study:
+def load_study(storage: str, name: str | None = None) -> Study:
     """A study that a sweep has begun.
+
+    Args:
+        storage: As in `open_storage`.
+        name: Of the study; not needed where there is only one.
 
     Raises:
         SweepError: If the storage cannot be reached, or holds no such study.
     """
-    try:
-        return optuna.load_study(study_name=name, storage=open_storage(storage).storage)
-    except KeyError as error:
-        raise SweepError(f"there is no study {name!r} in {storage}") from error
+    opened = open_storage(storage).storage
+    names = optuna.get_all_study_names(opened)
+    if name is None and len(names) == 1:
+        [name] = names
+    if name not in names:
+        wanted = f"no study {name!r}" if name else "more than one study, or none,"
+        there = ", ".join(sorted(names)) or "nothing"
+        raise SweepError(f"there is {wanted} in {shown(storage)}; it holds: {there}")
+    return optuna.load_study(study_name=name, storage=opened)
 
 
 def open_study(sweep: Sweep, storage: BaseStorage) -> Study:
