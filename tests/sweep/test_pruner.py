@@ -53,6 +53,11 @@ def test_same_choices_as_the_interval_search(options):
     assert study.best_trial.user_attrs["alpha"] == search.readouts[search.best].alpha
 
 
+def test_of_equal_accuracies_the_one_completed_first_counts():
+    study = sweep_over([1.0, 0.5], lambda alpha: 80.0, top_k=1)
+    assert study.pruner.interval(study) == (1.0, math.inf)
+
+
 def test_no_alpha_is_never_read_out():
     study = sweep_over([None, math.nan, 1.0], lambda alpha: 90.0)
     assert [t.state.name for t in study.trials] == ["PRUNED", "PRUNED", "COMPLETE"]

@@ -54,10 +54,8 @@ class AlphaIntervalPruner(BasePruner):
         if ALPHA not in trial.user_attrs:
             return self.inner.prune(study, trial)
         alpha = trial.user_attrs[ALPHA]
-        if alpha is None or math.isnan(alpha):
-            return True
         low, high = self.interval(study)
-        return not low <= alpha <= high
+        return alpha is None or not low <= alpha <= high  # NaN is in no interval
 
     def interval(self, study: Study) -> tuple[float, float]:
         """Lowest and highest α that are worth a readout now."""
