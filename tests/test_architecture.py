@@ -28,11 +28,13 @@ ALLOWED = {
         "selection",
         "posthoc",
         "report",
+        "sweep",
     },
     "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
     "report": {"errors", "functional", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
-    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "posthoc"},
+    "sweep": {"errors", "callbacks", "recipes", "readout", "selection", "sweep"},
+    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "posthoc", "sweep"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

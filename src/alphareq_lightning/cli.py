@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alphareq_lightning.errors import AlphaReQError
+from alphareq_lightning.errors import AlphaReQError, OptionError
 
+SOURCES = "checkpoints, run folders, record files, or the storage of a sweep"
 LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -49,6 +50,18 @@ def _demo(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    try:
+        from alphareq_lightning.sweep.command import sweep
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise OptionError(
+            "a sweep needs its extra: pip install 'alphareq-lightning[sweep]'"
+        ) from error
+    return sweep(options)
+
+
 def _posthoc(name: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         from alphareq_lightning.posthoc import commands
@@ -75,6 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
+    sweep = commands.add_parser(
+        "sweep", help="search hyperparameters: alphareq sweep --config configs/sweep_digits.yaml"
+    )
+    sweep.add_argument("--config", type=Path, required=True, help="what to sweep, as YAML")
+    sweep.add_argument("--storage", help="a database URL, or a file that ends in .journal")
+    sweep.add_argument("--trials", type=_positive, help="instead of the file's number")
+    sweep.add_argument("--status", action="store_true", help="show how far it is; run nothing")
+    sweep.add_argument("--json", action="store_true", help="print what came out for machines")
+    sweep.set_defaults(run=_sweep)
     _add_rank(commands)
     _add_score(commands)
     _add_select(commands)
@@ -84,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_rank(commands: Any) -> None:
     rank = commands.add_parser("rank", help="sort checkpoints by α: no data, no model, no labels")
-    rank.add_argument("paths", nargs="+", help="checkpoints, run folders or record files")
+    rank.add_argument("paths", nargs="+", help=SOURCES)
     rank.add_argument("--by", default="alpha", help="alpha, a score, or a logged metric")
     _add_target(rank)
     rank.add_argument("--min-r2", type=float, default=0.0, help="least R² of a line to believe")
@@ -116,7 +138,7 @@ def _add_select(commands: Any) -> None:
     select = commands.add_parser(
         "select", help="find the best model with few labelled readouts: the paper's algorithm"
     )
-    select.add_argument("records", nargs="+", help="checkpoints, run folders or record files")
+    select.add_argument("records", nargs="+", help=SOURCES)
     _add_model_and_data(select)
     select.add_argument("--layer", help="use this layer's records")
     select.add_argument("--probe", choices=("logistic", "adam", "knn"), default="logistic")
@@ -139,7 +161,7 @@ def _add_report(commands: Any) -> None:
     report = commands.add_parser(
         "report", help="one HTML page: α against accuracy, the search replayed, spectra, a table"
     )
-    report.add_argument("sources", nargs="+", help="checkpoints, run folders or record files")
+    report.add_argument("sources", nargs="+", help=SOURCES)
     report.add_argument("--layer", help="show this layer's records")
     report.add_argument("--out", type=Path, default=Path("report.html"))
     report.add_argument("--title", default="Model selection by α", help="default: %(default)s")

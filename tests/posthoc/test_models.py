@@ -10,7 +10,8 @@ import torchvision
 from torch import nn
 
 from alphareq_lightning import SelectionError
-from alphareq_lightning.posthoc import LayerFeatures, ModelSource, score_model
+from alphareq_lightning.callbacks.layer_features import LayerFeatures
+from alphareq_lightning.posthoc import ModelSource, score_model
 
 from tiny import TinyModule, unlabeled_loader
 

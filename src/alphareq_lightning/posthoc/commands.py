@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from alphareq_lightning.callbacks.layer_features import LayerFeatures
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
 from alphareq_lightning.posthoc.data import DataOptions, labelled_loaders, unlabeled_loader
@@ -27,7 +28,7 @@ from alphareq_lightning.posthoc.rank import (
     ranking_rows,
     ranking_table,
 )
-from alphareq_lightning.posthoc.score import LayerFeatures, default_device, score_model
+from alphareq_lightning.posthoc.score import default_device, score_model
 from alphareq_lightning.readout import cached_features, extract_features, features_key, read_out
 from alphareq_lightning.report import write_report
 from alphareq_lightning.selection import (

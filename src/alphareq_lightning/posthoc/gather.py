@@ -1,4 +1,4 @@
-"""Records from wherever they lie: checkpoints, run folders, record files."""
+"""Records from wherever they lie: checkpoints, run folders, record files, sweeps."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection import AlphaRecord, read_records
 
 RECORD_FILE = ".jsonl"
+JOURNALS = (".journal", ".log")
 
 
 def gather_records(
@@ -24,7 +25,7 @@ def gather_records(
     finds without a record in it is passed over; a file that was named must have one.
 
     Args:
-        sources: Checkpoints, record files, folders.
+        sources: Checkpoints, record files, folders, storages of sweeps with one study.
         layer: Keep this layer's records only.
         note: Told what was passed over.
 
@@ -34,10 +35,25 @@ def gather_records(
     records: list[AlphaRecord] = []
     for source in sources:
         path = Path(source)
-        records += _from_folder(path, layer, note) if path.is_dir() else _from_file(path, layer)
+        if "://" in source or path.suffix in JOURNALS:
+            records += _from_study(source, layer)
+        elif path.is_dir():
+            records += _from_folder(path, layer, note)
+        else:
+            records += _from_file(path, layer)
     if not records:
         raise SelectionError("no record was found; name checkpoints, run folders or record files")
     return records
+
+
+def _from_study(storage: str, layer: str | None) -> list[AlphaRecord]:
+    try:
+        from alphareq_lightning.sweep import load_study, study_records
+    except ModuleNotFoundError as error:
+        raise SelectionError(
+            f"{storage} is a study of Optuna: pip install 'alphareq-lightning[sweep]'"
+        ) from error
+    return [r for r in study_records(load_study(storage)) if layer in (None, r.layer)]
 
 
 def _from_file(path: Path, layer: str | None) -> list[AlphaRecord]:

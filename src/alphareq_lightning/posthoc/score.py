@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool, pool_features
+from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
 from alphareq_lightning.callbacks.measurement import check_scores, measure
 from alphareq_lightning.callbacks.unlabeled_pass import first_tensor
@@ -73,41 +73,6 @@ def score_model(
         seconds = time.perf_counter() - started
         records.append(replace(record, layer=tap.layer.label, seconds=seconds))
     return records
-
-
-class LayerFeatures(nn.Module):
-    """A model cut off at a layer: images in, that layer's features out.
-
-    Args:
-        module: Run as it is.
-        label: The layer as records name it: its dotted name, with ``:input`` behind it for its
-            first input.
-        pool: As in `AlphaMonitor`.
-
-    Raises:
-        OptionError: If there is no such layer.
-    """
-
-    def __init__(self, module: nn.Module, label: str, pool: Pool = "mean") -> None:
-        super().__init__()
-        self.module = module
-        self.pool: Pool = pool
-        name, _, taken = label.partition(":")
-        take: Take = "input" if taken == "input" else "output"
-        [self.layer] = resolve_layers(module, name, take)
-        self.caught: Tensor | None = None
-        self.layer.module.register_forward_hook(self._catch)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Features of the layer, shape ``(n, d)``."""
-        self.caught = None
-        self.module(images)
-        if not isinstance(self.caught, Tensor):
-            raise FeatureTapError(f"layer {self.layer.label!r} gave no tensor in the forward pass")
-        return pool_features(self.caught, self.pool)
-
-    def _catch(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.caught = output if self.layer.take == "output" else args[0]
 
 
 def default_device(name: str) -> torch.device:

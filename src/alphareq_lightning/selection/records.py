@@ -85,6 +85,22 @@ class AlphaRecord:
         except (AttributeError, TypeError, ValueError, IndexError) as error:
             raise SelectionError(f"not a record of α: {error}") from error
 
+    def to_json(self) -> dict[str, Any]:
+        """As `to_dict`, with `None` for the NaN and infinities that JSON does not know."""
+        values: dict[str, Any] = _finite(self.to_dict())
+        if self.accuracy is not None and math.isnan(self.accuracy):
+            values["accuracy"] = FAILED
+        return values
+
+    @classmethod
+    def from_json(cls, values: Any) -> AlphaRecord:
+        """Rebuild a record from `to_json`.
+
+        Raises:
+            SelectionError: If ``values`` is not a record.
+        """
+        return cls.from_dict(_with_nan(values))
+
 
 def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
     """The records of a file that `append_record` wrote, oldest first.
@@ -103,7 +119,7 @@ def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
         if not line.strip():
             continue
         try:
-            records.append(AlphaRecord.from_dict(_from_json(json.loads(line))))
+            records.append(AlphaRecord.from_json(json.loads(line)))
         except (json.JSONDecodeError, SelectionError) as error:
             if number == len(lines):  # every finished line ends in a newline
                 break
@@ -121,7 +137,7 @@ def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{os.fspath(path)}.lock"), open(path, "a+b") as file:
-            _cut_half_line(file)
+            cut_half_line(file)
             file.write(line)
     except OSError as error:
         raise SelectionError(f"cannot write a record to {path}: {error}") from error
@@ -144,13 +160,10 @@ def write_records(path: str | PathLike[str], records: Iterable[AlphaRecord]) -> 
 
 
 def _line(record: AlphaRecord) -> bytes:
-    values = _to_json(record.to_dict())
-    if record.accuracy is not None and math.isnan(record.accuracy):
-        values["accuracy"] = FAILED
-    return json.dumps(values, allow_nan=False).encode() + b"\n"
+    return json.dumps(record.to_json(), allow_nan=False).encode() + b"\n"
 
 
-def _cut_half_line(file: BinaryIO) -> None:
+def cut_half_line(file: BinaryIO) -> None:
     """Remove what a killed writer left after the last newline."""
     end = file.seek(0, os.SEEK_END)
     if end == 0:
@@ -161,18 +174,18 @@ def _cut_half_line(file: BinaryIO) -> None:
         file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def _to_json(value: Any) -> Any:
-    """JSON has no NaN: `None` stands for it."""
+def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _to_json(item) for key, item in value.items()}
-    return [_to_json(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _from_json(values: Any) -> Any:
+def _with_nan(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
+    values = dict(values)
     for name in ("alpha", "r2", "stderr"):
         if name in values and values[name] is None:
             values[name] = math.nan
