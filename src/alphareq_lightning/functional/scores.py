@@ -13,6 +13,8 @@ from alphareq_lightning.errors import OptionError, SpectrumError
 
 RANKME_EPSILON = 1e-7
 """Added to each normalised singular value, as in the RankMe paper, equation 1."""
+FLAT_ROUNDING = 16 * torch.finfo(torch.float64).eps
+"""Less than this above a flat spectrum's sum of squares is rounding."""
 
 
 def rankme(singular_values: Tensor) -> Tensor:
@@ -92,8 +94,9 @@ def participation_ratio(eigenvalues: Tensor, *, num_samples: int | None = None) 
         raise OptionError(f"the correction needs num_samples >= 3, got {num_samples}")
     degrees = num_samples - 1
     # In units of (Σλ)² of the sample, which is 1 after the normalisation.
-    squares = (squares - 1 / degrees) * degrees**2 / ((degrees - 1) * (degrees + 2))
-    squares = squares.clamp(min=0)
+    excess = squares - 1 / degrees
+    excess = excess.where(excess > FLAT_ROUNDING, 0.0)
+    squares = excess * degrees**2 / ((degrees - 1) * (degrees + 2))
     return (1 - 2 * squares / degrees) / squares
 
 
