@@ -45,7 +45,8 @@ def cross_validated_eigenvalues(moments: FeatureMoments) -> Tensor:
     The principal directions :math:`v_i` are found in one view; the variance along them is the
     covariance :math:`v_i^\top C_{ab} v_i` of the two views. What changes from view to view has
     none and drops out, where a plain spectrum counts it as variance. Both views take both parts
-    and the two results are averaged.
+    and the two results are averaged. Past the rank where the noise in a direction outweighs the
+    signal, directions are found badly and the values fall off too fast: fit before it.
 
     Args:
         moments: `pair_moments`, ``2d`` wide.
