@@ -21,7 +21,8 @@ ALLOWED = {
     "callbacks": {"errors", "functional", "metrics", "selection", "callbacks", "_lightning"},
     "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
-    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo"},
+    "profile": {"errors", "functional", "callbacks", "recipes", "selection", "profile"},
+    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "profile"},
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -18,30 +18,38 @@ from alphareq_lightning.functional import (
     eigenspectrum,
     feature_moments,
     fit_power_law,
+    lidar,
     rankme,
 )
 from alphareq_lightning.metrics import (
+    Alignment,
     AlphaReQ,
+    CrossValidatedAlpha,
     EffectiveRank,
+    LiDAR,
     ParticipationRatio,
     RankMe,
     StreamingMoments,
+    Uniformity,
 )
 from alphareq_lightning.selection import AlphaRecord, rank_checkpoints
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "AlphaMonitor",
     "AlphaReQ",
     "AlphaReQError",
     "AlphaReQWarning",
     "AlphaRecord",
+    "CrossValidatedAlpha",
     "DataError",
     "EffectiveRank",
     "FeatureMoments",
     "FeatureTapError",
     "FitRangeError",
+    "LiDAR",
     "OptionError",
     "ParticipationRatio",
     "PowerLawFit",
@@ -49,10 +57,12 @@ __all__ = [
     "SelectionError",
     "SpectrumError",
     "StreamingMoments",
+    "Uniformity",
     "alpha_distance",
     "eigenspectrum",
     "feature_moments",
     "fit_power_law",
+    "lidar",
     "rank_checkpoints",
     "rankme",
     "records_from_checkpoints",

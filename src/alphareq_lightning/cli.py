@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alphareq_lightning.errors import AlphaReQError
+from alphareq_lightning.profile.command import add_profile_command
 
 LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     demo.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     demo.set_defaults(run=_demo)
+    add_profile_command(commands)
     return parser
 
 
