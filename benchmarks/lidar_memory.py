@@ -17,7 +17,7 @@ from pathlib import Path
 NUM_IMAGES, NUM_VIEWS, NUM_FEATURES = 1000, 10, 2048
 RESULT = Path(__file__).parent / "results" / "lidar_memory.json"
 WAYS = {
-    "streamed, 50 images at a time": 50,
+    "streamed, 20 images at a time": 20,
     "all 1000 images in one update": NUM_IMAGES,
 }
 

@@ -120,16 +120,19 @@ def lidar_eigenvalues(moments: ViewMoments, *, delta: float = LIDAR_DELTA) -> Te
     """
     between, within = moments
     checked_count(between)
-    sigma_b = in_float64(between.scatter / between.num_samples)
+    # At most four matrices at a time: at d = 2048 each has 34 MB.
     sigma_w = in_float64(within.scatter / within.num_samples)
     sigma_w.diagonal().add_(delta)
-    # With Σ_w = LLᵀ, L⁻¹ Σ_b L⁻ᵀ has the same eigenvalues and needs no square root.
+    largest = sigma_w.diagonal().max()
     lower, failed_at = torch.linalg.cholesky_ex(sigma_w)
+    del sigma_w
     if int(failed_at):
         raise SpectrumError(
             f"the within-image covariance cannot be inverted with {delta=} on its diagonal of "
-            f"up to {sigma_w.diagonal().max().item():.3g}; use a larger delta"
+            f"up to {largest.item():.3g}; use a larger delta"
         )
-    half = torch.linalg.solve_triangular(lower, sigma_b, upper=False)
+    # With Σ_w = LLᵀ, L⁻¹ Σ_b L⁻ᵀ has the same eigenvalues and needs no square root.
+    half = torch.linalg.solve_triangular(lower, in_float64(between.scatter), upper=False)
     whitened = torch.linalg.solve_triangular(lower, half.T, upper=False)
-    return covariance_eigenvalues((whitened + whitened.T) / 2)
+    del lower, half
+    return covariance_eigenvalues(whitened) / between.num_samples.to(whitened)
