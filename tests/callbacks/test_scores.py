@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alphareq_lightning import AlphaMonitor, OptionError
+from alphareq_lightning.callbacks.feature_tap import pool_features
 from alphareq_lightning.callbacks.scores import SCORES, Seen, companions, read_scores
 from alphareq_lightning.functional import feature_moments, spectrum
 
@@ -103,14 +104,16 @@ def test_scores_of_pairs_point_to_their_metric(name):
 
 
 def test_projected_maps(tmp_path):
+    assert pool_features(torch.randn(3, 200, 4, 4), "project").shape == (3, 2048)
+
     class Convolutional(pl.LightningModule):
         def __init__(self):
             super().__init__()
-            self.backbone = torch.nn.Conv2d(1, 200, 3)
+            self.backbone = torch.nn.Conv2d(1, 8, 3)
 
         def validation_step(self, batch, batch_idx):
             self.backbone(batch[0])
 
     monitor = AlphaMonitor("backbone", pool="project", scores=[])
     make_trainer(tmp_path, monitor).validate(Convolutional(), labelled_loader(), verbose=False)
-    assert monitor.history[-1].num_features == 2048  # of 200 × 4 × 4
+    assert monitor.history[-1].num_features == 8 * 4 * 4

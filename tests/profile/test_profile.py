@@ -72,13 +72,12 @@ def test_each_layer_has_the_alpha_of_its_features():
     assert len(MLP[0]._forward_hooks) == 0
 
 
-def test_maps_can_be_projected_instead_of_pooled():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 30 * 30, 4))
-    images = torch.randn(60, 3, 32, 32)
-    [pooled, _] = profile_layers(model, images.split(20), fit_range=(2, 6))
-    [maps, penultimate] = profile_layers(model, images.split(20), pool="project", fit_range=(2, 20))
-    assert (pooled.num_features, maps.num_features, penultimate.num_features) == (8, 2048, 2048)
-    assert maps.problem is None
+def test_maps_can_be_kept_instead_of_pooled():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8 * 6 * 6, 4))
+    batches = torch.randn(60, 3, 8, 8).split(20)
+    for pool, width in {"mean": 8, "project": 288, "flatten": 288}.items():
+        [maps, _] = profile_layers(model, batches, pool=pool, fit_range=(2, 6))
+        assert (maps.num_features, maps.problem) == (width, None)
 
 
 def test_a_layer_without_alpha_says_why_and_the_others_go_on():
@@ -197,10 +196,8 @@ def test_command_on_a_folder_of_images(tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(40):
-        size = (36 + i % 3, 40)
-        Image.frombytes(
-            "RGB", size, torch.randint(256, (size[0] * size[1] * 3,)).byte().numpy()
-        ).save(folder / f"{i}.png")
+        pixels = torch.randint(256, (40, 36 + i % 3, 3), dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(folder / f"{i}.png")
     arguments = ["--images", str(folder), "--image-size", "24", "--scores", "nesum"]
     assert main(profile(tmp_path, *arguments, "--fit-range", "2", "9", "--json")) == 0
     result = json.loads(capsys.readouterr().out)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -130,7 +131,7 @@ class Alignment(Metric):
     count: Tensor
 
     def __init__(self, power: float = 2.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(**{"dist_sync_fn": _all_reduce_sum, **kwargs})
         self.power = power
         for name in ("total", "count"):
             self.add_state(name, default=torch.zeros(()), dist_reduce_fx="sum")
@@ -202,6 +203,13 @@ class CrossValidatedAlpha(SpectralScore):
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
         shared = cross_validated_eigenvalues(moments)
         return fit_power_law(shared, self.fit_range, num_samples=int(moments.num_samples))
+
+
+def _all_reduce_sum(value: Tensor, group: Any = None) -> list[Tensor]:
+    # In one dtype on every rank: a rank without a batch still has its float32 zero.
+    value = value.to(moments_dtype(value.device), copy=True)
+    dist.all_reduce(value, group=group)
+    return [value]
 
 
 def _first(stacked: Tensor) -> Tensor:

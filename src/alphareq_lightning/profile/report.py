@@ -20,7 +20,7 @@ def profile_table(records: Sequence[AlphaRecord], title: str = "") -> Table:
     """A row for each layer, with what stands against its α."""
     scores = list(records[0].scores) if records else []
     table = Table(title=title)
-    table.add_column("layer")
+    table.add_column("layer", overflow="fold")
     for name in ("d", "images", "α", "R²", "ranks", *scores):
         table.add_column(name, justify="right")
     table.add_column("note")
@@ -33,8 +33,8 @@ def profile_table(records: Sequence[AlphaRecord], title: str = "") -> Table:
 
 
 def _note(record: AlphaRecord) -> str:
-    if record.problem is not None:
-        return record.problem
+    if record.problem is not None:  # the whole of it is in the JSON
+        return record.problem.split(";")[0]
     notes = []
     if record.r2 < GOOD_R2:
         notes.append("no power law")
