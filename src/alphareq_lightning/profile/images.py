@@ -55,4 +55,5 @@ def image_loader(
         batch_size,
         collate_fn=collate_images,
         num_workers=num_workers,
+        generator=torch.Generator(),  # a loader draws its seed from the global state otherwise
     )
