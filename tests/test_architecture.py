@@ -27,6 +27,7 @@ ALLOWED = {
         "readout",
         "selection",
         "posthoc",
+        "profile",
         "report",
         "sweep",
     },
@@ -34,7 +35,18 @@ ALLOWED = {
     "report": {"errors", "functional", "selection", "callbacks"},
     "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
     "sweep": {"errors", "callbacks", "recipes", "readout", "selection", "sweep"},
-    "cli": {"errors", "callbacks", "recipes", "readout", "selection", "demo", "posthoc", "sweep"},
+    "profile": {"errors", "functional", "callbacks", "recipes", "selection", "profile"},
+    "cli": {
+        "errors",
+        "callbacks",
+        "recipes",
+        "readout",
+        "selection",
+        "demo",
+        "posthoc",
+        "sweep",
+        "profile",
+    },
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

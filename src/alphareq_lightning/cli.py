@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alphareq_lightning.errors import AlphaReQError, OptionError
+from alphareq_lightning.profile.command import POOLS, add_profile_command
 
 SOURCES = "checkpoints, run folders, record files, or the storage of a sweep"
 LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -101,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_score(commands)
     _add_select(commands)
     _add_report(commands)
+    add_profile_command(commands)
     return parser
 
 
@@ -181,7 +183,7 @@ def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("what the weights belong to, one of")
     model.add_argument("--config", type=Path, help="a LightningCLI config")
     model.add_argument("--module", help="import path of a LightningModule")
-    model.add_argument("--model", help="a torchvision model, or timm/NAME")
+    model.add_argument("--model", help="a torchvision or timm model")
     parser.add_argument(
         "--trust", action="store_true", help="run code that a checkpoint wants to run"
     )
@@ -196,7 +198,7 @@ def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--max-images", type=_positive, help="at most this many, chosen by chance")
     data.add_argument("--batch-size", type=_positive, default=256, help="default: %(default)s")
     data.add_argument("--num-workers", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--pool", choices=("mean", "cls", "flatten"), default="mean")
+    parser.add_argument("--pool", choices=POOLS, default="mean")
     parser.add_argument("--device", default="auto", help="default: a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="for machines")
 

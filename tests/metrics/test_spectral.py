@@ -5,7 +5,17 @@ from torchmetrics import MetricCollection
 
 from alphareq_lightning.errors import FitRangeError, NoFitWarning
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
-from alphareq_lightning.metrics import AlphaReQ, EffectiveRank, ParticipationRatio, RankMe
+from alphareq_lightning.metrics import (
+    AlphaReQ,
+    ConditionNumber,
+    EffectiveRank,
+    MatrixEntropy,
+    NESum,
+    ParticipationRatio,
+    RankMe,
+    SelfCluster,
+    StableRank,
+)
 
 import oracles
 
@@ -15,6 +25,10 @@ SCORES = {
     RankMe: oracles.rankme,
     EffectiveRank: oracles.effective_rank,
     ParticipationRatio: oracles.participation_ratio,
+    NESum: oracles.nesum,
+    StableRank: oracles.stable_rank,
+    ConditionNumber: oracles.condition_number,
+    MatrixEntropy: lambda x: oracles.matrix_entropy(x.double().numpy()),
 }
 
 
@@ -50,6 +64,24 @@ def test_collection_shares_one_state():
     assert sorted(group) == sorted(m.__name__ for m in SCORES)
     collection.reset()
     assert collection(X)["AlphaReQ"].item() == pytest.approx(SCORES[AlphaReQ](X), rel=1e-6)
+
+
+def test_selfcluster_keeps_directions_apart_from_the_others():
+    collection = MetricCollection([AlphaReQ(), SelfCluster()])
+    for batch in X.split(100):
+        collection.update(batch)
+    values = collection.compute()
+    truth = oracles.selfcluster(X.double().numpy())
+    assert values["SelfCluster"].item() == pytest.approx(truth, rel=1e-6)
+    assert values["AlphaReQ"].item() == pytest.approx(SCORES[AlphaReQ](X), rel=1e-6)
+
+
+def test_options_reach_the_functions():
+    ratio, entropy = ParticipationRatio(corrected=True), MatrixEntropy(order=2)
+    for metric in (ratio, entropy):
+        metric.update(X)
+    assert ratio.compute() > 1.01 * oracles.participation_ratio(X)
+    assert entropy.compute() < SCORES[MatrixEntropy](X)
 
 
 def test_forward_gives_the_batch_and_keeps_the_sum():

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -22,12 +22,8 @@ from alphareq_lightning._lightning import (
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.figures import publish_figure
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
-from alphareq_lightning.callbacks.measurement import (
-    check_scores,
-    complaints,
-    logged_values,
-    measure,
-)
+from alphareq_lightning.callbacks.measurement import complaints, logged_values, measure
+from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import (
     find_forward,
     find_loader,
@@ -79,7 +75,11 @@ class AlphaMonitor(Callback):
         fit_range: First and last rank of the fit, one-based and inclusive; ``"auto"`` fits the
             window to the width of the layer.
         target: The α to be near, or an interval ``(low, high)``.
-        scores: Extra scores: ``"rankme"``, ``"effective_rank"``, ``"participation_ratio"``.
+        scores: Names of extra scores: ``"rankme"``, ``"effective_rank"``,
+            ``"participation_ratio"``, ``"participation_ratio_corrected"``, ``"nesum"``,
+            ``"stable_rank"``, ``"matrix_entropy"``, ``"condition_number"``, ``"selfcluster"``,
+            ``"uniformity"``, ``"coherence"``, ``"intrinsic_dimension"``; the last four keep a
+            state beside the covariance. A score that does not exist is logged as NaN.
         max_samples: Measure at most this many images.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
@@ -119,7 +119,7 @@ class AlphaMonitor(Callback):
     ) -> None:
         check_fit_range(fit_range)
         _check_choice("take", take, ("output", "input"))
-        _check_choice("pool", pool, ("mean", "cls", "flatten"))
+        _check_choice("pool", pool, get_args(Pool))
         _check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
         if every_n_epochs < 1 or (max_samples is not None and max_samples < 1):
             raise OptionError(
@@ -190,7 +190,7 @@ class AlphaMonitor(Callback):
             rank_zero_info(f"AlphaMonitor measures the layer {layers[0].label!r}")
         self._tried = False
         self._warned.clear()
-        self._taps = [FeatureTap(layer, self.pool) for layer in layers]
+        self._taps = [FeatureTap(layer, self.pool, companions(self.scores)) for layer in layers]
 
     def _detach(self) -> None:
         for tap in self._taps:
@@ -355,7 +355,7 @@ class AlphaMonitor(Callback):
 
     def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
         started = time.perf_counter()
-        record = measure(tap.moments.reduced(), self.fit_range, self.scores)
+        record = measure(tap.moments.reduced(), self.fit_range, self.scores, tap.beside())
         if record.problem is not None and tap.problem is not None:
             record = replace(record, problem=tap.problem)
         seconds = time.perf_counter() - started

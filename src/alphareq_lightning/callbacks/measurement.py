@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
-from torch import Tensor
-
+from alphareq_lightning.callbacks.scores import Companion, Seen, read_scores
 from alphareq_lightning.errors import (
     AlphaReQError,
     AlphaReQWarning,
     NoFitWarning,
-    OptionError,
     PoorFitWarning,
-    SpectrumError,
     UndersampledWarning,
 )
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, fit_power_law
-from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
-from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
 from alphareq_lightning.selection.ranking import target_distance
 from alphareq_lightning.selection.records import AlphaRecord
 
@@ -35,35 +30,11 @@ GOOD_R2 = 0.95
 """The paper's code dropped fits below this."""
 
 
-class Score(NamedTuple):
-    """A function of a spectrum, and which spectrum it wants."""
-
-    function: Callable[[Tensor], Tensor]
-    of_singular_values: bool = False
-
-
-SCORES: dict[str, Score] = {
-    "rankme": Score(rankme, of_singular_values=True),
-    "effective_rank": Score(effective_rank),
-    "participation_ratio": Score(participation_ratio),
-}
-
-
-def check_scores(scores: Sequence[str]) -> tuple[str, ...]:
-    """Names of extra scores as a tuple.
-
-    Raises:
-        OptionError: If a name is unknown.
-    """
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    unknown = [name for name in names if name not in SCORES]
-    if unknown:
-        raise OptionError(f"unknown scores {unknown}; there are: {', '.join(SCORES)}")
-    return names
-
-
 def measure(
-    moments: FeatureMoments | None, fit_range: FitRange | Sequence[int], scores: Sequence[str]
+    moments: FeatureMoments | None,
+    fit_range: FitRange | Sequence[int],
+    scores: Sequence[str],
+    beside: Mapping[type[Companion], Any] | None = None,
 ) -> AlphaRecord:
     """Fit α and compute the extra scores; what cannot be computed is NaN.
 
@@ -71,6 +42,7 @@ def measure(
         moments: Moments over all ranks, or `None` if no rank saw any features.
         fit_range: As in `fit_power_law`.
         scores: Names in ``SCORES``.
+        beside: What the companions of the scores have gathered over all ranks.
 
     Returns:
         A record with ``problem`` set to the reason if there is no fit.
@@ -87,14 +59,12 @@ def measure(
     )
     if moments is None:
         return unfit
+    seen = Seen(moments, beside)
+    unfit = replace(unfit, scores=read_scores(scores, seen))
     try:
-        spectrum = moments_eigenvalues(moments).cpu()
-        unfit = replace(
-            unfit,
-            eigenvalues=tuple(spectrum[:KEPT_EIGENVALUES].tolist()),
-            scores={name: _score(SCORES[name], spectrum, moments) for name in scores},
-        )
-        fit = fit_power_law(spectrum, fit_range, num_samples=unfit.num_samples)
+        kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
+        unfit = replace(unfit, eigenvalues=kept)
+        fit = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)
     except AlphaReQError as error:
         return replace(unfit, problem=str(error))
     return replace(
@@ -105,14 +75,6 @@ def measure(
         fit_range=fit.fit_range,
         problem=None,
     )
-
-
-def _score(score: Score, eigenvalues: Tensor, moments: FeatureMoments) -> float:
-    spectrum = moments_singular_values(moments) if score.of_singular_values else eigenvalues
-    try:
-        return score.function(spectrum).item()
-    except SpectrumError:  # nothing varies: the fit says so in its own words
-        return math.nan
 
 
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:

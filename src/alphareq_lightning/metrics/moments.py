@@ -62,10 +62,8 @@ class StreamingMoments(Metric):
         """
         if self.packed.numel() == 0:
             check_features(features)
-            # Made inside inference mode, the state could not be updated outside of it.
-            with torch.inference_mode(False):
-                self.packed = _pack(empty_moments(features.shape[1], features.device))
-        accumulate_(_unpack(self.packed), features, computed_in)
+            self.packed = empty_packed(features.shape[1], features.device)
+        accumulate_(unpack(self.packed), features, computed_in)
 
     def compute(self) -> Any:
         """Moments of everything seen so far, over all ranks.
@@ -79,7 +77,7 @@ class StreamingMoments(Metric):
         """The state as `FeatureMoments`; inside `compute` it is summed over ranks."""
         if self.packed.numel() == 0:
             raise SpectrumError("no features were seen: update() was never called")
-        return _unpack(self.packed)
+        return unpack(self.packed)
 
     def reduced(self) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
@@ -89,7 +87,7 @@ class StreamingMoments(Metric):
         packed = self.packed
         if dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
-        return _unpack(packed) if packed.numel() else None
+        return unpack(packed) if packed.numel() else None
 
     @property
     def num_features(self) -> int:
@@ -107,14 +105,22 @@ class StreamingMoments(Metric):
         incoming = incoming_state.get("packed")
         if not isinstance(incoming, Tensor):
             raise SpectrumError(f"expected a state with 'packed', got {sorted(incoming_state)}")
-        if self.packed.numel() and incoming.numel() not in (0, self.packed.numel()):
-            raise SpectrumError(
-                f"cannot merge states of {_width(self.packed)} and {_width(incoming)} features"
-            )
-        if self.packed.numel() == 0:
-            self.packed = incoming.clone()
-        elif incoming.numel():
-            self.packed = _pack(merge_moments(_unpack(self.packed), _unpack(incoming)))
+        self.packed = merge_packed(self.packed, incoming)
+
+
+def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:
+    """Packed moments of two disjoint sets of samples together; empty ones have no width yet.
+
+    Raises:
+        SpectrumError: If they differ in width.
+    """
+    if mine.numel() == 0 or incoming.numel() == 0:
+        return (incoming if mine.numel() == 0 else mine).clone()
+    if mine.numel() != incoming.numel():
+        raise SpectrumError(
+            f"cannot merge states of {_width(mine)} and {_width(incoming)} features"
+        )
+    return pack(merge_moments(unpack(mine), unpack(incoming)))
 
 
 def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
@@ -140,14 +146,14 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
         )
     if size == 0:
         packed = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)
-    count, mean, scatter, rounding = _unpack(packed)
+    count, mean, scatter, rounding = unpack(packed)
     head = torch.cat([count.reshape(1), rounding, mean * count])
     dist.all_reduce(head, group=group)
     total, rounding, common_mean = head[0], head[1:3], head[3:] / head[0].clamp(min=1)
     shift = mean - common_mean
     scatter = scatter + torch.outer(shift * count, shift)
     dist.all_reduce(scatter, group=group)
-    return [_pack(FeatureMoments(total, common_mean, scatter, rounding))]
+    return [pack(FeatureMoments(total, common_mean, scatter, rounding))]
 
 
 def _first(stacked: Tensor) -> Tensor:
@@ -155,12 +161,19 @@ def _first(stacked: Tensor) -> Tensor:
     return stacked[0]
 
 
-def _pack(moments: FeatureMoments) -> Tensor:
+def empty_packed(num_features: int, device: torch.device) -> Tensor:
+    """Packed moments of no samples; even in inference mode they can be updated outside of it."""
+    with torch.inference_mode(False):
+        return pack(empty_moments(num_features, device))
+
+
+def pack(moments: FeatureMoments) -> Tensor:
+    """One flat tensor, shape ``(3 + d + d²,)``."""
     count, mean, scatter, rounding = moments
     return torch.cat([count.reshape(1), rounding, mean, scatter.flatten()])
 
 
-def _unpack(packed: Tensor) -> FeatureMoments:
+def unpack(packed: Tensor) -> FeatureMoments:
     """Views into ``packed``: writing to them writes to the state."""
     d = _width(packed)
     return FeatureMoments(

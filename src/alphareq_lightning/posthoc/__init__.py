@@ -2,6 +2,5 @@
 
 from alphareq_lightning.posthoc.gather import gather_records
 from alphareq_lightning.posthoc.models import LoadedModel, ModelSource
-from alphareq_lightning.posthoc.score import score_model
 
-__all__ = ["LoadedModel", "ModelSource", "gather_records", "score_model"]
+__all__ = ["LoadedModel", "ModelSource", "gather_records"]

@@ -11,11 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from alphareq_lightning.callbacks.layer_features import LayerFeatures
+from alphareq_lightning.callbacks.layers import resolve_layers
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
 from alphareq_lightning.posthoc.data import DataOptions, labelled_loaders, unlabeled_loader
@@ -28,7 +30,7 @@ from alphareq_lightning.posthoc.rank import (
     ranking_rows,
     ranking_table,
 )
-from alphareq_lightning.posthoc.score import default_device, score_model
+from alphareq_lightning.profile import profile_layers
 from alphareq_lightning.readout import cached_features, extract_features, features_key, read_out
 from alphareq_lightning.report import write_report
 from alphareq_lightning.selection import (
@@ -77,19 +79,19 @@ def score(options: argparse.Namespace) -> int:
     """Measure α of checkpoints and append records to a file that ``rank`` reads."""
     source = _source(options)
     paths = _weight_files(options.paths)
+    device = _device(options.device)
     images = unlabeled_loader(_data(options, source))
     measured = []
     for path in _tracked(paths, "α of each checkpoint", quiet=options.json):
         model = source.load(path)
-        for record in score_model(
+        for record in profile_layers(
             model.module,
             images,
-            options.layer,
-            take=options.take,
+            layers=resolve_layers(model.module, options.layer, options.take),
             pool=options.pool,
-            fit_range="auto" if options.fit_range is None else tuple(options.fit_range),
+            fit_range=options.fit_range or "auto",
             scores=options.scores,
-            device=default_device(options.device),
+            device=device,
         ):
             record = replace(
                 record, path=str(path), epoch=model.epoch, global_step=model.global_step
@@ -123,7 +125,7 @@ def select(options: argparse.Namespace) -> int:
     loaders = labelled_loaders(data)
     cache = options.out / "features"
     data_key = data.key
-    device = default_device(options.device)
+    device = _device(options.device)
 
     def read(record: AlphaRecord) -> float:
         path = Path(str(record.path))
@@ -256,3 +258,18 @@ def _tracked(paths: Sequence[Path], what: str, *, quiet: bool) -> Iterator[Path]
     hidden = quiet or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         yield from bar.track(paths)
+
+
+def _device(name: str) -> torch.device:
+    """The device called ``name``; ``"auto"`` is the GPU if there is one.
+
+    Raises:
+        OptionError: If there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+        return torch.device(name)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(f"no device {name!r}: {str(error).splitlines()[0]}") from error

@@ -9,13 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 import yaml
-from torch import Tensor, nn
-from torchvision import models as torchvision_models
+from torch import nn
 
-from alphareq_lightning.errors import OptionError, SelectionError
-
-State = Mapping[str, Tensor]
-TIMM = "timm/"
+from alphareq_lightning.errors import DataError, OptionError, SelectionError
+from alphareq_lightning.profile.models import fitting_weights, load_model
 
 
 class LoadedModel(NamedTuple):
@@ -36,8 +33,8 @@ class ModelSource:
             that LightningCLI wrote beside the checkpoints.
         module_class: Import path of a LightningModule; its arguments are the hyperparameters
             stored in each checkpoint.
-        architecture: Name of a torchvision model, or of a timm model after ``timm/``; files are
-            bare weights or checkpoints of anything that contains that network.
+        architecture: Name of a torchvision or timm model; files are bare weights, or checkpoints
+            of anything that contains that network.
         trust: Unpickle code from checkpoints. Without it a file that needs that is refused.
 
     Raises:
@@ -76,12 +73,15 @@ class ModelSource:
         """
         checkpoint = _read(path, self.trust)
         module = self._build(checkpoint)
-        state = _state_dict(checkpoint, path)
-        if self.is_architecture:
-            state = _weights_of(module, state, path)
         try:
-            module.load_state_dict(state, strict=not self.is_architecture)
-        except RuntimeError as error:
+            if self.is_architecture:
+                weights = fitting_weights(module, checkpoint, path)
+                module.load_state_dict(weights, strict=False)
+            else:
+                module.load_state_dict(checkpoint.get("state_dict", checkpoint))
+        except DataError as error:
+            raise SelectionError(str(error)) from error
+        except (RuntimeError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise SelectionError(f"{path} does not fit the model: {reason[:300]}") from error
         epoch, step = (checkpoint.get(key) for key in ("epoch", "global_step"))
@@ -168,30 +168,8 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
 
 
 def _from_architecture(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
-    if name.startswith(TIMM):
-        try:
-            import timm
-        except ImportError as error:
-            raise OptionError(
-                "timm models need timm: pip install 'alphareq-lightning[timm]'"
-            ) from error
-        name = name.removeprefix(TIMM)
-        known, make = timm.list_models(), timm.create_model
-    else:
-        known = torchvision_models.list_models(module=torchvision_models)
-        make = torchvision_models.get_model
-    if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=4)
-        hint = f"did you mean {', '.join(near)}?" if near else f"timm models are named {TIMM}NAME"
-        raise OptionError(f"there is no model {name!r}; {hint}")
-
-    def build(checkpoint: Mapping[str, Any]) -> nn.Module:
-        module: nn.Module = make(name)
-        return module
-
-    return build
+    load_model(name)  # a wrong name is found before the first file is read
+    return lambda checkpoint: load_model(name).module
 
 
 def _read(path: Path, trust: bool) -> Mapping[str, Any]:
@@ -212,46 +190,3 @@ def _read(path: Path, trust: bool) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise SelectionError(f"{path} holds a {type(checkpoint).__name__}, not weights by name")
     return checkpoint
-
-
-def _state_dict(checkpoint: Mapping[str, Any], path: Path) -> State:
-    for key in ("state_dict", "model", "model_state_dict"):
-        if isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-            break
-    state = {name: value for name, value in checkpoint.items() if isinstance(value, Tensor)}
-    if not state:
-        raise SelectionError(f"{path} holds no weights")
-    # What torch.compile and DataParallel put before every name.
-    return {name.replace("_orig_mod.", "").removeprefix("module."): t for name, t in state.items()}
-
-
-def _weights_of(module: nn.Module, state: State, path: Path) -> State:
-    """The part of a state that belongs to ``module``, whatever it was nested in.
-
-    Only the classifier may be missing: self-supervised weights often come without it.
-    """
-    wanted = module.state_dict()
-    prefixes = {""} | {
-        ".".join(parts[:depth]) + "."
-        for parts in (name.split(".") for name in state)
-        for depth in range(1, len(parts))
-    }
-
-    def under(prefix: str) -> State:
-        inside = {
-            name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)
-        }
-        return {n: t for n, t in inside.items() if n in wanted and t.shape == wanted[n].shape}
-
-    found = max((under(prefix) for prefix in sorted(prefixes)), key=len)
-    linears = [name for name, m in module.named_modules() if isinstance(m, nn.Linear)]
-    classifier = f"{linears[-1]}." if linears else "\0"
-    missing = [n for n in wanted if n not in found and not n.startswith(classifier)]
-    missing = [n for n in missing if not n.endswith("num_batches_tracked")]
-    if missing or not found:
-        raise SelectionError(
-            f"{path} does not fit the model: {len(missing)} of {len(wanted)} tensors are missing "
-            f"or of another shape, {missing[0] if missing else 'all'} among them"
-        )
-    return found
