@@ -1,5 +1,10 @@
 """Pure functions: features in, spectra and scores out."""
 
+from alphareq_lightning.functional.finite_sample import (
+    CorrectedAlpha,
+    correct_alpha,
+    richardson_alpha,
+)
 from alphareq_lightning.functional.moments import (
     FeatureMoments,
     feature_moments,
@@ -11,6 +16,7 @@ from alphareq_lightning.functional.power_law import (
     fit_power_law,
     resolve_fit_range,
 )
+from alphareq_lightning.functional.sample_law import expected_eigenvalues
 from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
 from alphareq_lightning.functional.spectrum import (
     covariance,
@@ -21,13 +27,16 @@ from alphareq_lightning.functional.spectrum import (
 )
 
 __all__ = [
+    "CorrectedAlpha",
     "FeatureMoments",
     "PowerLawFit",
     "alpha_distance",
+    "correct_alpha",
     "covariance",
     "covariance_eigenvalues",
     "effective_rank",
     "eigenspectrum",
+    "expected_eigenvalues",
     "feature_moments",
     "fit_power_law",
     "merge_moments",
@@ -36,4 +45,5 @@ __all__ = [
     "participation_ratio",
     "rankme",
     "resolve_fit_range",
+    "richardson_alpha",
 ]
