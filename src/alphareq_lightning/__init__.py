@@ -12,13 +12,17 @@ from alphareq_lightning.errors import (
     SpectrumError,
 )
 from alphareq_lightning.functional import (
+    CorrectedAlpha,
     FeatureMoments,
     PowerLawFit,
     alpha_distance,
+    correct_alpha,
     eigenspectrum,
     feature_moments,
+    fit_broken_power_law,
     fit_power_law,
     rankme,
+    window_spread,
 )
 from alphareq_lightning.metrics import (
     AlphaReQ,
@@ -27,7 +31,7 @@ from alphareq_lightning.metrics import (
     RankMe,
     StreamingMoments,
 )
-from alphareq_lightning.selection import AlphaRecord, rank_checkpoints
+from alphareq_lightning.selection import AlphaRecord, rank_checkpoints, window_agreement
 
 __version__ = "0.1.0"
 
@@ -37,6 +41,7 @@ __all__ = [
     "AlphaReQError",
     "AlphaReQWarning",
     "AlphaRecord",
+    "CorrectedAlpha",
     "DataError",
     "EffectiveRank",
     "FeatureMoments",
@@ -50,11 +55,15 @@ __all__ = [
     "SpectrumError",
     "StreamingMoments",
     "alpha_distance",
+    "correct_alpha",
     "eigenspectrum",
     "feature_moments",
+    "fit_broken_power_law",
     "fit_power_law",
     "rank_checkpoints",
     "rankme",
     "records_from_checkpoints",
     "spectrum_figure",
+    "window_agreement",
+    "window_spread",
 ]

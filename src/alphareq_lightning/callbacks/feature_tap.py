@@ -25,13 +25,14 @@ class FeatureTap:
     Args:
         layer: Where to listen.
         pool: How ``(n, *)`` becomes ``(n, d)``, see `pool_features`.
+        halves: Also keep the moments of every second sample.
     """
 
-    def __init__(self, layer: Layer, pool: Pool = "mean") -> None:
+    def __init__(self, layer: Layer, pool: Pool = "mean", *, halves: bool = False) -> None:
         self.layer = layer
         self.pool: Pool = pool
         self.is_open = False
-        self.moments = StreamingMoments()
+        self.moments = StreamingMoments(halves=halves)
         self.start()
         self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
 

@@ -25,11 +25,20 @@ from alphareq_lightning.functional.spectrum import (
     moments_eigenvalues,
     moments_singular_values,
 )
+from alphareq_lightning.functional.windows import (
+    BrokenPowerLawFit,
+    WindowSpread,
+    fit_broken_power_law,
+    window_family,
+    window_spread,
+)
 
 __all__ = [
+    "BrokenPowerLawFit",
     "CorrectedAlpha",
     "FeatureMoments",
     "PowerLawFit",
+    "WindowSpread",
     "alpha_distance",
     "correct_alpha",
     "covariance",
@@ -38,6 +47,7 @@ __all__ = [
     "eigenspectrum",
     "expected_eigenvalues",
     "feature_moments",
+    "fit_broken_power_law",
     "fit_power_law",
     "merge_moments",
     "moments_eigenvalues",
@@ -46,4 +56,6 @@ __all__ = [
     "rankme",
     "resolve_fit_range",
     "richardson_alpha",
+    "window_family",
+    "window_spread",
 ]

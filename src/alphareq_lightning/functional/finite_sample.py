@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from alphareq_lightning.errors import FitRangeError, OptionError
+from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, PowerLawFit, fit_power_law
 from alphareq_lightning.functional.sample_law import (
     SampleLaw,
@@ -17,6 +18,7 @@ from alphareq_lightning.functional.sample_law import (
     rank_groups,
     sample_law,
 )
+from alphareq_lightning.functional.spectrum import moments_eigenvalues
 
 BiasCorrection = Literal["inversion", "richardson"]
 
@@ -112,7 +114,8 @@ def correct_alpha(
     num_used = len(model.sizes)
     normal = jacobian.T @ jacobian
     change = torch.linalg.solve(normal, jacobian.T[:, :num_used] * model.weights)
-    influence = ((through @ change) / model.sizes).repeat_interleave(model.sizes)
+    influence = torch.zeros(attainable, dtype=torch.float64)
+    influence[: model.edges[-1]] = ((through @ change) / model.sizes).repeat_interleave(model.sizes)
     influence[first - 1 : last] += slope
     stderr = (influence.square().sum() * 2 / (num_samples - 1)).sqrt()
     return CorrectedAlpha(alpha, stderr, raw)
@@ -147,6 +150,38 @@ def richardson_alpha(whole: PowerLawFit, halves: Sequence[PowerLawFit]) -> Corre
         )
     one, other = halves[0].alpha, halves[1].alpha
     return CorrectedAlpha(2 * whole.alpha - (one + other) / 2, (one - other).abs() / 2, whole)
+
+
+def corrected_alpha(
+    whole: FeatureMoments,
+    halves: Sequence[FeatureMoments] | None,
+    fit_range: FitRange | Sequence[int],
+    bias_correction: BiasCorrection,
+) -> CorrectedAlpha:
+    """α of streamed features, corrected.
+
+    Args:
+        whole: Moments of all samples.
+        halves: Moments of two halves of them, for ``"richardson"``.
+        fit_range: As in `fit_power_law`; ``"auto"`` is that of the whole in the halves too.
+        bias_correction: ``"inversion"`` as in `correct_alpha`, or ``"richardson"`` as in
+            `richardson_alpha`.
+
+    Raises:
+        AlphaReQError: As the two functions.
+    """
+    num_samples, num_features = int(whole.num_samples), len(whole.mean)
+    eigenvalues = moments_eigenvalues(whole)
+    if bias_correction == "inversion":
+        return correct_alpha(
+            eigenvalues, fit_range, num_samples=num_samples, num_features=num_features
+        )
+    fit = fit_power_law(eigenvalues, fit_range, num_samples=num_samples)
+    parts = [
+        fit_power_law(moments_eigenvalues(h), fit.fit_range, num_samples=int(h.num_samples))
+        for h in halves or ()
+    ]
+    return richardson_alpha(fit, parts)
 
 
 class _SmoothSpectrum:

@@ -6,11 +6,13 @@ from alphareq_lightning.selection.interval_search import (
     closing_interval,
 )
 from alphareq_lightning.selection.ranking import (
+    WindowAgreement,
     cautions,
     kendall_tau,
     rank_checkpoints,
     refit,
     target_distance,
+    window_agreement,
 )
 from alphareq_lightning.selection.records import AlphaRecord, append_record, read_records
 
@@ -18,6 +20,7 @@ __all__ = [
     "AlphaIntervalSearch",
     "AlphaRecord",
     "Readout",
+    "WindowAgreement",
     "append_record",
     "cautions",
     "closing_interval",
@@ -26,4 +29,5 @@ __all__ = [
     "read_records",
     "refit",
     "target_distance",
+    "window_agreement",
 ]

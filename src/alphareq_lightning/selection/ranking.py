@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -145,6 +146,69 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     )
     scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
     return float((a * b).sum()) / scale if scale else math.nan
+
+
+class WindowAgreement(NamedTuple):
+    """Whether an order of models survives the choice of the fit window."""
+
+    taus: dict[tuple[int, int], float]
+    """Kendall's τ between the order over the records' own window and that over each other one;
+    NaN where a record's eigenvalues do not reach, or all are equally far from the target."""
+
+    @property
+    def worst(self) -> float:
+        """The smallest τ; NaN if no window could be compared."""
+        known = [tau for tau in self.taus.values() if not math.isnan(tau)]
+        return min(known, default=math.nan)
+
+    @property
+    def survives(self) -> bool:
+        """Whether windows could be compared and none of them gives another order."""
+        return self.worst >= AGREEMENT
+
+
+def window_agreement(
+    records: Sequence[AlphaRecord],
+    windows: Sequence[tuple[int, int]],
+    *,
+    target: float | tuple[float, float] = 1.0,
+) -> WindowAgreement:
+    """Compare the order of models by α with their orders over other fit windows.
+
+    Args:
+        records: Records of one layer and one fit window, with their first eigenvalues.
+        windows: First and last ranks, one-based and inclusive, for example
+            `functional.window_family`.
+        target: As in `rank_checkpoints`.
+
+    Raises:
+        SelectionError: If layers or fit windows are mixed, or if fewer than four records have a
+            fit.
+
+    Example:
+        >>> def record(alpha, beta):  # two exponents, with a bend at rank 20
+        ...     values = tuple(n**-alpha * max(n / 20, 1) ** (alpha - beta) for n in range(1, 101))
+        ...     return AlphaRecord(alpha=alpha, r2=1.0, stderr=0.0, fit_range=(4, 20),
+        ...                        num_samples=1000, num_features=256, eigenvalues=values)
+        >>> found = window_agreement([record(1 + i / 10, 2 - i / 10) for i in range(5)],
+        ...                          [(2, 20), (25, 100)])
+        >>> found.taus, found.survives
+        ({(2, 20): 1.0, (25, 100): -1.0}, False)
+    """
+    fitted = [r for r in records if r.fit_range is not None]
+    _check_one_kind(fitted)
+    if len(fitted) < FEWEST_TO_COMPARE:
+        raise SelectionError(
+            f"an order of {len(fitted)} fitted records says nothing about windows; "
+            f"expected at least {FEWEST_TO_COMPARE}"
+        )
+    distances = [target_distance(r.alpha, target) for r in fitted]
+    taus = {}
+    for first, last in windows:
+        others = [target_distance(refit(r, (first, last)), target) for r in fitted]
+        reached = bool(np.isfinite(others).all())
+        taus[first, last] = kendall_tau(distances, others) if reached else math.nan
+    return WindowAgreement(taus)
 
 
 def cautions(
