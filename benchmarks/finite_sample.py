@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,6 @@ def measure(kind: str, alpha: float, n: int, window: tuple[int, int], draws: int
                 for c in COVERS
             },
         }
-    print(json.dumps(row), flush=True)
     return row
 
 
@@ -112,13 +112,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--coverage-draws", type=int, default=100)
+    parser.add_argument("--rows", type=Path, default=Path("finite_sample_rows.jsonl"))
     options = parser.parse_args()
-    rows = [measure("gaussian", a, 1024, (11, 100), options.coverage_draws) for a in ALPHAS]
-    for n in (256, 512, 2048, 4096):
-        rows += [measure("gaussian", a, n, (11, 100), options.draws) for a in ALPHAS]
-    rows += [measure("gaussian", a, 1024, (4, 100), options.draws) for a in ALPHAS]
+    plan = [("gaussian", a, 1024, (11, 100), options.coverage_draws) for a in ALPHAS]
+    for n in (256, 512, 2048):
+        plan += [("gaussian", a, n, (11, 100), options.draws) for a in ALPHAS]
+    plan += [("gaussian", a, 1024, (4, 100), options.draws) for a in ALPHAS]
     for kind in ("relu", "t per direction", "t per sample"):
-        rows += [measure(kind, a, 1024, (11, 100), options.draws) for a in ALPHAS]
+        plan += [(kind, a, 1024, (11, 100), options.draws) for a in (0.5, 1.0)]
+    # A killed run goes on where it was: its rows are one JSON object a line.
+    done = options.rows.read_text().splitlines() if options.rows.exists() else []
+    for step in plan[len(done) :]:
+        with options.rows.open("a") as file:
+            file.write(json.dumps(measure(*step)) + "\n")
+    rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
     result = {**machine(), "command": "python benchmarks/finite_sample.py", "rows": rows}
     path = RESULTS / "finite_sample.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -15,9 +15,12 @@ SINGLE_RANKS = 32
 """So many leading eigenvalues are kept one by one; later ranks go into groups."""
 GROUP_GROWTH = 1.08
 """Ratio of neighbouring group edges: a spectrum hardly bends within 8 % of a rank."""
+MOST_LEVELS = 512
+"""Different eigenvalues that are solved for one by one; of more, neighbours are averaged."""
 BISECTIONS = 40
 """The angle is known to π / 2⁴⁰, far below the accuracy of the theory."""
-EDGE_POINTS = 16
+LEVELS_TIMES_RADII = 8192
+"""Radii beside those of the levels themselves: few levels leave wide bulks between them."""
 
 
 class SampleLaw(NamedTuple):
@@ -51,13 +54,10 @@ def sample_law(population: Tensor, multiplicity: Tensor, degrees: int) -> Sample
         random matrices", J. Multivariate Anal. 1995.
     """
     ratio_above = 1 + math.sqrt(float(multiplicity.sum()) / degrees)
-    radii = torch.cat(
-        [
-            population.max() * torch.linspace(ratio_above, 1.01, EDGE_POINTS, dtype=torch.float64),
-            population.sort(descending=True).values,
-            population.min() * torch.logspace(-0.01, -2, EDGE_POINTS, dtype=torch.float64),
-        ]
-    )
+    highest, lowest = float(population.max()) * ratio_above, float(population.min()) / 100
+    count = max(64, LEVELS_TIMES_RADII // len(population))
+    between = torch.logspace(math.log10(lowest), math.log10(highest), count, dtype=torch.float64)
+    radii = torch.cat([population, between]).sort(descending=True).values
     level = population / radii[:, None]
     share = multiplicity / degrees
     radii = radii[_total(level, share, -torch.ones_like(radii)) < 1]  # else below the support
@@ -147,8 +147,11 @@ def expected_eigenvalues(population: Tensor, num_samples: int) -> Tensor:
             "expected population eigenvalues of shape (d,), finite and above 0, and at least "
             f"{MIN_SAMPLES} samples; got shape {tuple(values.shape)} and {num_samples=}"
         )
-    edges = rank_groups(len(values))
-    sums = torch.cat([torch.zeros(1, dtype=torch.float64), values.cumsum(0)])[edges].diff()
-    law = sample_law(sums / edges.diff(), edges.diff().double(), num_samples - 1)
+    levels, counts = values.unique(return_counts=True)
+    if len(levels) > MOST_LEVELS:
+        edges = rank_groups(len(values))
+        counts = edges.diff()
+        levels = torch.cat([values.new_zeros(1), values.cumsum(0)])[edges].diff() / counts
+    law = sample_law(levels, counts.double(), num_samples - 1)
     ranks = torch.arange(1, min(num_samples - 1, len(values)) + 1, dtype=torch.float64)
     return at_ranks(law, ranks)[0].exp()
