@@ -37,7 +37,7 @@ def test_marchenko_pastur_edges():
     # White noise of ratio d / n = 1/4 fills (1 ± 1/2)².
     found = expected_eigenvalues(torch.ones(1000), 4001)
     assert found[0].item() == pytest.approx(2.25, rel=0.01)
-    assert found[-1].item() == pytest.approx(0.25, rel=0.01)
+    assert found[-1].item() == pytest.approx(0.25, rel=0.02)
     assert found.mean().item() == pytest.approx(1.0, rel=0.005)
 
 

@@ -146,7 +146,7 @@ def richardson_alpha(whole: PowerLawFit, halves: Sequence[PowerLawFit]) -> Corre
     windows = [whole.fit_range, *(half.fit_range for half in halves)]
     if len(halves) != 2 or len(set(windows)) != 1:
         raise FitRangeError(
-            f"expected a whole and two halves fitted over the same ranks, {windows=}"
+            f"expected a whole and two halves fitted over the same ranks, got {windows}"
         )
     one, other = halves[0].alpha, halves[1].alpha
     return CorrectedAlpha(2 * whole.alpha - (one + other) / 2, (one - other).abs() / 2, whole)

@@ -147,7 +147,7 @@ def expected_eigenvalues(population: Tensor, num_samples: int) -> Tensor:
             "expected population eigenvalues of shape (d,), finite and above 0, and at least "
             f"{MIN_SAMPLES} samples; got shape {tuple(values.shape)} and {num_samples=}"
         )
-    levels, counts = values.unique(return_counts=True)
+    levels, counts = torch.unique_consecutive(values, return_counts=True)
     if len(levels) > MOST_LEVELS:
         edges = rank_groups(len(values))
         counts = edges.diff()
