@@ -64,8 +64,9 @@ def correct_alpha(
     Neither a power law nor random numbers are assumed, and the spectrum is all that is needed.
 
     The standard error treats the log eigenvalues as independent with variance ``2 / (n - 1)``, and
-    carries them through the inversion. For Gaussian features that is up to twice too careful
-    (eigenvalues repel each other); heavy-tailed features use the margin up, or exceed it.
+    carries them through the inversion. For Gaussian features that is right for steep spectra and
+    up to twice too large for flat ones (eigenvalues repel each other). Heavy tails make it too
+    small, and where the lengths of feature vectors have them, the correction itself is off.
 
     Args:
         eigenvalues: Eigenvalues of the sample covariance, largest first, shape ``(d,)`` or
