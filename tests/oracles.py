@@ -7,7 +7,7 @@ def eigenspectrum(features):
     x = np.asarray(features, dtype=np.float64)
     x = x - x.mean(axis=0)
     values = np.linalg.svd(x, compute_uv=False) ** 2 / (len(x) - 1)
-    return np.sort(values)[::-1]
+    return np.sort(values)[::-1].copy()
 
 
 def weighted_line(eigenvalues, first, last):
@@ -133,3 +133,15 @@ def planted_features(alpha, n, d, seed=0, mean=0.0):
     basis, _ = np.linalg.qr(rng.standard_normal((d, d)))
     scale = np.arange(1, d + 1) ** (-alpha / 2)
     return mean + (rng.standard_normal((n, d)) * scale) @ basis
+
+
+def mean_log_spectrum(population, n, draws, seed=0):
+    """Mean log eigenvalues of covariances of n Gaussian samples, by brute force."""
+    rng = np.random.default_rng(seed)
+    scale = np.sqrt(population)
+    kept = min(n - 1, len(scale))
+    logs = [
+        np.log(eigenspectrum(rng.standard_normal((n, len(scale))) * scale)[:kept])
+        for _ in range(draws)
+    ]
+    return np.mean(logs, axis=0)

@@ -12,14 +12,18 @@ from alphareq_lightning.errors import (
     SpectrumError,
 )
 from alphareq_lightning.functional import (
+    CorrectedAlpha,
     FeatureMoments,
     PowerLawFit,
     alpha_distance,
+    correct_alpha,
     eigenspectrum,
     feature_moments,
+    fit_broken_power_law,
     fit_power_law,
     lidar,
     rankme,
+    window_spread,
 )
 from alphareq_lightning.metrics import (
     Alignment,
@@ -38,6 +42,7 @@ from alphareq_lightning.selection import (
     append_record,
     rank_checkpoints,
     read_records,
+    window_agreement,
 )
 
 __version__ = "0.1.0"
@@ -50,6 +55,7 @@ __all__ = [
     "AlphaReQError",
     "AlphaReQWarning",
     "AlphaRecord",
+    "CorrectedAlpha",
     "CrossValidatedAlpha",
     "DataError",
     "EffectiveRank",
@@ -67,8 +73,10 @@ __all__ = [
     "Uniformity",
     "alpha_distance",
     "append_record",
+    "correct_alpha",
     "eigenspectrum",
     "feature_moments",
+    "fit_broken_power_law",
     "fit_power_law",
     "lidar",
     "rank_checkpoints",
@@ -76,4 +84,6 @@ __all__ = [
     "read_records",
     "records_from_checkpoints",
     "spectrum_figure",
+    "window_agreement",
+    "window_spread",
 ]

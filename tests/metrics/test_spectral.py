@@ -3,8 +3,13 @@ import torch
 from reptrix.alpha import get_alpha
 from torchmetrics import MetricCollection
 
-from alphareq_lightning.errors import FitRangeError, NoFitWarning
-from alphareq_lightning.functional import eigenspectrum, fit_power_law
+from alphareq_lightning.errors import FitRangeError, NoFitWarning, OptionError
+from alphareq_lightning.functional import (
+    correct_alpha,
+    eigenspectrum,
+    fit_power_law,
+    richardson_alpha,
+)
 from alphareq_lightning.metrics import (
     AlphaReQ,
     ConditionNumber,
@@ -111,3 +116,26 @@ def test_no_fit_is_nan_and_a_warning(features, text):
 def test_options_fail_at_once():
     with pytest.raises(FitRangeError, match=r"\(9, 3\)"):
         AlphaReQ(fit_range=(9, 3))
+
+
+@pytest.mark.parametrize("kind", ["inversion", "richardson"])
+def test_corrected_alpha_is_that_of_all_features(kind):
+    x = torch.tensor(oracles.planted_features(0.8, 200, 300))
+    metric = AlphaReQ((5, 50), bias_correction=kind)
+    for batch in x.split(37):
+        metric.update(batch)
+    if kind == "inversion":
+        expected = correct_alpha(eigenspectrum(x), (5, 50), num_samples=200, num_features=300)
+    else:
+        whole, *halves = (fit_power_law(eigenspectrum(p), (5, 50)) for p in (x, x[::2], x[1::2]))
+        expected = richardson_alpha(whole, halves)
+    assert metric.compute().item() == pytest.approx(expected.alpha.item(), abs=1e-6)
+    assert metric.corrected().stderr.item() == pytest.approx(expected.stderr.item(), abs=1e-6)
+    assert metric.fit().alpha.item() == pytest.approx(expected.raw.alpha.item(), abs=1e-8)
+
+
+def test_correction_must_be_known_and_asked_for():
+    with pytest.raises(OptionError, match="got 'magic'"):
+        AlphaReQ(bias_correction="magic")
+    with pytest.raises(OptionError, match="made without bias_correction="):
+        AlphaReQ().corrected()

@@ -1,11 +1,18 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import scipy.stats
 import torch
 
-from alphareq_lightning import AlphaRecord, SelectionError, fit_power_law, rank_checkpoints
+from alphareq_lightning import (
+    AlphaRecord,
+    SelectionError,
+    fit_power_law,
+    rank_checkpoints,
+    window_agreement,
+)
 from alphareq_lightning.selection import cautions, kendall_tau, refit
 
 
@@ -127,3 +134,28 @@ def test_a_caution_when_rankme_disagrees():
     assert "α and RankMe disagree (Kendall τ = -1.00): RankMe would choose 1.5.ckpt" in text
     assert cautions(records, target=3.0) == []
     assert cautions(records[:3], target=0.0) == []  # three models say nothing about an order
+
+
+def broken(alpha, beta, **values):
+    """Two exponents with a bend at rank 20."""
+    spectrum = tuple(n**-alpha * max(n / 20, 1) ** (alpha - beta) for n in range(1, 101))
+    return replace(record(alpha, **values), fit_range=(4, 20), eigenvalues=spectrum)
+
+
+def test_an_order_that_the_window_turns_does_not_survive():
+    turning = [broken(1 + i / 10, 2 - i / 10) for i in range(5)]
+    found = window_agreement(turning, [(2, 20), (25, 100), (4, 400)])
+    assert found.taus[2, 20] == 1
+    assert found.taus[25, 100] == found.worst == -1
+    assert math.isnan(found.taus[4, 400])  # past the stored eigenvalues
+    assert not found.survives
+    straight = [broken(1 + i / 10, 1 + i / 10) for i in range(5)]
+    assert window_agreement(straight, [(2, 20), (25, 100)]).survives
+    assert not window_agreement(straight, [(4, 400)]).survives  # nothing was compared
+
+
+def test_too_few_or_mixed_records_have_no_agreement():
+    with pytest.raises(SelectionError, match="order of 3 fitted records .* at least 4"):
+        window_agreement([broken(1.0, 1.0)] * 3, [(2, 20)])
+    with pytest.raises(SelectionError, match="different layers"):
+        window_agreement([broken(1.0, 1.0), broken(1.0, 1.0, layer="fc")], [(2, 20)])

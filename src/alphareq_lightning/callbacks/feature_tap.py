@@ -29,15 +29,21 @@ class FeatureTap:
         layer: Where to listen.
         pool: How ``(n, *)`` becomes ``(n, d)``, see `pool_features`.
         companions: See the same features, for scores that the moments do not hold.
+        halves: Also keep the moments of every second sample.
     """
 
     def __init__(
-        self, layer: Layer, pool: Pool = "mean", companions: Sequence[Companion] = ()
+        self,
+        layer: Layer,
+        pool: Pool = "mean",
+        companions: Sequence[Companion] = (),
+        *,
+        halves: bool = False,
     ) -> None:
         self.layer = layer
         self.pool: Pool = pool
         self.is_open = False
-        self.moments = StreamingMoments()
+        self.moments = StreamingMoments(halves=halves)
         self.companions = companions
         self.start()
         self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)

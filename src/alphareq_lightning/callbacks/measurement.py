@@ -15,6 +15,7 @@ from alphareq_lightning.errors import (
     PoorFitWarning,
     UndersampledWarning,
 )
+from alphareq_lightning.functional.finite_sample import BiasCorrection, corrected_alpha
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, fit_power_law
 from alphareq_lightning.selection.ranking import target_distance
@@ -77,6 +78,34 @@ def measure(
     )
 
 
+def correct(
+    record: AlphaRecord,
+    moments: FeatureMoments | None,
+    halves: Sequence[FeatureMoments] | None,
+    bias_correction: BiasCorrection,
+) -> tuple[AlphaRecord, str | None]:
+    """Add the corrected α to a record; with the reason if a line was fitted but not corrected.
+
+    Args:
+        record: What `measure` made of the moments.
+        moments: Moments over all ranks.
+        halves: Moments of two halves of the samples over all ranks, if the correction needs them.
+        bias_correction: As in `corrected_alpha`.
+    """
+    record = replace(
+        record, bias_correction=bias_correction, alpha_corrected=math.nan, alpha_stderr=math.nan
+    )
+    if moments is None or record.fit_range is None:
+        return record, None
+    try:
+        found = corrected_alpha(moments, halves, record.fit_range, bias_correction)
+    except AlphaReQError as error:
+        return record, f"no α corrected by {bias_correction!r}: {error}"
+    return replace(
+        record, alpha_corrected=found.alpha.item(), alpha_stderr=found.stderr.item()
+    ), None
+
+
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
     """What is logged of a record: the same names every time, whatever could be computed."""
     distance = target_distance(record.alpha, target)
@@ -85,6 +114,8 @@ def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str,
         "alpha_distance": min(distance, DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
+        **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),
+        **({} if record.alpha_stderr is None else {"alpha_stderr": record.alpha_stderr}),
         **record.scores,
     }
 

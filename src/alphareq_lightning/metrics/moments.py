@@ -18,6 +18,7 @@ from alphareq_lightning.functional.moments import (
     empty_moments,
     merge_moments,
     moments_dtype,
+    remaining_moments,
 )
 
 
@@ -28,6 +29,8 @@ class StreamingMoments(Metric):
     two integers, ``d + 3`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
 
     Args:
+        halves: Also keep the moments of every second sample of each rank, for twice the memory
+            and twice the sums over ranks: what the other half holds is the difference.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Example:
@@ -44,11 +47,15 @@ class StreamingMoments(Metric):
     full_state_update = True
 
     packed: Tensor
+    packed_half: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, halves: bool = False, **kwargs: Any) -> None:
         super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
         # One flat tensor, because mean and scatter must be reduced together.
         self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=_first)
+        if halves:
+            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=_first)
+        self.halves = halves
 
     def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
         """Add a batch of features.
@@ -63,6 +70,11 @@ class StreamingMoments(Metric):
         if self.packed.numel() == 0:
             check_features(features)
             self.packed = empty_packed(features.shape[1], features.device)
+            if self.halves:
+                self.packed_half = empty_packed(features.shape[1], features.device)
+        if self.halves:
+            offset = int(self.packed[0]) % 2  # by parity of the running count, on each rank
+            accumulate_(unpack(self.packed_half), features[offset::2], computed_in)
         accumulate_(unpack(self.packed), features, computed_in)
 
     def compute(self) -> Any:
@@ -79,12 +91,28 @@ class StreamingMoments(Metric):
             raise SpectrumError("no features were seen: update() was never called")
         return unpack(self.packed)
 
+    def half_moments(self) -> tuple[FeatureMoments, FeatureMoments]:
+        """The state as moments of two disjoint halves of the samples; needs ``halves=True``.
+
+        Raises:
+            SpectrumError: If no rank has seen a batch.
+        """
+        whole, half = self.moments(), unpack(self.packed_half)
+        return half, remaining_moments(whole, half)
+
     def reduced(self) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
 
         Every rank must call it. Other than ``compute`` it does not mind a rank without a batch.
         """
-        packed = self.packed
+        return self._reduced(self.packed)
+
+    def reduced_halves(self) -> tuple[FeatureMoments, FeatureMoments] | None:
+        """Moments of both halves over all ranks, as `reduced` gives those of the whole."""
+        whole, half = self._reduced(self.packed), self._reduced(self.packed_half)
+        return None if whole is None or half is None else (half, remaining_moments(whole, half))
+
+    def _reduced(self, packed: Tensor) -> FeatureMoments | None:
         if dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
         return unpack(packed) if packed.numel() else None
@@ -102,10 +130,14 @@ class StreamingMoments(Metric):
         """
         if isinstance(incoming_state, Metric):
             incoming_state = incoming_state.metric_state
-        incoming = incoming_state.get("packed")
+        for name in ("packed", "packed_half") if self.halves else ("packed",):
+            self._merge(name, incoming_state)
+
+    def _merge(self, name: str, incoming_state: dict[str, Any]) -> None:
+        incoming, packed = incoming_state.get(name), getattr(self, name)
         if not isinstance(incoming, Tensor):
-            raise SpectrumError(f"expected a state with 'packed', got {sorted(incoming_state)}")
-        self.packed = merge_packed(self.packed, incoming)
+            raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming_state)}")
+        setattr(self, name, merge_packed(packed, incoming))
 
 
 def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:

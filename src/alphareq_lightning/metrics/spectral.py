@@ -9,6 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alphareq_lightning.errors import OptionError
+from alphareq_lightning.functional.finite_sample import (
+    BiasCorrection,
+    CorrectedAlpha,
+    check_bias_correction,
+    corrected_alpha,
+)
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import (
     FitRange,
@@ -54,10 +61,14 @@ class AlphaReQ(SpectralScore):
 
     Args:
         fit_range: First and last rank of the fit, one-based and inclusive, or ``"auto"``.
+        bias_correction: `None` for α of the samples as they are; ``"inversion"`` for an estimate
+            of the population's (`correct_alpha`), or ``"richardson"`` (`richardson_alpha`), which
+            doubles the state.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Raises:
         FitRangeError: If ``fit_range`` is not a range of at least three ranks.
+        OptionError: If there is no such correction.
 
     Example:
         >>> features = torch.randn(5000, 64, generator=torch.manual_seed(0))
@@ -72,10 +83,18 @@ class AlphaReQ(SpectralScore):
         Agrawal et al., "α-ReQ", NeurIPS 2022.
     """
 
-    def __init__(self, fit_range: FitRange | Sequence[int] = "auto", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        fit_range: FitRange | Sequence[int] = "auto",
+        *,
+        bias_correction: BiasCorrection | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_bias_correction(bias_correction)
+        super().__init__(halves=bias_correction == "richardson", **kwargs)
         check_fit_range(fit_range)
         self.fit_range = fit_range
+        self.bias_correction = bias_correction
 
     def fit(self) -> PowerLawFit:
         """The whole fit (R², ranks used, standard error) of what this process has seen.
@@ -85,8 +104,22 @@ class AlphaReQ(SpectralScore):
         """
         return self._fit(self.moments())
 
+    def corrected(self) -> CorrectedAlpha:
+        """α, corrected as asked for, with its standard error; needs a ``bias_correction``.
+
+        Raises:
+            OptionError: If the metric was made without one.
+            AlphaReQError: If there is no spectrum to fit.
+        """
+        if self.bias_correction is None:
+            raise OptionError("this AlphaReQ was made without bias_correction=; pass one")
+        halves = self.half_moments() if self.halves else None
+        return corrected_alpha(self.moments(), halves, self.fit_range, self.bias_correction)
+
     def score(self, moments: FeatureMoments) -> Tensor:
         """α of the given moments, shape ``()``."""
+        if self.bias_correction is not None:
+            return self.corrected().alpha
         return self._fit(moments).alpha
 
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:

@@ -7,11 +7,13 @@ from alphareq_lightning.selection.interval_search import (
 )
 from alphareq_lightning.selection.paid_readouts import Selected, select_by_readouts
 from alphareq_lightning.selection.ranking import (
+    WindowAgreement,
     cautions,
     kendall_tau,
     rank_checkpoints,
     refit,
     target_distance,
+    window_agreement,
 )
 from alphareq_lightning.selection.records import (
     AlphaRecord,
@@ -25,6 +27,7 @@ __all__ = [
     "AlphaRecord",
     "Readout",
     "Selected",
+    "WindowAgreement",
     "append_record",
     "cautions",
     "closing_interval",
@@ -34,5 +37,6 @@ __all__ = [
     "refit",
     "select_by_readouts",
     "target_distance",
+    "window_agreement",
     "write_records",
 ]

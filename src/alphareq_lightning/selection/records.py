@@ -39,6 +39,12 @@ class AlphaRecord:
     """Where the features were taken, for example ``"backbone"`` or ``"fc:input"``."""
     epoch: int = 0
     global_step: int = 0
+    bias_correction: str | None = None
+    """How ``alpha_corrected`` was found: ``"inversion"`` or ``"richardson"``; `None` if not."""
+    alpha_corrected: float | None = None
+    """α without the bias of a finite sample; NaN if none was found, `None` if not asked for."""
+    alpha_stderr: float | None = None
+    """Standard error of ``alpha_corrected`` from the finite sample (``stderr`` is the line's)."""
     scores: dict[str, float] = field(default_factory=dict)
     """Other label-free scores by name, for example ``{"rankme": 41.3}``."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -77,6 +83,8 @@ class AlphaRecord:
                 alpha=float(record.alpha),
                 r2=float(record.r2),
                 stderr=float(record.stderr),
+                alpha_corrected=_float_or_none(record.alpha_corrected),
+                alpha_stderr=_float_or_none(record.alpha_stderr),
                 num_samples=int(record.num_samples),
                 num_features=int(record.num_features),
                 eigenvalues=tuple(record.eigenvalues),
@@ -100,6 +108,10 @@ class AlphaRecord:
             SelectionError: If ``values`` is not a record.
         """
         return cls.from_dict(_with_nan(values))
+
+
+def _float_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
@@ -186,7 +198,8 @@ def _with_nan(values: Any) -> Any:
     if not isinstance(values, dict):
         return values
     values = dict(values)
-    for name in ("alpha", "r2", "stderr"):
+    corrected = ("alpha_corrected", "alpha_stderr") if values.get("bias_correction") else ()
+    for name in ("alpha", "r2", "stderr", *corrected):
         if name in values and values[name] is None:
             values[name] = math.nan
     if values.get("accuracy") == FAILED:
