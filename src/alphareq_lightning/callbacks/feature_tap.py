@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import time
 from typing import Any, Literal
 
@@ -27,13 +28,23 @@ class FeatureTap:
         pool: How ``(n, *)`` becomes ``(n, d)``, see `pool_features`.
     """
 
+    is_open = False
+
     def __init__(self, layer: Layer, pool: Pool = "mean") -> None:
         self.layer = layer
         self.pool: Pool = pool
-        self.is_open = False
         self.moments = StreamingMoments()
         self.start()
-        self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
+        try:
+            self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
+        except RuntimeError as error:  # a ScriptModule
+            raise FeatureTapError(
+                f"layer {layer.name!r}, a {type(layer.module).__name__}, takes no hook: {error}"
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of a module carry its hooks along: theirs are closed for good."""
+        return copyreg.__newobj__, (FeatureTap,)  # type: ignore[attr-defined]
 
     def start(self, device: torch.device | str = "cpu", max_samples: int | None = None) -> None:
         """Forget everything, and take at most ``max_samples`` rows from now on."""
@@ -76,8 +87,16 @@ class FeatureTap:
         features = pool_features(value.detach(), self.pool)
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
-        self.moments.update(features, value.dtype)
+        self.moments.update(features, computed_in(value))
         self.num_samples += len(features)
+
+
+def computed_in(value: Tensor) -> torch.dtype:
+    """The dtype whose rounding is in a tensor: under autocast a float32 one may have been half."""
+    kind = value.device.type
+    if not value.is_floating_point() or not torch.is_autocast_enabled(kind):
+        return value.dtype
+    return max(value.dtype, torch.get_autocast_dtype(kind), key=lambda d: torch.finfo(d).eps)
 
 
 def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
@@ -85,6 +104,8 @@ def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
 
     Args:
         value: ``(n, d)``, tokens ``(n, t, d)``, or maps ``(n, c, h, w)`` and ``(n, c, t, h, w)``.
+            Maps with channels last, as inside torchvision's Swin, look the same and would be
+            pooled over their channels: name a later layer there.
         pool: ``"mean"`` over tokens or positions, ``"cls"`` for the first token, or
             ``"flatten"`` to keep them all.
 
