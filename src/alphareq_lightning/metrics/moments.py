@@ -81,13 +81,14 @@ class StreamingMoments(Metric):
             raise SpectrumError("no features were seen: update() was never called")
         return _unpack(self.packed)
 
-    def reduced(self) -> FeatureMoments | None:
+    def reduced(self, *, across_ranks: bool = True) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
 
-        Every rank must call it. Other than ``compute`` it does not mind a rank without a batch.
+        Every rank must call it, unless ``across_ranks`` is false: a process group may be alive
+        while one rank works alone. Other than ``compute`` it does not mind a rank without a batch.
         """
         packed = self.packed
-        if dist.is_available() and dist.is_initialized():
+        if across_ranks and dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
         return _unpack(packed) if packed.numel() else None
 
