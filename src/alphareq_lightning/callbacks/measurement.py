@@ -10,7 +10,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from alphareq_lightning.errors import (
-    AlphaReQError,
     AlphaReQWarning,
     NoFitWarning,
     OptionError,
@@ -49,12 +48,16 @@ SCORES: dict[str, Score] = {
 }
 
 
-def check_scores(scores: Sequence[str]) -> tuple[str, ...]:
+def check_scores(scores: str | Sequence[str]) -> tuple[str, ...]:
     """Names of extra scores as a tuple.
 
     Raises:
         OptionError: If a name is unknown.
     """
+    if not isinstance(scores, Sequence):
+        raise OptionError(
+            f"expected a list of names, got {scores=}; there are: {', '.join(SCORES)}"
+        )
     names = (scores,) if isinstance(scores, str) else tuple(scores)
     unknown = [name for name in names if name not in SCORES]
     if unknown:
@@ -95,8 +98,8 @@ def measure(
             scores={name: _score(SCORES[name], spectrum, moments) for name in scores},
         )
         fit = fit_power_law(spectrum, fit_range, num_samples=unfit.num_samples)
-    except AlphaReQError as error:
-        return replace(unfit, problem=str(error))
+    except Exception as error:  # a solver or the memory gave up: no reason to end a training
+        return replace(unfit, problem=str(error) or type(error).__name__)
     return replace(
         unfit,
         alpha=fit.alpha.item(),
@@ -127,14 +130,24 @@ def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str,
     }
 
 
-def complaints(
-    record: AlphaRecord, tap_problem: str | None
-) -> Iterator[tuple[type[AlphaReQWarning], str]]:
+def spoiled(record: AlphaRecord, problem: str) -> AlphaRecord:
+    """The record of features of which some are missing: it must not pass for a measurement."""
+    return replace(
+        record,
+        alpha=math.nan,
+        r2=math.nan,
+        stderr=math.nan,
+        fit_range=None,
+        scores=dict.fromkeys(record.scores, math.nan),
+        problem=problem,
+    )
+
+
+def complaints(record: AlphaRecord) -> Iterator[tuple[type[AlphaReQWarning], str]]:
     """What a user should hear about a measurement, and as which kind of warning."""
     where = f"layer {record.layer!r}"
-    problem = record.problem or tap_problem
-    if problem is not None:
-        yield NoFitWarning, f"α of {where}: {problem}"
+    if record.problem is not None:
+        yield NoFitWarning, f"α of {where}: {record.problem}"
     if record.fit_range is None:
         return
     first, last = record.fit_range

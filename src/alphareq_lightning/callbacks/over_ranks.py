@@ -1,0 +1,62 @@
+"""What all ranks must decide together, so that none raises or stops alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from alphareq_lightning._lightning import Trainer
+from alphareq_lightning.callbacks.feature_tap import FeatureTap
+from alphareq_lightning.callbacks.measurement import measure, spoiled
+from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.functional.power_law import FitRange, resolve_fit_range
+from alphareq_lightning.selection.records import AlphaRecord
+
+
+def check_tap(trainer: Trainer, tap: FeatureTap, fit_range: FitRange) -> None:
+    """Raise what is certain to fail at every validation; every rank must call it.
+
+    Raises:
+        FeatureTapError: If a layer gave no features here, or ran on no rank.
+        FitRangeError: If the range reaches past the width of the layer.
+    """
+    ran = tap.num_samples > 0
+    # A rank may have had no batch; that the layer ran nowhere is for all ranks to say.
+    ran_somewhere = trainer.strategy.reduce_boolean_decision(ran, all=False)
+    if tap.problem is not None:
+        raise FeatureTapError(tap.problem)
+    if not ran_somewhere:
+        raise FeatureTapError(
+            f"layer {tap.layer.name!r} did not run in the forward pass that is measured; "
+            "name a layer that does, or pass dataloader_idx= or forward= to run another; "
+            "a module that has run compiled must be compiled anew to see hooks"
+        )
+    if ran:
+        resolve_fit_range(fit_range, tap.moments.num_features)
+
+
+def measure_over_ranks(
+    trainer: Trainer, tap: FeatureTap, fit_range: FitRange, scores: Sequence[str]
+) -> AlphaRecord:
+    """Measure the features of all ranks; every rank must call it and gets the same record.
+
+    Whatever goes wrong on any rank is the record's ``problem`` on all of them.
+    """
+    problem = tap.problem
+    record = measure(None, fit_range, scores)
+    try:
+        moments = tap.moments.reduced(across_ranks=trainer.world_size > 1)
+        record = measure(moments, fit_range, scores)
+    except Exception as error:  # an observer must not end the training it observes
+        problem = problem or str(error) or type(error).__name__
+    problem = _any_problem(trainer, problem or record.problem)
+    return record if problem == record.problem or problem is None else spoiled(record, problem)
+
+
+def _any_problem(trainer: Trainer, problem: str | None) -> str | None:
+    """The problem of one of the ranks that have any, in its words: the same on every rank."""
+    strategy = trainer.strategy
+    mine = -1 if problem is None else trainer.global_rank
+    one = int(strategy.reduce(torch.tensor(mine, device=strategy.root_device), reduce_op="max"))
+    return None if one < 0 else strategy.broadcast(problem, src=one)
