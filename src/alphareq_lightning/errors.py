@@ -57,5 +57,9 @@ class ImageWarning(AlphaReQWarning):
     """An image could not be read and was left out of its batch."""
 
 
+class HistoryWarning(AlphaReQWarning):
+    """A checkpoint's history of α could not be read; training goes on with an empty one."""
+
+
 class OutputWarning(AlphaReQWarning):
     """A figure could not be drawn or written; training goes on without it."""

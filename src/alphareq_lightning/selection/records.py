@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,7 +62,8 @@ class AlphaRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
-        values = asdict(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["scores"], values["metrics"] = dict(self.scores), dict(self.metrics)
         values["eigenvalues"] = list(self.eigenvalues)
         values["fit_range"] = None if self.fit_range is None else list(self.fit_range)
         return values
@@ -87,7 +88,11 @@ class AlphaRecord:
                 alpha_stderr=_float_or_none(record.alpha_stderr),
                 num_samples=int(record.num_samples),
                 num_features=int(record.num_features),
-                eigenvalues=tuple(record.eigenvalues),
+                epoch=int(record.epoch),
+                global_step=int(record.global_step),
+                scores=dict(record.scores),
+                metrics=dict(record.metrics),
+                eigenvalues=tuple(map(float, record.eigenvalues)),
                 fit_range=None if fit_range is None else (int(fit_range[0]), int(fit_range[1])),
             )
         except (AttributeError, TypeError, ValueError, IndexError) as error:
