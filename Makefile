@@ -22,7 +22,7 @@ test-slow: $(VENV)/.installed-dev
 test-lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest.txt \
-		--editable '.[demo]' pytest pytest-timeout hypothesis
+		--editable '.[demo]' pytest pytest-timeout hypothesis reptrix
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/metrics tests/functional \
 		tests/callbacks --ignore tests/callbacks/test_foreign_modules.py \
 		tests/selection tests/distributed tests/test_cli.py
