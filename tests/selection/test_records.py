@@ -1,6 +1,9 @@
 import json
 import math
+import resource
+import signal
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -107,3 +110,29 @@ def test_files_that_hold_something_else(tmp_path):
         append_record("/dev/full/records.jsonl", record())
     with pytest.raises(SelectionError, match="cannot write records to"):
         write_records("/dev/full/records.jsonl", [record()])
+
+
+@contextmanager
+def files_end_at(num_bytes):
+    """No file of this process may grow past ``num_bytes``, as on a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_file_usable(tmp_path):
+    path = tmp_path / "records.jsonl"
+    long = record(eigenvalues=tuple(1 / n for n in range(1, 513)))
+    append_record(path, long)
+    with (
+        files_end_at(path.stat().st_size + 2000),
+        pytest.raises(SelectionError, match=f"cannot write a record to {path}: "),
+    ):
+        append_record(path, long)
+    append_record(path, long)
+    assert read_records(path) == [long, long]
