@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.posthoc.models import instantiate, read_config
@@ -102,11 +104,18 @@ def fingerprint(images: Any) -> Any:
     if isinstance(images, Subset):
         return list(images.indices), fingerprint(images.dataset)
     if isinstance(images, Images):
-        return list(images.indices), repr(images.transform), fingerprint(images.dataset)
+        return list(images.indices), _shown(images.transform), fingerprint(images.dataset)
     if isinstance(images, ImageFiles):
         stats = ((path, path.stat()) for path in images.paths)
         return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    return type(images).__qualname__, len(images), repr(images)
+    if isinstance(images, TensorDataset):
+        return [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in images.tensors]
+    return type(images).__qualname__, len(images), _shown(images)
+
+
+def _shown(thing: Any) -> str:
+    """Its `repr`, without what differs from run to run."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def _check_labels(train: Any, test: Any) -> None:
