@@ -43,13 +43,12 @@ def measure_over_ranks(
 
     Whatever goes wrong on any rank is the record's ``problem`` on all of them.
     """
-    problem = tap.problem
-    record = measure(None, fit_range, scores)
+    problem, moments = tap.problem, None
     try:
         moments = tap.moments.reduced(across_ranks=trainer.world_size > 1)
-        record = measure(moments, fit_range, scores)
     except Exception as error:  # an observer must not end the training it observes
         problem = problem or str(error) or type(error).__name__
+    record = measure(moments, fit_range, scores)
     problem = _any_problem(trainer, problem or record.problem)
     return record if problem == record.problem or problem is None else spoiled(record, problem)
 
