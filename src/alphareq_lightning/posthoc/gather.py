@@ -10,7 +10,7 @@ from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection import AlphaRecord, read_records
 
 RECORD_FILE = ".jsonl"
-JOURNALS = (".journal", ".log")
+JOURNAL = ".journal"
 
 
 def gather_records(
@@ -35,7 +35,7 @@ def gather_records(
     records: list[AlphaRecord] = []
     for source in sources:
         path = Path(source)
-        if "://" in source or path.suffix in JOURNALS:
+        if "://" in source or path.suffix == JOURNAL:
             records += _from_study(source, layer)
         elif path.is_dir():
             records += _from_folder(path, layer, note)

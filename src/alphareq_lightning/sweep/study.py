@@ -34,7 +34,7 @@ from alphareq_lightning.sweep.slots import (
     fill,
     is_surplus,
 )
-from alphareq_lightning.sweep.storage import Worker, first_line, open_storage, shown
+from alphareq_lightning.sweep.storage import Worker, first_line, nothing_begun, open_storage, shown
 from alphareq_lightning.sweep.training import check_training
 from alphareq_lightning.sweep.trial import run_trial
 
@@ -97,16 +97,21 @@ def load_study(storage: str, name: str | None = None) -> Study:
         name: Of the study; not needed where there is only one.
 
     Raises:
-        SweepError: If the storage cannot be reached, or holds no such study.
+        SweepError: If the storage is not there, cannot be reached, or holds no such study;
+            nothing is created.
     """
-    opened = open_storage(storage).storage
+    opened = open_storage(storage, to_read=True).storage
     names = optuna.get_all_study_names(opened)
-    if name is None and len(names) == 1:
-        [name] = names
+    if not names:
+        raise nothing_begun(storage)
+    there = ", ".join(sorted(names))
+    if name is None and len(names) > 1:
+        raise SweepError(
+            f"there are {len(names)} studies in {shown(storage)}; name one of {there} (--study)"
+        )
+    name = names[0] if name is None else name
     if name not in names:
-        wanted = f"no study {name!r}" if name else "more than one study, or none,"
-        there = ", ".join(sorted(names)) or "nothing"
-        raise SweepError(f"there is {wanted} in {shown(storage)}; it holds: {there}")
+        raise SweepError(f"there is no study {name!r} in {shown(storage)}; it holds: {there}")
     return optuna.load_study(study_name=name, storage=opened)
 
 
