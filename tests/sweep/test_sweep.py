@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from rich.console import Console
 
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.cli import main
@@ -109,6 +110,28 @@ def test_a_trial_that_fails_keeps_its_reason_and_is_not_tried_again(tmp_path, ca
     monkeypatch.delenv(FAIL)
     assert sweep(capsys, config)["failed"] == [reason]
     assert marked(tmp_path / "marks", "begun") == WIDTHS
+
+
+def test_brackets_in_errors_and_parameters_are_text(tmp_path, capsys, monkeypatch):
+    def fails(*args, **options):
+        raise OSError("cannot open [/data/x] in [bold]")
+
+    space = {"model.width": [40], "trainer.check_val_every_n_epoch": [1]}
+    name = "tiny [/b] [red]"
+    config = write_sweep(tmp_path, name=name, space=space, trials=1)
+    monkeypatch.setattr("alphareq_lightning.sweep.trial.read_out", fails)
+    for more in ((), ("--status",)):
+        assert main(["sweep", "--config", str(config), *more]) == 0
+        output = " ".join(capsys.readouterr().out.split())
+        assert output.count("failed: trial 0: OSError: cannot open [/data/x] in [bold]") == 1
+        assert "tiny [/b] [red]: the best of 0 readouts" in output
+
+
+def test_a_summary_can_be_printed_by_any_console(tmp_path, capsys):
+    config = write_sweep(tmp_path, name="tiny [/b]", trials=1)
+    console = Console(width=200)
+    console.print(study_room.run_sweep(read_sweep(config), console=console).table())
+    assert "tiny [/b]: the best of 1 readouts" in capsys.readouterr().out
 
 
 def test_a_failed_readout_counts_as_paid(tmp_path, capsys, monkeypatch):

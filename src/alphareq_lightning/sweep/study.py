@@ -63,7 +63,7 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
         SweepError: If the storage cannot be reached, or holds another sweep of this name.
         DataError: If there are no labels to read out with.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     with quiet():
         storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
         check_training(sweep)
@@ -228,7 +228,7 @@ def _claim_one(sweep: Sweep, study: Study, worker: Worker, console: Console) -> 
         return
     trial = _trial(study, claimed[-1])
     if SURPLUS not in trial.user_attrs:
-        console.print(describe(trial), highlight=False, soft_wrap=True)
+        console.print(describe(trial), markup=False, highlight=False, soft_wrap=True)
 
 
 def _trial(study: Study, number: int) -> FrozenTrial:
