@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from alphareq_lightning import AlphaMonitor
@@ -70,6 +71,35 @@ def test_a_sweep_pays_few_readouts_and_ends_with_the_best_model(tmp_path, capsys
     shown = capsys.readouterr().out
     assert f"4 of 4 configurations done: {summary['paid']} readouts paid" in shown
     assert f"{summary['best']['accuracy']:.2f} %" in shown
+
+
+def test_studies_with_one_folder_keep_their_own_models(tmp_path, capsys):
+    kept = []
+    for width in (40, 44):
+        url = f"sqlite:///{tmp_path}/{width}.db"
+        config = write_sweep(tmp_path, space={"model.width": [width]})
+        sweep(capsys, config, "--storage", url)
+        kept += study_records(load_study(url))
+    for record, width in zip(kept, (40, 44), strict=True):
+        [on_disk] = records_from_checkpoints([record.path])
+        assert (on_disk.alpha, on_disk.num_features) == (record.alpha, width)
+    assert len(records_from_checkpoints([tmp_path / "out"])) == 2
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_folder_lists_each_model_once_unless_the_config_keeps_more(tmp_path, capsys, asked):
+    config = write_sweep(tmp_path, trials=2, trainer={"enable_checkpointing": None})
+    train = yaml.safe_load((tmp_path / "train.yaml").read_text())
+    if asked:
+        keep = {"class_path": "ModelCheckpoint", "init_args": {"filename": "asked"}}
+        train["trainer"]["callbacks"].append(keep)
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
+    summary = sweep(capsys, config)
+    files = sorted(path.name for path in (tmp_path / "out").rglob("*.ckpt"))
+    assert files == ["asked.ckpt"] * 2 * asked + ["trained.ckpt"] * 2
+    assert main(["rank", str(tmp_path / "out"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["ranking"]) == len(files)
+    assert summary["failed"] == []
 
 
 def test_an_interrupted_sweep_goes_on_to_the_same_end(tmp_path, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Any
 
 import optuna
@@ -36,7 +37,7 @@ from alphareq_lightning.sweep.slots import (
 )
 from alphareq_lightning.sweep.storage import Worker, first_line, nothing_begun, open_storage, shown
 from alphareq_lightning.sweep.training import check_training
-from alphareq_lightning.sweep.trial import run_trial
+from alphareq_lightning.sweep.trial import FOLDER, run_trial
 
 POLL_SECONDS = 1.0
 STORAGE_ERRORS = (UpdateFinishedTrialError, StorageInternalError, SQLAlchemyError)
@@ -145,6 +146,8 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> Study:
             f"a study {sweep.name!r} was begun with {_difference(found, wanted)}; "
             "choose another name: or storage: to begin anew"
         )
+    if FOLDER not in study.user_attrs:  # of two that begin at once both may use their own
+        study.set_user_attr(FOLDER, token_hex(4))
     return study
 
 
