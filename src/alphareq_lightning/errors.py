@@ -25,6 +25,10 @@ class SelectionError(AlphaReQError, ValueError):
     """Records cannot be read, or cannot be ranked together."""
 
 
+class ReadoutError(AlphaReQError, ValueError):
+    """The features of this one model cannot be read out; a search over models goes on."""
+
+
 class DataError(AlphaReQError, ValueError):
     """Images or labels that a recipe needs are missing or do not fit."""
 
