@@ -101,8 +101,7 @@ def summarize(study: Study) -> SweepSummary:
     seconds: Counter[str] = Counter()
     for trial in finished:
         seconds.update(trial.user_attrs.get(SECONDS, {}))
-    options = study.user_attrs.get(IDENTITY, {}).get("search", {})
-    low, high = AlphaIntervalPruner(**options).interval(study)
+    low, high = AlphaIntervalPruner(**search_options(study)).interval(study)
     return SweepSummary(
         name=study.study_name,
         num_slots=len({t.user_attrs[SLOT] for t in ours}),
@@ -118,6 +117,11 @@ def summarize(study: Study) -> SweepSummary:
         seconds=dict(seconds),
         trials=rows,
     )
+
+
+def search_options(study: Study) -> dict[str, Any]:
+    """``top_k`` and ``margin`` of a sweep's interval search; nothing for a study of others."""
+    return dict(study.user_attrs.get(IDENTITY, {}).get("search", {}))
 
 
 def _cautions(finished: list[FrozenTrial]) -> list[str]:
