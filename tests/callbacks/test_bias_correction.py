@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, OptionError
+from alphareq_lightning.callbacks.measurement import correct, measure
 from alphareq_lightning.errors import NoFitWarning
 from alphareq_lightning.functional import (
     correct_alpha,
@@ -14,6 +15,7 @@ from alphareq_lightning.functional import (
     fit_power_law,
     richardson_alpha,
 )
+from alphareq_lightning.functional.moments import feature_moments
 
 from tiny import TinyModule, images, labelled_loader, make_trainer
 
@@ -69,6 +71,19 @@ def test_halves_too_small_for_the_window_are_nan_and_one_warning(tmp_path):
     assert math.isfinite(record.alpha)
     assert all(math.isnan(logged[key].item()) for key in KEYS)
     assert record.problem is None
+
+
+def test_an_outlier_direction_is_nan_and_one_warning():
+    population = torch.arange(1, 513, dtype=torch.float64) ** -0.5
+    population[0] *= 100
+    x = torch.randn(256, 512, generator=torch.manual_seed(0), dtype=torch.float64)
+    moments = feature_moments(x * population.sqrt())
+    record, problem = correct(measure(moments, "auto", ()), moments, None, "inversion")
+    assert "no α corrected by 'inversion': " in problem
+    assert "comes out rising" in problem
+    assert math.isfinite(record.alpha)
+    assert math.isnan(record.alpha_corrected)
+    assert math.isnan(record.alpha_stderr)
 
 
 def test_without_a_fit_both_are_nan(tmp_path):
