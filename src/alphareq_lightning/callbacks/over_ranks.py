@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from alphareq_lightning._lightning import Trainer
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.measurement import correct, measure, spoiled
-from alphareq_lightning.callbacks.scores import Companion
+from alphareq_lightning.callbacks.scores import Seen
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.finite_sample import BiasCorrection
 from alphareq_lightning.functional.moments import FeatureMoments
@@ -55,14 +54,16 @@ def measure_over_ranks(
         The record, and why it has an α but no corrected one, if so.
     """
     problem, uncorrected = tap.problem, None
-    record = _measured(None, None, None, fit_range, scores, bias_correction)[0]
+    record = _measured(None, None, fit_range, scores, bias_correction)[0]
     across_ranks = trainer.world_size > 1
     try:
         moments = tap.moments.reduced(across_ranks=across_ranks)
         beside = tap.beside(across_ranks=across_ranks)
-        has_halves = tap.moments.halves
-        halves = tap.moments.reduced_halves(across_ranks=across_ranks) if has_halves else None
-        record, uncorrected = _measured(moments, beside, halves, fit_range, scores, bias_correction)
+        halves = None
+        if tap.moments.halves:
+            halves = tap.moments.reduced_halves(moments, across_ranks=across_ranks)
+        seen = None if moments is None else Seen(moments, beside)
+        record, uncorrected = _measured(seen, halves, fit_range, scores, bias_correction)
     except Exception as error:  # an observer must not end the training it observes
         problem = problem or str(error) or type(error).__name__
     problem = _any_problem(trainer, problem or record.problem)
@@ -72,17 +73,16 @@ def measure_over_ranks(
 
 
 def _measured(
-    moments: FeatureMoments | None,
-    beside: Mapping[type[Companion], Any] | None,
+    seen: Seen | None,
     halves: Sequence[FeatureMoments] | None,
     fit_range: FitRange,
     scores: Sequence[str],
     bias_correction: BiasCorrection | None,
 ) -> tuple[AlphaRecord, str | None]:
-    record = measure(moments, fit_range, scores, beside)
+    record = measure(seen, fit_range, scores)
     if bias_correction is None:
         return record, None
-    return correct(record, moments, halves, bias_correction)
+    return correct(record, seen, halves, bias_correction)
 
 
 def _any_problem(trainer: Trainer, problem: str | None) -> str | None:

@@ -170,6 +170,8 @@ def corrected_alpha(
     halves: Sequence[FeatureMoments] | None,
     fit_range: FitRange | Sequence[int],
     bias_correction: BiasCorrection,
+    *,
+    eigenvalues: Tensor | None = None,
 ) -> CorrectedAlpha:
     """α of streamed features, corrected.
 
@@ -179,12 +181,14 @@ def corrected_alpha(
         fit_range: As in `fit_power_law`; ``"auto"`` is that of the whole in the halves too.
         bias_correction: ``"inversion"`` as in `correct_alpha`, or ``"richardson"`` as in
             `richardson_alpha`.
+        eigenvalues: `moments_eigenvalues` of the whole, if they are at hand: one solve less.
 
     Raises:
         AlphaReQError: As the two functions.
     """
     num_samples, num_features = int(whole.num_samples), len(whole.mean)
-    eigenvalues = moments_eigenvalues(whole)
+    if eigenvalues is None:
+        eigenvalues = moments_eigenvalues(whole)
     if bias_correction == "inversion":
         return correct_alpha(
             eigenvalues, fit_range, num_samples=num_samples, num_features=num_features
