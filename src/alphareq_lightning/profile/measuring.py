@@ -24,10 +24,10 @@ def profile_layers(
     model: nn.Module,
     batches: Iterable[Any],
     *,
-    layers: Sequence[str] | Sequence[Layer] = (),
+    layers: str | Sequence[str] | Sequence[Layer] = (),
     pool: Pool = "mean",
     fit_range: FitRange | Sequence[int] = "auto",
-    scores: Sequence[str] = ("rankme",),
+    scores: str | Sequence[str] = ("rankme",),
     device: torch.device | str = "cpu",
 ) -> list[AlphaRecord]:
     """Measure α at many layers in one pass, in eval mode and with no gradient.
@@ -57,8 +57,8 @@ def profile_layers(
         ['0', '2', '3:input']
     """
     check_fit_range(fit_range)
-    check_scores(scores)
-    given = tuple(layers)
+    scores = check_scores(scores)
+    given = (layers,) if isinstance(layers, str) else tuple(layers)
     chosen = tuple(layer for layer in given if isinstance(layer, Layer))
     if not chosen:
         chosen = profiled_layers(model, [str(pattern) for pattern in given])
