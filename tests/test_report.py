@@ -169,6 +169,13 @@ def test_names_are_shortened_by_whole_folders():
     assert names(None) == ("", ["step 2000"])
 
 
+def test_the_better_end_of_a_score_comes_first():
+    scores = {"rankme": 5.0, "condition_number": 9.0, "uniformity": -2.0}
+    columns = report_data([record(1.0, scores=scores)])["columns"]
+    better = {key.removeprefix("score "): end for key, _, _, end in columns}
+    assert [better[name] for name in scores] == ["high", "low", "low"]
+
+
 def test_columns_are_what_the_records_have():
     def headings(records):
         return [heading for _, heading, *_ in report_data(records)["columns"]]

@@ -18,6 +18,7 @@ from alphareq_lightning.callbacks.measurement import GOOD_R2
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.selection import (
+    LOWER_IS_BETTER,
     AlphaIntervalSearch,
     AlphaRecord,
     Readout,
@@ -167,11 +168,15 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
         ["window", "fit ranks", "text", "low"],
         *([["layer", "layer", "text", "low"]] if layers else []),
         ["samples", "images", "count", "high"],
-        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", "high"] for s in scores),
+        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", _better(s)] for s in scores),
         *([f"metric {loss}", loss, "short", "low"] for loss in losses),
         ["epoch", "epoch", "count", "low"],
         ["step", "step", "count", "low"],
     ]
+
+
+def _better(score: str) -> str:
+    return "low" if score in LOWER_IS_BETTER else "high"
 
 
 def _replay(records: Sequence[AlphaRecord], top_k: int, margin: int) -> list[tuple[float, float]]:

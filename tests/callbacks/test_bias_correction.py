@@ -7,13 +7,18 @@ import pytest
 import torch
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, OptionError
+from alphareq_lightning.callbacks.measurement import correct, measure
+from alphareq_lightning.callbacks.scores import Seen
 from alphareq_lightning.errors import NoFitWarning
 from alphareq_lightning.functional import (
     correct_alpha,
     eigenspectrum,
     fit_power_law,
     richardson_alpha,
+    spectrum,
 )
+from alphareq_lightning.functional.moments import feature_moments
+from alphareq_lightning.metrics import StreamingMoments
 
 from tiny import TinyModule, images, labelled_loader, make_trainer
 
@@ -54,6 +59,29 @@ def test_logs_and_keeps_the_corrected_alpha(tmp_path, kind):
     assert AlphaRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
 
 
+@pytest.mark.parametrize(
+    ("kind", "solves", "reductions"), [("inversion", 1, 1), ("richardson", 3, 2)]
+)
+def test_no_spectrum_is_solved_and_no_state_is_summed_twice(
+    tmp_path, monkeypatch, kind, solves, reductions
+):
+    counted = []
+
+    def counting(name, function):
+        def counted_function(*args):
+            counted.append(name)
+            return function(*args)
+
+        return counted_function
+
+    monkeypatch.setattr(spectrum, "solve_symmetric", counting("solve", spectrum.solve_symmetric))
+    monkeypatch.setattr(StreamingMoments, "_reduced", counting("reduce", StreamingMoments._reduced))
+    monitor = AlphaMonitor(bias_correction=kind, scores=[])
+    _, record, _ = fit(tmp_path, monitor)
+    assert math.isfinite(record.alpha_corrected)
+    assert (counted.count("solve"), counted.count("reduce")) == (solves, reductions)
+
+
 def test_nothing_is_added_when_it_is_not_asked_for(tmp_path):
     logged, record, _ = fit(tmp_path, AlphaMonitor())
     assert not KEYS & set(logged)
@@ -69,6 +97,19 @@ def test_halves_too_small_for_the_window_are_nan_and_one_warning(tmp_path):
     assert math.isfinite(record.alpha)
     assert all(math.isnan(logged[key].item()) for key in KEYS)
     assert record.problem is None
+
+
+def test_an_outlier_direction_is_nan_and_one_warning():
+    population = torch.arange(1, 513, dtype=torch.float64) ** -0.5
+    population[0] *= 100
+    x = torch.randn(256, 512, generator=torch.manual_seed(0), dtype=torch.float64)
+    seen = Seen(feature_moments(x * population.sqrt()))
+    record, problem = correct(measure(seen, "auto", ()), seen, None, "inversion")
+    assert "no α corrected by 'inversion': " in problem
+    assert "comes out rising" in problem
+    assert math.isfinite(record.alpha)
+    assert math.isnan(record.alpha_corrected)
+    assert math.isnan(record.alpha_stderr)
 
 
 def test_without_a_fit_both_are_nan(tmp_path):

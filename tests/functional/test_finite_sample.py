@@ -139,6 +139,18 @@ def test_richardson():
         richardson_alpha(whole, [one])
 
 
+def test_an_outlier_on_a_flat_spectrum_is_refused_instead_of_misread():
+    # 100 times the rest of α = 0.5: the trace alone then bends the curve upwards somewhere.
+    population = np.arange(1, 513.0) ** -0.5
+    population[0] *= 100
+    with pytest.raises(SpectrumError, match="comes out rising, by a factor of .* more samples"):
+        draws(population, 256, 1, "auto")
+    with pytest.raises(SpectrumError, match="comes out rising"):
+        draws(population, 256, 1, "auto", seed=1)
+    population[0] /= 10
+    assert draws(population, 256, 1, "auto")[0].alpha.item() == pytest.approx(0.5, abs=0.1)
+
+
 def test_what_cannot_be_corrected():
     with pytest.raises(SpectrumError, match="span only 19 dimensions"):
         correct_alpha(

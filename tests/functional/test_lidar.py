@@ -74,13 +74,25 @@ def test_known_deviation_of_reptrix():
         (torch.ones(5, 1, 4), r"\(5, 1, 4\)"),
         (torch.ones(5, 2, 4, dtype=torch.int64), "int64"),
         (torch.ones(2, 2, 4), "at least 3 samples, got 2"),
-        (torch.ones(5, 2, 4), "not all 0"),
+        (torch.ones(5, 2, 4), "no difference between images"),
         (torch.full((5, 2, 4), torch.nan), "4 of 4 features hold NaN"),
     ],
 )
 def test_no_views_no_lidar(x, text):
     with pytest.raises(SpectrumError, match=text):
         lidar(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_is_no_difference_between_images(dtype):
+    generator = torch.manual_seed(0)
+    one = torch.randn(64, generator=generator) + 1
+    eps = torch.finfo(dtype).eps / 2
+    steps = torch.randint(-1, 2, (1000, 10, 64), generator=generator)
+    with pytest.raises(SpectrumError, match="no difference between images"):
+        lidar((one * (1 + eps * steps)).to(dtype))
+    faint = one.double() + 1e-3 * torch.randn(1000, 10, 64, generator=generator)
+    assert lidar(faint.float(), delta=1e-9).item() == pytest.approx(64, rel=0.05)
 
 
 def test_options():

@@ -16,11 +16,11 @@ def manifold(dimension, n=1500, d=40, seed=0):
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1) @ frame.T
 
 
-@pytest.mark.parametrize("mean", [0.0, 1e8])
+@pytest.mark.parametrize("mean", [0.0, 1e4])
 def test_twonn_matches_numpy(mean):
     x = manifold(3, n=600) + mean
     ours = twonn_dimension(torch.tensor(x)).item()
-    # Squares of 1e8 would swallow the distances between neighbours.
+    # Squares of 1e4 would swallow the distances between neighbours.
     assert ours == pytest.approx(oracles.twonn_dimension(x), rel=1e-6)
     # Blocks of rows are an implementation's affair; so is a share that is not discarded.
     full = twonn_dimension(torch.tensor(x), discard=0.25).item()
@@ -59,6 +59,10 @@ def test_coherence_matches_numpy(rank):
     assert coherence(torch.tensor(x)).item() == pytest.approx(oracles.coherence(x), rel=1e-9)
 
 
+def test_total_collapse_is_coherences_best_value():
+    assert coherence(torch.full((50, 4), 3.0)).item() == pytest.approx(1)
+
+
 def test_ends_of_coherence():
     hadamard = torch.tensor([[1.0, 1], [1, -1], [1, 1], [1, -1]])
     assert coherence(hadamard).item() == pytest.approx(1)
@@ -69,3 +73,15 @@ def test_ends_of_coherence():
         coherence(torch.eye(3))
     with pytest.raises(SpectrumError, match="got 9 samples of rank 0"):
         coherence(torch.zeros(9, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rounding_has_no_dimension(dtype):
+    generator = torch.manual_seed(0)
+    one = torch.randn(64, generator=generator) + 1
+    steps = torch.randint(-1, 2, (500, 64), generator=generator)
+    x = (one * (1 + torch.finfo(dtype).eps / 2 * steps)).to(dtype)
+    with pytest.raises(SpectrumError, match="vary no more than their rounding"):
+        twonn_dimension(x)
+    with pytest.raises(SpectrumError, match="vary no more than their rounding"):
+        twonn_dimension(x.double(), computed_in=dtype)

@@ -13,7 +13,7 @@ from alphareq_lightning import AlphaRecord, AlphaReQError
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, pool_features
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
-from alphareq_lightning.callbacks.scores import SCORES
+from alphareq_lightning.callbacks.scores import SCORES, Seen
 from alphareq_lightning.functional.moments import accumulate_, empty_moments
 from alphareq_lightning.metrics import StreamingMoments
 
@@ -65,7 +65,7 @@ def check(case, cuts, fit_range):
     moments = empty_moments(d)
     for batch in torch.tensor_split(features, sorted(min(cut, n) for cut in cuts)):
         accumulate_(moments, batch, tensor.dtype)
-    record = measure(moments, fit_range, tuple(SCORES))
+    record = measure(Seen(moments), fit_range, tuple(SCORES))
     assert isinstance(record, AlphaRecord)
     assert set(record.scores) == set(SCORES)
     assert AlphaRecord.from_dict(record.to_dict()).to_dict().keys() == record.to_dict().keys()
@@ -111,7 +111,7 @@ def test_ranges_work_or_are_refused_by_our_own_error(fit_range):
     features = torch.randn(100, 64, generator=torch.Generator().manual_seed(0))
     moments = accumulate_(empty_moments(64), features)
     try:
-        record = measure(moments, fit_range, ())
+        record = measure(Seen(moments), fit_range, ())
     except AlphaReQError:
         return
     assert record.problem is not None or math.isfinite(record.alpha)

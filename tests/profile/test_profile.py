@@ -57,6 +57,12 @@ def test_patterns_choose_layers_and_near_names_are_told():
         profiled_layers(nn.Flatten())
 
 
+def test_one_name_is_as_good_as_a_list_of_one():
+    [record] = profile_layers(MLP, X.split(100), layers="0", scores="nesum")
+    assert record.layer == "0"
+    assert list(record.scores) == ["nesum"]
+
+
 def test_each_layer_has_the_alpha_of_its_features():
     MLP.train()
     records = profile_layers(MLP, X.split(70), fit_range=(3, 20))

@@ -10,10 +10,13 @@ from alphareq_lightning import (
     AlphaRecord,
     SelectionError,
     fit_power_law,
+    metrics,
     rank_checkpoints,
     window_agreement,
 )
-from alphareq_lightning.selection import cautions, kendall_tau, refit
+from alphareq_lightning.callbacks.scores import SCORES
+from alphareq_lightning.selection import LOWER_IS_BETTER, cautions, kendall_tau, refit
+from alphareq_lightning.selection.ranking import WITHOUT_DIRECTION
 
 
 def record(alpha, *, r2=0.99, layer="backbone", global_step=0, **values):
@@ -86,6 +89,25 @@ def test_by_another_score():
     assert alphas(rank_checkpoints(records, by="val_acc")) == [2.0, 1.0, 3.0]
     with pytest.raises(SelectionError, match="no record has 'rank'; there are: alpha, rankme"):
         rank_checkpoints(records, by="rank")
+
+
+def test_by_a_score_of_which_less_is_better():
+    records = [
+        record(alpha, scores={"condition_number": value, "intrinsic_dimension": 9.0})
+        for alpha, value in ((1.0, math.inf), (2.0, 50.0), (3.0, 10.0), (4.0, math.nan))
+    ]
+    assert alphas(rank_checkpoints(records, by="condition_number")) == [3.0, 2.0, 1.0, 4.0]
+    with pytest.raises(SelectionError, match="neither more nor less of 'intrinsic_dimension'"):
+        rank_checkpoints(records, by="intrinsic_dimension")
+
+
+def test_every_score_goes_the_way_of_its_metric():
+    metric_of = {name.lower(): getattr(metrics, name) for name in metrics.__all__}
+    for name in SCORES:
+        plain = name.removesuffix("_corrected").replace("_", "")
+        better = metric_of[plain].higher_is_better
+        assert (better is None) == (name in WITHOUT_DIRECTION), name
+        assert (better is False) == (name in LOWER_IS_BETTER), name
 
 
 def test_refit_is_the_fit_of_the_functional_package():

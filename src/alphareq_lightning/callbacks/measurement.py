@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
-from alphareq_lightning.callbacks.scores import Companion, Seen, read_scores
+from alphareq_lightning.callbacks.scores import Seen, read_scores
 from alphareq_lightning.errors import (
     AlphaReQWarning,
     NoFitWarning,
@@ -31,18 +30,14 @@ GOOD_R2 = 0.95
 
 
 def measure(
-    moments: FeatureMoments | None,
-    fit_range: FitRange | Sequence[int],
-    scores: Sequence[str],
-    beside: Mapping[type[Companion], Any] | None = None,
+    seen: Seen | None, fit_range: FitRange | Sequence[int], scores: Sequence[str]
 ) -> AlphaRecord:
     """Fit α and compute the extra scores; what cannot be computed is NaN.
 
     Args:
-        moments: Moments over all ranks, or `None` if no rank saw any features.
+        seen: What was gathered over all ranks, or `None` if no rank saw any features.
         fit_range: As in `fit_power_law`.
         scores: Names in ``SCORES``.
-        beside: What the companions of the scores have gathered over all ranks.
 
     Returns:
         A record with ``problem`` set to the reason if there is no fit.
@@ -52,15 +47,14 @@ def measure(
         r2=math.nan,
         stderr=math.nan,
         fit_range=None,
-        num_samples=0 if moments is None else int(moments.num_samples),
-        num_features=0 if moments is None else len(moments.mean),
+        num_samples=0 if seen is None else int(seen.moments.num_samples),
+        num_features=0 if seen is None else len(seen.moments.mean),
         scores=dict.fromkeys(scores, math.nan),
         problem="no features were seen",
     )
-    if moments is None:
+    if seen is None:
         return unfit
     try:
-        seen = Seen(moments, beside)
         unfit = replace(unfit, scores=read_scores(scores, seen))
         kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
         unfit = replace(unfit, eigenvalues=kept)
@@ -79,25 +73,31 @@ def measure(
 
 def correct(
     record: AlphaRecord,
-    moments: FeatureMoments | None,
+    seen: Seen | None,
     halves: Sequence[FeatureMoments] | None,
     bias_correction: BiasCorrection,
 ) -> tuple[AlphaRecord, str | None]:
     """Add the corrected α to a record; with the reason if a line was fitted but not corrected.
 
     Args:
-        record: What `measure` made of the moments.
-        moments: Moments over all ranks.
+        record: What `measure` made of it.
+        seen: What was gathered over all ranks; its spectrum is not solved again.
         halves: Moments of two halves of the samples over all ranks, if the correction needs them.
         bias_correction: As in `corrected_alpha`.
     """
     record = replace(
         record, bias_correction=bias_correction, alpha_corrected=math.nan, alpha_stderr=math.nan
     )
-    if moments is None or record.fit_range is None:
+    if seen is None or record.fit_range is None:
         return record, None
     try:
-        found = corrected_alpha(moments, halves, record.fit_range, bias_correction)
+        found = corrected_alpha(
+            seen.moments,
+            halves,
+            record.fit_range,
+            bias_correction,
+            eigenvalues=seen.eigenvalues,
+        )
     except Exception as error:  # see `measure`
         return record, f"no α corrected by {bias_correction!r}: {error or type(error).__name__}"
     return replace(

@@ -9,6 +9,7 @@ import torch
 from alphareq_lightning._lightning import Trainer
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.measurement import correct, measure, spoiled
+from alphareq_lightning.callbacks.scores import Seen
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.finite_sample import BiasCorrection
 from alphareq_lightning.functional.power_law import FitRange, resolve_fit_range
@@ -52,18 +53,19 @@ def measure_over_ranks(
         The record, and why it has an α but no corrected one, if so.
     """
     problem, uncorrected = tap.problem, None
-    moments, beside, halves = None, None, None
+    seen, halves = None, None
     across_ranks = trainer.world_size > 1
     try:
         moments = tap.moments.reduced(across_ranks=across_ranks)
         beside = tap.beside(across_ranks=across_ranks)
+        seen = None if moments is None else Seen(moments, beside)
         if tap.moments.halves:
-            halves = tap.moments.reduced_halves(across_ranks=across_ranks)
+            halves = tap.moments.reduced_halves(moments, across_ranks=across_ranks)
     except Exception as error:  # an observer must not end the training it observes
         problem = problem or str(error) or type(error).__name__
-    record = measure(moments, fit_range, scores, beside)
+    record = measure(seen, fit_range, scores)
     if bias_correction is not None:
-        record, uncorrected = correct(record, moments, halves, bias_correction)
+        record, uncorrected = correct(record, seen, halves, bias_correction)
     problem = _any_problem(trainer, problem or record.problem)
     if problem is not None and problem != record.problem:
         return spoiled(record, problem), None

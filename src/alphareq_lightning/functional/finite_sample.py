@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from alphareq_lightning.errors import FitRangeError, OptionError
+from alphareq_lightning.errors import FitRangeError, OptionError, SpectrumError
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, PowerLawFit, fit_power_law
 from alphareq_lightning.functional.sample_law import (
@@ -27,6 +27,10 @@ TRACE_WEIGHT = 30.0
 """The total variance of a sample is unbiased and sharp: the population must have the same."""
 LARGEST_JUMP = 2.0
 """A Gauss-Newton step may change a log eigenvalue by this much."""
+
+LARGEST_RISE = 0.1
+"""Eigenvalues are in order: a curve whose logarithm rises by more is no spectrum. Ordinary ones
+rise by less from sampling noise; those whose α was absurd rose by 0.6 and more."""
 
 
 class CorrectedAlpha(NamedTuple):
@@ -80,7 +84,8 @@ def correct_alpha(
 
     Raises:
         FitRangeError: As `fit_power_law`.
-        SpectrumError: As `fit_power_law`.
+        SpectrumError: As `fit_power_law`; or if no falling curve was found, as where one outlier
+            direction holds most of the variance of a flat spectrum and ``n < d``.
 
     Example:
         >>> from alphareq_lightning.functional import eigenspectrum
@@ -103,6 +108,13 @@ def correct_alpha(
         num_features = attainable = positive
     model = _SmoothSpectrum(num_features, num_samples - 1, attainable, raw.fit_range[1])
     curve, jacobian = model.solve(observed)
+    rise = curve.diff().max().item()
+    if not rise <= LARGEST_RISE:
+        raise SpectrumError(
+            "the population spectrum that fits best comes out rising, by a factor of "
+            f"{math.exp(rise):.3g}: one direction outweighs the rest; measure more samples than "
+            f"the {num_samples}"
+        )
 
     first, last = raw.fit_range
     ranks = torch.arange(first, last + 1, dtype=torch.float64)
@@ -158,6 +170,8 @@ def corrected_alpha(
     halves: Sequence[FeatureMoments] | None,
     fit_range: FitRange | Sequence[int],
     bias_correction: BiasCorrection,
+    *,
+    eigenvalues: Tensor | None = None,
 ) -> CorrectedAlpha:
     """α of streamed features, corrected.
 
@@ -167,12 +181,14 @@ def corrected_alpha(
         fit_range: As in `fit_power_law`; ``"auto"`` is that of the whole in the halves too.
         bias_correction: ``"inversion"`` as in `correct_alpha`, or ``"richardson"`` as in
             `richardson_alpha`.
+        eigenvalues: `moments_eigenvalues` of the whole, if they are at hand: one solve less.
 
     Raises:
         AlphaReQError: As the two functions.
     """
     num_samples, num_features = int(whole.num_samples), len(whole.mean)
-    eigenvalues = moments_eigenvalues(whole)
+    if eigenvalues is None:
+        eigenvalues = moments_eigenvalues(whole)
     if bias_correction == "inversion":
         return correct_alpha(
             eigenvalues, fit_range, num_samples=num_samples, num_features=num_features

@@ -10,7 +10,12 @@ from torch import Tensor
 from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import FeatureMoments, accumulate_, empty_moments
 from alphareq_lightning.functional.scores import entropy_of_shares
-from alphareq_lightning.functional.spectrum import checked_count, covariance_eigenvalues, in_float64
+from alphareq_lightning.functional.spectrum import (
+    checked_count,
+    covariance_eigenvalues,
+    in_float64,
+    rounding_variance,
+)
 
 LIDAR_DELTA = 1e-4
 """Added to the diagonal of the within-image covariance, in the squared unit of the features."""
@@ -91,7 +96,7 @@ def lidar(
 
     Raises:
         SpectrumError: If there are fewer than three images, features that are not finite, or no
-            difference between images.
+            difference between images but that of rounding.
         OptionError: If ``delta`` is not positive or ``epsilon`` is negative.
 
     Example:
@@ -119,7 +124,10 @@ def lidar_eigenvalues(moments: ViewMoments, *, delta: float = LIDAR_DELTA) -> Te
         SpectrumError: As `lidar`.
     """
     between, within = moments
-    checked_count(between)
+    num_images = checked_count(between)
+    variance = between.scatter.diagonal().sum() / num_images
+    if not variance > len(between.mean) * rounding_variance(between):
+        raise SpectrumError("there is no difference between images but that of rounding")
     # At most four matrices at a time: at d = 2048 each has 34 MB.
     sigma_w = in_float64(within.scatter / within.num_samples)
     sigma_w.diagonal().add_(delta)

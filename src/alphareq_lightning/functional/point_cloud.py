@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from alphareq_lightning.errors import OptionError, SpectrumError
-from alphareq_lightning.functional.moments import check_features, moments_dtype
+from alphareq_lightning.functional.moments import check_features, moments_dtype, rounding_steps
 
 BLOCK_ROWS = 512
 """Rows of a distance matrix at a time."""
@@ -14,18 +14,22 @@ MIN_NEIGHBOURHOODS = 10
 """Fewer ratios of neighbour distances give no dimension to speak of."""
 
 
-def twonn_dimension(features: Tensor, *, discard: float = 0.1) -> Tensor:
+def twonn_dimension(
+    features: Tensor, *, discard: float = 0.1, computed_in: torch.dtype | None = None
+) -> Tensor:
     """Intrinsic dimension from the ratio of the distances to the two nearest neighbours.
 
     Args:
         features: Floating-point features, shape ``(n, d)``. Repeated samples are looked at once.
         discard: Share of the largest ratios that is left out of the line, as in the paper.
+        computed_in: The dtype that the features come from, if they were widened since.
 
     Returns:
         The dimension, shape ``()``.
 
     Raises:
-        SpectrumError: If features are not finite or fewer than 10 of them differ.
+        SpectrumError: If features are not finite, vary no more than by rounding, or fewer than
+            10 of them differ.
         OptionError: If ``discard`` is not a share below 1.
 
     Example:
@@ -45,6 +49,9 @@ def twonn_dimension(features: Tensor, *, discard: float = 0.1) -> Tensor:
         raise SpectrumError(
             f"an intrinsic dimension needs {MIN_NEIGHBOURHOODS} different samples, got {len(x)}"
         )
+    rounding = _rounding_variance(x, computed_in or features.dtype)
+    if not x.var(dim=0).mean() > rounding:
+        raise SpectrumError("the samples vary no more than their rounding: no intrinsic dimension")
     nearest, second = _two_nearest(x)
     log_ratios = (second / nearest).log()
     log_ratios = log_ratios[torch.isfinite(log_ratios)].sort().values
@@ -106,6 +113,12 @@ def _two_nearest(x: Tensor) -> tuple[Tensor, Tensor]:
         found.append(torch.linalg.vector_norm(x[rows, None] - x[neighbours], dim=2))
     nearest, second = torch.cat(found).sort(dim=1).values.unbind(dim=1)
     return nearest, second
+
+
+def _rounding_variance(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """The variance that rounding alone can give a feature, as for a spectrum."""
+    relative, absolute = rounding_steps(dtype)
+    return relative**2 * x.square().mean() + absolute**2
 
 
 def _finite(features: Tensor) -> Tensor:

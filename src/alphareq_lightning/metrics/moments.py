@@ -109,10 +109,9 @@ class StreamingMoments(Metric):
         return self._reduced(self.packed, across_ranks)
 
     def reduced_halves(
-        self, *, across_ranks: bool = True
+        self, whole: FeatureMoments | None, *, across_ranks: bool = True
     ) -> tuple[FeatureMoments, FeatureMoments] | None:
-        """Moments of both halves over all ranks, as `reduced` gives those of the whole."""
-        whole = self._reduced(self.packed, across_ranks)
+        """Moments of both halves over all ranks, from those of the whole that `reduced` gave."""
         half = self._reduced(self.packed_half, across_ranks)
         return None if whole is None or half is None else (half, remaining_moments(whole, half))
 

@@ -13,7 +13,7 @@ from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.layer_features import run_on
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
-from alphareq_lightning.callbacks.scores import check_scores, companions
+from alphareq_lightning.callbacks.scores import Seen, check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import evaluating, first_tensor
 from alphareq_lightning.functional.power_law import FitRange, check_fit_range
 from alphareq_lightning.profile.units import profiled_layers
@@ -24,10 +24,10 @@ def profile_layers(
     model: nn.Module,
     batches: Iterable[Any],
     *,
-    layers: Sequence[str] | Sequence[Layer] = (),
+    layers: str | Sequence[str] | Sequence[Layer] = (),
     pool: Pool = "mean",
     fit_range: FitRange | Sequence[int] = "auto",
-    scores: Sequence[str] = ("rankme",),
+    scores: str | Sequence[str] = ("rankme",),
     device: torch.device | str = "cpu",
 ) -> list[AlphaRecord]:
     """Measure α at many layers in one pass, in eval mode and with no gradient.
@@ -57,8 +57,8 @@ def profile_layers(
         ['0', '2', '3:input']
     """
     check_fit_range(fit_range)
-    check_scores(scores)
-    given = tuple(layers)
+    scores = check_scores(scores)
+    given = (layers,) if isinstance(layers, str) else tuple(layers)
     chosen = tuple(layer for layer in given if isinstance(layer, Layer))
     if not chosen:
         chosen = profiled_layers(model, [str(pattern) for pattern in given])
@@ -80,6 +80,8 @@ def profile_layers(
 def _record(
     tap: FeatureTap, fit_range: FitRange | Sequence[int], scores: Sequence[str]
 ) -> AlphaRecord:
-    record = measure(tap.moments.reduced(), fit_range, scores, tap.beside())
+    moments = tap.moments.reduced()
+    seen = None if moments is None else Seen(moments, tap.beside())
+    record = measure(seen, fit_range, scores)
     problem = tap.problem or record.problem
     return replace(record, layer=tap.layer.label, seconds=tap.seconds, problem=problem)

@@ -7,6 +7,7 @@ from alphareq_lightning.selection.interval_search import (
 )
 from alphareq_lightning.selection.paid_readouts import Selected, select_by_readouts
 from alphareq_lightning.selection.ranking import (
+    LOWER_IS_BETTER,
     WindowAgreement,
     cautions,
     kendall_tau,
@@ -23,6 +24,7 @@ from alphareq_lightning.selection.records import (
 )
 
 __all__ = [
+    "LOWER_IS_BETTER",
     "AlphaIntervalSearch",
     "AlphaRecord",
     "Readout",

@@ -19,6 +19,10 @@ MIN_RANKS = 3
 FEWEST_RANKS = 5
 """Half a window must be this wide to be compared with the whole."""
 FEWEST_TO_COMPARE = 4
+LOWER_IS_BETTER = frozenset({"condition_number", "selfcluster", "uniformity", "coherence"})
+"""Scores of which less is better; of all others more is."""
+WITHOUT_DIRECTION = frozenset({"intrinsic_dimension"})
+"""Scores that say nothing about which of two models is better."""
 
 
 def target_distance(alpha: float, target: float | tuple[float, float] = 1.0) -> float:
@@ -47,15 +51,15 @@ def rank_checkpoints(
 
     Args:
         records: Records of one layer and one fit window.
-        by: ``"alpha"``; the name of a score, higher is better; or of a logged metric, lower is
-            better if ``"loss"`` is in its name.
+        by: ``"alpha"``; the name of a score, lower is better if it is in `LOWER_IS_BETTER`; or of
+            a logged metric, lower is better if ``"loss"`` is in its name.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Least R² of a line that is believed; the paper's code used 0.95.
         force: Rank records of different layers or windows, which do not compare, all the same.
 
     Raises:
-        SelectionError: If layers or fit windows are mixed, if no record has ``by``, or if two
-            records have one path and step.
+        SelectionError: If layers or fit windows are mixed, if no record has ``by`` or it has no
+            better end, or if two records have one path and step.
 
     Example:
         >>> def record(alpha):
@@ -68,6 +72,8 @@ def rank_checkpoints(
     _check_names(records)
     if not force:
         _check_one_kind(records)
+    if by in WITHOUT_DIRECTION and any(by in r.scores for r in records):
+        raise SelectionError(f"neither more nor less of {by!r} is better: it ranks nothing")
     if by != "alpha" and not any(by in r.scores or by in r.metrics for r in records):
         known = sorted({name for r in records for name in (*r.scores, *r.metrics)})
         raise SelectionError(f"no record has {by!r}; there are: alpha, {', '.join(known)}")
@@ -82,7 +88,7 @@ def rank_checkpoints(
 
 def _badness(record: AlphaRecord, by: str) -> float:
     if by in record.scores:
-        return -record.scores[by]
+        return record.scores[by] if by in LOWER_IS_BETTER else -record.scores[by]
     value = record.metrics.get(by, math.nan)
     return value if "loss" in by else -value
 
