@@ -9,12 +9,17 @@ from torch import Tensor
 
 from alphareq_lightning.errors import EigensolverWarning, SpectrumError
 from alphareq_lightning.functional.moments import (
+    CHUNK_ROWS,
     FeatureMoments,
+    accumulate_,
+    centre,
     check_features,
-    feature_moments,
+    empty_moments,
     moments_dtype,
+    product_rounding,
     rounding_steps,
 )
+from alphareq_lightning.functional.products import add_products_, full_precision, mirror_
 
 MIN_SAMPLES = 3
 """Fewer samples leave at most one eigenvalue, and no decay to speak of."""
@@ -36,7 +41,7 @@ def covariance(moments: FeatureMoments, *, correction: int = 1) -> Tensor:
             f"a covariance with {correction=} needs at least {correction + 1} samples, "
             f"got {int(moments.num_samples)}"
         )
-    return (moments.scatter + moments.scatter.T) / (2 * degrees)
+    return mirror_(moments.scatter / degrees)
 
 
 def covariance_eigenvalues(cov: Tensor) -> Tensor:
@@ -58,21 +63,26 @@ def covariance_eigenvalues(cov: Tensor) -> Tensor:
     """
     if not bool(torch.isfinite(cov).all()):
         raise SpectrumError(_not_finite(cov.diagonal()))
-    if moments_dtype(cov.device) != torch.float64:
-        cov = cov.cpu()
-    cov = cov.double()
+    return _solve(cov)
+
+
+def _solve(upper: Tensor) -> Tensor:
+    """Eigenvalues of the symmetric matrix with this upper triangle; the lower one is not read."""
+    if moments_dtype(upper.device) != torch.float64:
+        upper = upper.cpu()
+    upper = upper.double()
     eigenvalues: Tensor
     try:
-        eigenvalues = torch.linalg.eigvalsh(cov)
+        eigenvalues = torch.linalg.eigvalsh(upper.mT)
     except (
         RuntimeError
     ) as error:  # LinAlgError on ill-conditioned input, RuntimeError from cuSOLVER
         warnings.warn(
-            f"eigvalsh failed on {cov.device} ({error}); solved on the CPU instead",
+            f"eigvalsh failed on {upper.device} ({error}); solved on the CPU instead",
             EigensolverWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-        eigenvalues = torch.linalg.eigvalsh(cov.cpu()).to(cov.device)
+        eigenvalues = torch.linalg.eigvalsh(upper.cpu().mT).to(upper.device)
     return eigenvalues.flip(0).clamp(min=0)
 
 
@@ -92,7 +102,8 @@ def moments_eigenvalues(moments: FeatureMoments) -> Tensor:
         SpectrumError: If there are fewer than three samples or features that are not finite.
     """
     num_samples = _checked_count(moments)
-    eigenvalues = covariance_eigenvalues(covariance(moments))
+    # The scatter itself is solved, which saves a copy of it for the covariance.
+    eigenvalues = _solve(moments.scatter) / (num_samples - 1)
     power = moments.scatter.diagonal().sum() / moments.num_samples + moments.mean.square().sum()
     relative, absolute = (moments.rounding / moments.num_samples).unbind()
     rounding = relative * power / len(moments.mean) + absolute
@@ -112,8 +123,8 @@ def moments_singular_values(moments: FeatureMoments) -> Tensor:
         SpectrumError: If there are fewer than three samples or features that are not finite.
     """
     num_samples = _checked_count(moments)
-    products = moments.scatter + moments.num_samples * torch.outer(moments.mean, moments.mean)
-    return covariance_eigenvalues((products + products.T) / 2)[:num_samples].sqrt()
+    products = torch.addr(moments.scatter, moments.mean * moments.num_samples, moments.mean)
+    return _solve(products)[:num_samples].sqrt()
 
 
 def eigenspectrum(features: Tensor) -> Tensor:
@@ -140,16 +151,25 @@ def eigenspectrum(features: Tensor) -> Tensor:
     check_features(features)
     num_samples, num_features = features.shape
     if num_samples >= num_features or num_samples < MIN_SAMPLES:
-        return moments_eigenvalues(feature_moments(features))
-    wide = features.detach().to(moments_dtype(features.device))
-    mean = wide.mean(dim=0)
-    if not bool(torch.isfinite(mean).all()):
-        raise SpectrumError(_not_finite(mean))
-    centred = wide - mean
-    gram = centred @ centred.T / (num_samples - 1)
+        return moments_eigenvalues(
+            accumulate_(empty_moments(num_features, features.device), features)
+        )
+    with full_precision(features.device):
+        centred, mean = centre(features)
+        if not bool(torch.isfinite(mean).all()):
+            raise SpectrumError(_not_finite(mean))
+        gram = torch.zeros(
+            num_samples, num_samples, dtype=moments_dtype(features.device), device=features.device
+        )
+        for columns in torch.split(centred, CHUNK_ROWS, dim=1):
+            add_products_(gram, columns.T)
+    variance = gram.diagonal().sum() / (num_samples - 1)
     relative, absolute = rounding_steps(features.dtype)
-    rounding = relative**2 * wide.square().mean() + absolute**2
-    return _drop_rounding(covariance_eigenvalues(gram), rounding, num_features)
+    power = variance / num_features + mean.square().mean()
+    rounding = relative**2 * power + absolute**2
+    if centred.dtype != torch.float64:
+        rounding = rounding + product_rounding(variance, num_samples)
+    return _drop_rounding(_solve(gram) / (num_samples - 1), rounding, num_features)
 
 
 def _checked_count(moments: FeatureMoments) -> int:
@@ -158,8 +178,10 @@ def _checked_count(moments: FeatureMoments) -> int:
         raise SpectrumError(
             f"an eigenspectrum needs at least {MIN_SAMPLES} samples, got {num_samples}"
         )
-    if not bool(torch.isfinite(moments.mean).all()):
-        raise SpectrumError(_not_finite(moments.mean))
+    # Whatever is not finite in a feature shows on the diagonal too.
+    finite = torch.isfinite(moments.mean + moments.scatter.diagonal())
+    if not bool(finite.all()):
+        raise SpectrumError(_not_finite(moments.mean + moments.scatter.diagonal()))
     return num_samples
 
 

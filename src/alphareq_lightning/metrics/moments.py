@@ -19,6 +19,7 @@ from alphareq_lightning.functional.moments import (
     merge_moments,
     moments_dtype,
 )
+from alphareq_lightning.functional.products import mirror_
 
 
 class StreamingMoments(Metric):
@@ -79,7 +80,7 @@ class StreamingMoments(Metric):
         """The state as `FeatureMoments`; inside `compute` it is summed over ranks."""
         if self.packed.numel() == 0:
             raise SpectrumError("no features were seen: update() was never called")
-        return _unpack(self.packed)
+        return _complete(self.packed)
 
     def reduced(self) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
@@ -89,7 +90,7 @@ class StreamingMoments(Metric):
         packed = self.packed
         if dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
-        return _unpack(packed) if packed.numel() else None
+        return _complete(packed) if packed.numel() else None
 
     @property
     def num_features(self) -> int:
@@ -169,6 +170,13 @@ def _unpack(packed: Tensor) -> FeatureMoments:
         scatter=packed[d + 3 :].view(d, d),
         rounding=packed[1:3],
     )
+
+
+def _complete(packed: Tensor) -> FeatureMoments:
+    """`_unpack`, with the scatter's lower blocks too, which updates leave behind."""
+    moments = _unpack(packed)
+    mirror_(moments.scatter)
+    return moments
 
 
 def _width(packed: Tensor) -> int:
