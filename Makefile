@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-slow test-lowest lint types clean
+.PHONY: demo test test-slow test-lowest lint types bench-tables clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -29,6 +29,15 @@ test-lowest:
 		tests/functional/test_moments.py tests/functional/test_spectrum.py \
 		tests/functional/test_scores.py tests/functional/test_properties.py tests/selection \
 		tests/distributed tests/test_cli.py
+
+# One benchmark: peers, limit, overhead, memory, topk, growth or gpu. Then the README's tables.
+bench-%: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.$*
+
+bench-tables: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.tables
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
