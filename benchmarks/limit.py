@@ -8,13 +8,16 @@ from benchmarks.timing import arguments, interleaved, write
 SIZES = [(n, d) for d in (128, 512, 2048) for n in (512, 10_000, 50_000)] + [(512, 8192)]
 """10,000 and 50,000 × 8192 are left out: one solve of 8192 alone takes over a minute here."""
 
+REPEATS = (3, 7)
+"""Of large and of small sizes."""
+
 
 def main() -> None:
     options = arguments(__doc__)
     rows = []
     for n, d in [(300, 32), (40, 64)] if options.smoke else SIZES:
         x = features(n, d)
-        repeats = 1 if options.smoke or d > 2048 else 3 if n * d > 5e7 else 7
+        repeats = 1 if options.smoke or d > 2048 else REPEATS[n * d < 5e7]
         functions = {"ours": ours, "streamed": streamed, "naive": naive}
         if d > 2048:
             del functions["streamed"]  # its state is d × d, and its solve that of the naive limit

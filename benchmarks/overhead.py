@@ -1,4 +1,4 @@
-"""What `AlphaMonitor` adds to a validation epoch that runs anyway: interleaved, with and without."""
+"""What `AlphaMonitor` adds to a validation epoch that runs anyway, interleaved with and without."""
 
 from __future__ import annotations
 
