@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -44,27 +44,28 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     The user's settings are back afterwards, and stay untouched where they ask for nothing fast.
     """
-    with torch.autocast(device.type, enabled=False), _no_fast_products(device):
+    has_autocast = torch.amp.is_autocast_available(device.type)
+    no_autocast = torch.autocast(device.type, enabled=False) if has_autocast else nullcontext()
+    with no_autocast, _no_fast_products(device):
         yield
 
 
 @contextmanager
 def _no_fast_products(device: torch.device) -> Iterator[None]:
-    backend: Any = torch.backends.cuda.matmul if device.type == "cuda" else None
-    if device.type == "cpu":
-        backend = getattr(torch.backends.mkldnn, "matmul", None)
-    if hasattr(backend, "fp32_precision"):
+    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    switch: Any = getattr(backend, "matmul", None)
+    if hasattr(switch, "fp32_precision"):
         # Since torch 2.9 each backend has its own switch, and reading the common one of old
         # raises where the user has turned these.
-        before, full = backend.fp32_precision, "ieee"
+        before = switch.fp32_precision
         if before in ("ieee", "none"):
             yield
             return
-        backend.fp32_precision = full
+        switch.fp32_precision = "ieee"
         try:
             yield
         finally:
-            backend.fp32_precision = before
+            switch.fp32_precision = before
         return
     before = torch.get_float32_matmul_precision()
     if before == "highest":
