@@ -2,8 +2,10 @@ import pytest
 import torch
 
 from alphareq_lightning.functional.products import (
-    BLOCK_COLUMNS,
+    MAX_BLOCK,
+    MIN_BLOCK,
     add_products_,
+    block_columns,
     full_precision,
     mirror_,
 )
@@ -11,14 +13,14 @@ from alphareq_lightning.functional.products import (
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize("d", [1, BLOCK_COLUMNS, BLOCK_COLUMNS + 1, 2 * BLOCK_COLUMNS + 30])
+@pytest.mark.parametrize("d", [1, MIN_BLOCK, MIN_BLOCK + 1, 3 * MIN_BLOCK + 5, 4 * MAX_BLOCK + 1])
 def test_upper_blocks_mirrored_are_the_whole_product(d):
     x = torch.randn(20, d, dtype=torch.float64)
     scatter = torch.zeros(d, d, dtype=torch.float64)
     for rows in (x[:7], x[7:]):
         add_products_(scatter, rows)
     torch.testing.assert_close(scatter.triu(), (x.T @ x).triu())
-    assert not scatter[BLOCK_COLUMNS:, :BLOCK_COLUMNS].any()
+    assert not scatter[block_columns(d) :, : block_columns(d)].any()
     assert torch.equal(mirror_(scatter), scatter.T)
     torch.testing.assert_close(scatter, x.T @ x)
 

@@ -9,9 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-BLOCK_COLUMNS = 256
-"""Width of the blocks of which only the upper ones are computed: wide enough for full speed of
-the products, narrow enough to save nearly half of them (measured: benchmarks/update.py)."""
+MIN_BLOCK, MAX_BLOCK = 64, 256
+"""Columns of the blocks of which only the upper ones are computed: wide enough for full speed of
+the products, narrow enough to save nearly half of them (four across where that fits)."""
+
+
+def block_columns(num_features: int) -> int:
+    """Columns of a block for a scatter of this width."""
+    return min(max(num_features // 4, MIN_BLOCK), MAX_BLOCK)
 
 
 def add_products_(scatter: Tensor, rows: Tensor) -> None:
@@ -23,15 +28,17 @@ def add_products_(scatter: Tensor, rows: Tensor) -> None:
         scatter: Running sum, shape ``(d, d)``.
         rows: Shape ``(n, d)``.
     """
-    for first in range(0, rows.shape[1], BLOCK_COLUMNS):
-        last = first + BLOCK_COLUMNS
+    block = block_columns(rows.shape[1])
+    for first in range(0, rows.shape[1], block):
+        last = first + block
         scatter[first:last, first:].add_(rows[:, first:last].T @ rows[:, first:])
 
 
 def mirror_(scatter: Tensor) -> Tensor:
     """Make ``scatter`` symmetric from its upper triangle, in place, and return it."""
-    for first in range(0, scatter.shape[1], BLOCK_COLUMNS):
-        last = first + BLOCK_COLUMNS
+    block = block_columns(scatter.shape[1])
+    for first in range(0, scatter.shape[1], block):
+        last = first + block
         scatter[last:, first:last] = scatter[first:last, last:].T
         corner = scatter[first:last, first:last]
         corner.copy_(corner.triu() + corner.triu(1).T)
