@@ -49,11 +49,11 @@ TOP = """
 ## Where top-k would pay
 
 All eigenvalues without vectors take 4/3·d³ operations, half of them bound by memory. A block Krylov
-space of 10 steps of 128 vectors, which holds ranks 1–100 of a power law to rounding
-(`python -m benchmarks.topk`), takes 2·1280·d² for the products, 8·1280²·d for keeping it
-orthonormal, and a dense solve of 1280.
+space of 8 steps of 128 vectors, which holds ranks 1–100 of a power law to 1e-6 even for α = 0.2
+(`python -m benchmarks.topk`), takes 2·1024·d² for the products, 8·1024²·d for keeping it
+orthonormal, and a dense solve of 1024.
 """
-KRYLOV = 1280
+KRYLOV = 1024
 
 
 def document() -> str:

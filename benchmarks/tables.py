@@ -94,6 +94,23 @@ def overhead() -> list[str]:
     return lines
 
 
+def topk() -> list[str]:
+    """All eigenvalues against the largest alone."""
+    results = latest("topk")["rows"]
+    alphas = list(results[0]["worst_relative_error"])
+    lines = [
+        f"| solver, d = {results[0]['d']} | ms | CPU ms | "
+        + " | ".join(f"worst error to rank 100, α = {alpha}" for alpha in alphas)
+        + " |",
+        "|---" * (3 + len(alphas)) + "|",
+    ]
+    for row in results:
+        errors = " | ".join(f"{row['worst_relative_error'][alpha]:.0e}" for alpha in alphas)
+        times = row["ms"]
+        lines.append(f"| {row['solver']} | {times['median']:.0f} | {times['cpu']:.0f} | {errors} |")
+    return lines
+
+
 def machines() -> list[str]:
     """Where and when, one line a benchmark."""
     lines = []
@@ -103,6 +120,7 @@ def machines() -> list[str]:
         lines.append(
             f"* {benchmark}: {result['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
             f"{machine['torch']}, load average {machine['load']}"
+            + (f"; {result['note']}" if result.get("note") else "")
         )
     return lines
 
@@ -111,6 +129,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "targets": targets,
     "peers": peers,
     "overhead": overhead,
+    "topk": topk,
     "machines": machines,
 }
 

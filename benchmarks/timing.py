@@ -105,6 +105,7 @@ def arguments(description: str | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, writes nothing")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of result files")
+    parser.add_argument("--note", help="kept in the result: what was unusual about this run")
     return parser.parse_args()
 
 
@@ -120,6 +121,7 @@ def write(options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]
         "date": today,
         "command": f"python -m benchmarks.{benchmark}",
         "machine": machine(),
+        "note": options.note,
         "rows": rows,
     }
     path = options.out / f"{today}-{benchmark}.json"
