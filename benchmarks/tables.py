@@ -111,6 +111,29 @@ def topk() -> list[str]:
     return lines
 
 
+def interval_search() -> list[str]:
+    """Readouts that the search pays, and how often it finds the best model, over 60 landscapes."""
+    rows = {
+        (row["noise"], row["models"], row["rule"]): row
+        for row in latest("interval_search")["rows"]
+        if row["landscapes"] == 60
+    }
+    lines = [
+        "| noise | readouts of 80 models | success | `--careful`: readouts of 80 | success | "
+        "readouts of 1,000 models | published |",
+        "|---" * 7 + "|",
+    ]
+    for noise in sorted({noise for noise, _, _ in rows}):
+        few, careful = rows[noise, 80, "paper"], rows[noise, 80, "careful"]
+        many = rows[noise, 1000, "paper"]
+        lines.append(
+            f"| {noise:.0f} | {few['readouts']:.1f} | {few['success']:.1%} | "
+            f"{careful['readouts']:.1f} | {careful['success']:.1%} | "
+            f"{many['readouts']:.1f} | {many['published']} |"
+        )
+    return lines
+
+
 def machines() -> list[str]:
     """Where and when, one line a benchmark."""
     lines = []
@@ -130,6 +153,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "peers": peers,
     "overhead": overhead,
     "topk": topk,
+    "interval_search": interval_search,
     "machines": machines,
 }
 

@@ -26,7 +26,7 @@ def test_python_blocks_run(tmp_path, monkeypatch, capsys):
         "val_loader": labelled_loader(seed=5),
         "unlabeled_loader": unlabeled_loader(),
     }
-    assert len(blocks("python")) == 3
+    assert len(blocks("python")) == 4
     for block in blocks("python"):
         exec(block, names)
     output = capsys.readouterr().out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 
 from alphareq_lightning.callbacks import AlphaMonitor, records_from_checkpoints, spectrum_figure
 from alphareq_lightning.errors import OptionError
-from alphareq_lightning.readout import extract_features, linear_readout_accuracy
+from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
-from alphareq_lightning.recipes.images import collate_labelled
+from alphareq_lightning.recipes.images import collate_labelled, few_of_each_class
 from alphareq_lightning.selection import AlphaRecord, rank_checkpoints
 
 SHOWN_ROWS = 15
@@ -39,7 +38,7 @@ class DemoResult:
     ranked: list[AlphaRecord]
     """Records of all kept checkpoints, the one α chose first."""
     accuracies: dict[str, float]
-    """Linear readout accuracy by checkpoint path."""
+    """Linear readout accuracy in percent, by checkpoint path."""
     log_dir: Path
     figure: Path
 
@@ -161,8 +160,7 @@ def _readouts(
 ) -> dict[str, float]:
     """Linear readout of each checkpoint: the only place where labels are used."""
     train_images, test_images = data.readout_datasets()
-    chosen = _few_of_each([train_images[i][1] for i in range(len(train_images))])
-    few = Subset(train_images, chosen)
+    few = few_of_each_class(train_images, LABELS_PER_CLASS)
     loaders = [
         DataLoader(images, 512, collate_fn=collate_labelled) for images in (few, test_images)
     ]
@@ -172,18 +170,8 @@ def _readouts(
             assert record.path is not None
             module = BarlowTwins.load_from_checkpoint(record.path, map_location="cpu")
             train, test = (extract_features(module, loader) for loader in loaders)
-            accuracies[record.path] = linear_readout_accuracy(*train, *test)
+            accuracies[record.path] = read_out(*train, *test).top1
     return accuracies
-
-
-def _few_of_each(labels: list[int]) -> list[int]:
-    seen: Counter[int] = Counter()
-    chosen = []
-    for index, label in enumerate(labels):
-        if seen[label] < LABELS_PER_CLASS:
-            seen[label] += 1
-            chosen.append(index)
-    return chosen
 
 
 def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Console) -> None:
@@ -202,7 +190,7 @@ def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Co
     )
     table = Table(*columns, title="Kept checkpoints: three ways to choose without labels, checked")
     for name, r in choices.items():
-        accuracy = f"{100 * accuracies[str(r.path)]:.1f} %"
+        accuracy = f"{accuracies[str(r.path)]:.1f} %"
         table.add_row(
             name, str(r.epoch), f"{r.alpha:.3f}", f"{r.metrics['val_loss']:.2f}", accuracy
         )

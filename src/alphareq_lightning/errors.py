@@ -29,6 +29,10 @@ class DataError(AlphaReQError, ValueError):
     """Images or labels that a recipe needs are missing or do not fit."""
 
 
+class SweepError(AlphaReQError, RuntimeError):
+    """A sweep cannot reach its storage, or the storage holds something else."""
+
+
 class AlphaReQWarning(UserWarning):
     """Base of all warnings; turn it into an error with the standard warning filters."""
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "growth"]
+BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "growth", "interval_search"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
 from alphareq_lightning import AlphaMonitor, AlphaReQ, SpectrumError, StreamingMoments
-from alphareq_lightning.functional import eigenspectrum, feature_moments, fit_power_law
+from alphareq_lightning.functional import alignment as alignment_of
+from alphareq_lightning.functional import eigenspectrum, feature_moments, fit_power_law, uniformity
+from alphareq_lightning.functional import lidar as lidar_of
+from alphareq_lightning.metrics import Alignment, FeatureSample, LiDAR, Uniformity
 
 from oracles import planted_features
 from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports
@@ -63,6 +66,24 @@ def reduces_like_one_process(rank, world_size):
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_any_sharding_gives_the_same_alpha(world_size):
     spawn(reduces_like_one_process, world_size)
+
+
+def halves_like_one_process(rank, world_size):
+    mine = X[SHARES[world_size][rank]]
+    metric = StreamingMoments(halves=True)
+    for batch in mine.split(50) if len(mine) else []:
+        metric.update(batch)
+    shares = [X[share] for share in SHARES[world_size]]
+    for half, start in zip(metric.reduced_halves(), (0, 1), strict=True):
+        rows = torch.cat([share[start::2] for share in shares])
+        for got, expected in zip(half, feature_moments(rows), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("world_size", [2, 4])
+def test_halves_are_summed_over_ranks(world_size):
+    spawn(halves_like_one_process, world_size)
 
 
 def differs_in_width(rank, world_size):
@@ -173,3 +194,34 @@ def test_several_monitors_and_a_resumed_run(tmp_path):
     for report in reports(tmp_path, 2):
         assert len(report["alphas"]) == 3
         assert {*keys, "val_alpha", "val_alpha_backbone_1"} < set(report["keys"])
+
+
+def samples_and_views_like_one_process(rank, world_size):
+    mine = X[SHARES[world_size][rank]].float()
+    sample, uniform = FeatureSample(max_samples=60), Uniformity()
+    lidar, alignment = LiDAR(), Alignment()
+    for batch in mine.split(50) if len(mine) else []:
+        sample.update(batch)
+        uniform.update(batch)
+        views = torch.stack([batch, batch.roll(1, 1)], dim=1)
+        lidar.update(views)
+        alignment.update(*views.unbind(1))
+    rows = sample.reduced()
+    assert len(rows) == min(60, len(X))
+    # Each rank gives its share: no rank is left out for the sake of another.
+    num_mine = (rows[:, None] == mine).all(dim=2).any(dim=1).sum()
+    assert abs(num_mine - 60 * len(mine) / len(X)) <= 4
+    assert len(sample.kept) == min(60, len(mine))
+    everything = X.float()
+    assert abs(uniform.compute() - uniformity(everything)) < 1e-6
+    both = torch.stack([everything, everything.roll(1, 1)], dim=1)
+    assert abs(lidar.compute() / lidar_of(both) - 1) < 1e-8
+    assert abs(alignment.compute() - alignment_of(*both.unbind(1))) < 1e-6
+    # Computing leaves the rank's own state alone.
+    assert uniform.seen == len(mine)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("world_size", [1, 4])
+def test_any_sharding_gives_the_same_scores(world_size):
+    spawn(samples_and_views_like_one_process, world_size)

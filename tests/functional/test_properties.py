@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from alphareq_lightning import AlphaRecord, AlphaReQError
 from alphareq_lightning.callbacks.feature_tap import pool_features
-from alphareq_lightning.callbacks.measurement import SCORES, measure
+from alphareq_lightning.callbacks.measurement import measure
+from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.functional.moments import accumulate_, empty_moments
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

@@ -83,3 +83,29 @@ def test_refuses_a_change_of_width():
     metric = streamed(X, 100)
     with pytest.raises(SpectrumError, match=r"24 columns.*\(2, 5\)"):
         metric.update(torch.randn(2, 5))
+
+
+@pytest.mark.parametrize("size", [1, 7, 500])
+def test_halves_are_every_second_sample_however_batched(size):
+    metric = StreamingMoments(halves=True)
+    for batch in X.split(size):
+        metric.update(batch)
+    for half, rows in zip(metric.half_moments(), (X[::2], X[1::2]), strict=True):
+        for got, expected in zip(half, feature_moments(rows), strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+    for got, expected in zip(metric.compute(), streamed(X, size).compute(), strict=True):
+        assert torch.equal(got, expected)
+    metric.reset()
+    assert metric.packed_half.numel() == 0
+
+
+def test_halves_double_the_state_only_when_asked_for_and_merge():
+    one, other = StreamingMoments(halves=True), StreamingMoments(halves=True)
+    one.update(X[:200])
+    other.update(X[200:])
+    one.merge_state(other)
+    assert sum(half.num_samples.item() for half in one.half_moments()) == 500
+    torch.testing.assert_close(one.reduced_halves()[0].scatter, feature_moments(X[::2]).scatter)
+    assert "packed_half" not in StreamingMoments()._defaults
+    with pytest.raises(SpectrumError, match="expected a state with 'packed_half', got .'packed'."):
+        one.merge_state(streamed(X, 50))

@@ -3,9 +3,24 @@ import torch
 from reptrix.alpha import get_alpha
 from torchmetrics import MetricCollection
 
-from alphareq_lightning.errors import FitRangeError, NoFitWarning
-from alphareq_lightning.functional import eigenspectrum, fit_power_law
-from alphareq_lightning.metrics import AlphaReQ, EffectiveRank, ParticipationRatio, RankMe
+from alphareq_lightning.errors import FitRangeError, NoFitWarning, OptionError
+from alphareq_lightning.functional import (
+    correct_alpha,
+    eigenspectrum,
+    fit_power_law,
+    richardson_alpha,
+)
+from alphareq_lightning.metrics import (
+    AlphaReQ,
+    ConditionNumber,
+    EffectiveRank,
+    MatrixEntropy,
+    NESum,
+    ParticipationRatio,
+    RankMe,
+    SelfCluster,
+    StableRank,
+)
 
 import oracles
 
@@ -15,6 +30,10 @@ SCORES = {
     RankMe: oracles.rankme,
     EffectiveRank: oracles.effective_rank,
     ParticipationRatio: oracles.participation_ratio,
+    NESum: oracles.nesum,
+    StableRank: oracles.stable_rank,
+    ConditionNumber: oracles.condition_number,
+    MatrixEntropy: lambda x: oracles.matrix_entropy(x.double().numpy()),
 }
 
 
@@ -52,6 +71,24 @@ def test_collection_shares_one_state():
     assert collection(X)["AlphaReQ"].item() == pytest.approx(SCORES[AlphaReQ](X), rel=1e-6)
 
 
+def test_selfcluster_keeps_directions_apart_from_the_others():
+    collection = MetricCollection([AlphaReQ(), SelfCluster()])
+    for batch in X.split(100):
+        collection.update(batch)
+    values = collection.compute()
+    truth = oracles.selfcluster(X.double().numpy())
+    assert values["SelfCluster"].item() == pytest.approx(truth, rel=1e-6)
+    assert values["AlphaReQ"].item() == pytest.approx(SCORES[AlphaReQ](X), rel=1e-6)
+
+
+def test_options_reach_the_functions():
+    ratio, entropy = ParticipationRatio(corrected=True), MatrixEntropy(order=2)
+    for metric in (ratio, entropy):
+        metric.update(X)
+    assert ratio.compute() > 1.01 * oracles.participation_ratio(X)
+    assert entropy.compute() < SCORES[MatrixEntropy](X)
+
+
 def test_forward_gives_the_batch_and_keeps_the_sum():
     metric = AlphaReQ()
     first = metric(X[:300]).item()
@@ -79,3 +116,26 @@ def test_no_fit_is_nan_and_a_warning(features, text):
 def test_options_fail_at_once():
     with pytest.raises(FitRangeError, match=r"\(9, 3\)"):
         AlphaReQ(fit_range=(9, 3))
+
+
+@pytest.mark.parametrize("kind", ["inversion", "richardson"])
+def test_corrected_alpha_is_that_of_all_features(kind):
+    x = torch.tensor(oracles.planted_features(0.8, 200, 300))
+    metric = AlphaReQ((5, 50), bias_correction=kind)
+    for batch in x.split(37):
+        metric.update(batch)
+    if kind == "inversion":
+        expected = correct_alpha(eigenspectrum(x), (5, 50), num_samples=200, num_features=300)
+    else:
+        whole, *halves = (fit_power_law(eigenspectrum(p), (5, 50)) for p in (x, x[::2], x[1::2]))
+        expected = richardson_alpha(whole, halves)
+    assert metric.compute().item() == pytest.approx(expected.alpha.item(), abs=1e-6)
+    assert metric.corrected().stderr.item() == pytest.approx(expected.stderr.item(), abs=1e-6)
+    assert metric.fit().alpha.item() == pytest.approx(expected.raw.alpha.item(), abs=1e-8)
+
+
+def test_correction_must_be_known_and_asked_for():
+    with pytest.raises(OptionError, match="got 'magic'"):
+        AlphaReQ(bias_correction="magic")
+    with pytest.raises(OptionError, match="made without bias_correction="):
+        AlphaReQ().corrected()

@@ -1,20 +1,32 @@
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import scipy.stats
+import torch
 
-from alphareq_lightning import AlphaRecord, SelectionError, rank_checkpoints
+from alphareq_lightning import (
+    AlphaRecord,
+    SelectionError,
+    fit_power_law,
+    rank_checkpoints,
+    window_agreement,
+)
+from alphareq_lightning.selection import cautions, kendall_tau, refit
 
 
-def record(alpha, *, r2=0.99, layer="backbone", global_step=0):
+def record(alpha, *, r2=0.99, layer="backbone", global_step=0, **values):
+    values = {"fit_range": (4, 51), **values}
     return AlphaRecord(
         alpha=alpha,
         r2=r2,
         stderr=0.0,
-        fit_range=(4, 51),
         num_samples=1000,
         num_features=256,
         layer=layer,
         global_step=global_step,
+        **values,
     )
 
 
@@ -48,3 +60,102 @@ def test_empty():
 def test_layers_do_not_mix():
     with pytest.raises(SelectionError, match=r"\['backbone', 'projector'\]"):
         rank_checkpoints([record(1.0), record(1.0, layer="projector")])
+
+
+def test_windows_do_not_mix_unless_forced():
+    records = [record(2.0), record(1.0, fit_range=(11, 100)), record(math.nan, fit_range=None)]
+    with pytest.raises(SelectionError, match="windows do not compare: ranks 4–51, 11–100; refit"):
+        rank_checkpoints(records)
+    assert alphas(rank_checkpoints(records, force=True))[:2] == [1.0, 2.0]
+
+
+def test_names_do_not_repeat():
+    twice = [record(1.0, path="a.ckpt"), record(2.0, path="a.ckpt")]
+    with pytest.raises(SelectionError, match=r"two records of a.ckpt at step 0; remove one"):
+        rank_checkpoints(twice)
+
+
+def test_by_another_score():
+    records = [
+        record(1.0, scores={"rankme": 10.0}, metrics={"val_loss": 5.0, "val_acc": 0.1}),
+        record(2.0, scores={"rankme": 30.0}, metrics={"val_loss": 9.0, "val_acc": 0.3}),
+        record(3.0, scores={"rankme": math.nan}),
+    ]
+    assert alphas(rank_checkpoints(records, by="rankme")) == [2.0, 1.0, 3.0]
+    assert alphas(rank_checkpoints(records, by="val_loss")) == [1.0, 2.0, 3.0]
+    assert alphas(rank_checkpoints(records, by="val_acc")) == [2.0, 1.0, 3.0]
+    with pytest.raises(SelectionError, match="no record has 'rank'; there are: alpha, rankme"):
+        rank_checkpoints(records, by="rank")
+
+
+def test_refit_is_the_fit_of_the_functional_package():
+    rng = np.random.default_rng(0)
+    spectrum = np.sort(np.arange(1, 257) ** -1.2 * rng.lognormal(0, 0.1, 256))[::-1]
+    again = refit(record(1.0, eigenvalues=tuple(spectrum)), (11, 100))
+    truth = fit_power_law(torch.tensor(spectrum.copy()), (11, 100))
+    assert again.alpha == pytest.approx(truth.alpha.item(), abs=1e-10)
+    assert again.r2 == pytest.approx(truth.r2.item(), abs=1e-10)
+    assert again.fit_range == (11, 100)
+    for window in ((11, 300), (4, 5)):
+        assert math.isnan(refit(record(1.0, eigenvalues=tuple(spectrum)), window).alpha)
+
+
+def test_kendall_tau_is_scipys():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        a, b = rng.integers(0, 6, (2, 15))
+        assert kendall_tau(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic)
+    assert math.isnan(kendall_tau([1, 1], [1, 2]))
+
+
+def bent(head, tail, **values):
+    """A spectrum of one slope up to rank 20 and another after it."""
+    n = np.arange(1, 257)
+    spectrum = np.where(n < 20, n**-head, 20.0 ** (tail - head) * n**-tail)
+    return refit(record(1.0, eigenvalues=tuple(spectrum), **values), (4, 51))
+
+
+def test_a_caution_when_the_order_hangs_on_the_window():
+    bends = [(0.6, 2.6), (0.9, 2.0), (1.2, 1.4), (1.5, 1.0), (1.8, 0.9)]
+    [text] = cautions([bent(*slopes) for slopes in bends], target=0.0)[:1]
+    assert "the order hangs on the fit window: over ranks 8–51 instead of 4–51" in text
+    assert "Kendall τ = -" in text
+    straight = [bent(slope, slope) for slope in (0.6, 0.9, 1.2, 1.5, 1.8)]
+    assert cautions(straight, target=0.0) == []
+
+
+def test_a_caution_when_rankme_disagrees():
+    ranks = {0.6: 10.0, 0.9: 20.0, 1.2: 30.0, 1.5: 40.0}
+    records = [
+        bent(slope, slope, scores={"rankme": rank}, path=f"{slope}.ckpt")
+        for slope, rank in ranks.items()
+    ]
+    [text] = cautions(records, target=0.0)
+    assert "α and RankMe disagree (Kendall τ = -1.00): RankMe would choose 1.5.ckpt" in text
+    assert cautions(records, target=3.0) == []
+    assert cautions(records[:3], target=0.0) == []  # three models say nothing about an order
+
+
+def broken(alpha, beta, **values):
+    """Two exponents with a bend at rank 20."""
+    spectrum = tuple(n**-alpha * max(n / 20, 1) ** (alpha - beta) for n in range(1, 101))
+    return replace(record(alpha, **values), fit_range=(4, 20), eigenvalues=spectrum)
+
+
+def test_an_order_that_the_window_turns_does_not_survive():
+    turning = [broken(1 + i / 10, 2 - i / 10) for i in range(5)]
+    found = window_agreement(turning, [(2, 20), (25, 100), (4, 400)])
+    assert found.taus[2, 20] == 1
+    assert found.taus[25, 100] == found.worst == -1
+    assert math.isnan(found.taus[4, 400])  # past the stored eigenvalues
+    assert not found.survives
+    straight = [broken(1 + i / 10, 1 + i / 10) for i in range(5)]
+    assert window_agreement(straight, [(2, 20), (25, 100)]).survives
+    assert not window_agreement(straight, [(4, 400)]).survives  # nothing was compared
+
+
+def test_too_few_or_mixed_records_have_no_agreement():
+    with pytest.raises(SelectionError, match="order of 3 fitted records .* at least 4"):
+        window_agreement([broken(1.0, 1.0)] * 3, [(2, 20)])
+    with pytest.raises(SelectionError, match="different layers"):
+        window_agreement([broken(1.0, 1.0), broken(1.0, 1.0, layer="fc")], [(2, 20)])

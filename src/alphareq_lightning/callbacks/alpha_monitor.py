@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -23,11 +23,12 @@ from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.figures import publish_figure
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
 from alphareq_lightning.callbacks.measurement import (
-    check_scores,
     complaints,
+    correct,
     logged_values,
     measure,
 )
+from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import (
     find_forward,
     find_loader,
@@ -43,6 +44,7 @@ from alphareq_lightning.errors import (
     OutputWarning,
     SpectrumError,
 )
+from alphareq_lightning.functional.finite_sample import BiasCorrection, check_bias_correction
 from alphareq_lightning.functional.power_law import (
     check_fit_range,
     check_target,
@@ -78,8 +80,17 @@ class AlphaMonitor(Callback):
             submodule, or a callable.
         fit_range: First and last rank of the fit, one-based and inclusive; ``"auto"`` fits the
             window to the width of the layer.
+        bias_correction: Also log ``val_alpha_corrected``, an estimate of the α of ever more images,
+            and ``val_alpha_stderr``, its standard error; both are NaN when there is none.
+            ``"inversion"`` needs nothing but the spectrum; ``"richardson"`` keeps a second state
+            as large as the first and solves two more eigenvalue problems. ``val_alpha``, its
+            distance and every choice by it stay those of the images as they are.
         target: The α to be near, or an interval ``(low, high)``.
-        scores: Extra scores: ``"rankme"``, ``"effective_rank"``, ``"participation_ratio"``.
+        scores: Names of extra scores: ``"rankme"``, ``"effective_rank"``,
+            ``"participation_ratio"``, ``"participation_ratio_corrected"``, ``"nesum"``,
+            ``"stable_rank"``, ``"matrix_entropy"``, ``"condition_number"``, ``"selfcluster"``,
+            ``"uniformity"``, ``"coherence"``, ``"intrinsic_dimension"``; the last four keep a
+            state beside the covariance. A score that does not exist is logged as NaN.
         max_samples: Measure at most this many images.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
@@ -109,6 +120,7 @@ class AlphaMonitor(Callback):
         dataloader_idx: int = 0,
         forward: str | Callable[[Tensor], Any] | None = None,
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
+        bias_correction: Literal["inversion", "richardson"] | None = None,
         target: float | tuple[float, float] = 1.0,
         scores: Sequence[str] = ("rankme",),
         max_samples: int | None = None,
@@ -118,8 +130,9 @@ class AlphaMonitor(Callback):
         on_collapse: Literal["warn", "stop", "raise"] = "warn",
     ) -> None:
         check_fit_range(fit_range)
+        check_bias_correction(bias_correction)
         _check_choice("take", take, ("output", "input"))
-        _check_choice("pool", pool, ("mean", "cls", "flatten"))
+        _check_choice("pool", pool, get_args(Pool))
         _check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
         if every_n_epochs < 1 or (max_samples is not None and max_samples < 1):
             raise OptionError(
@@ -135,6 +148,7 @@ class AlphaMonitor(Callback):
         self.dataloader_idx = dataloader_idx
         self.forward = forward
         self.fit_range = fit_range
+        self.bias_correction: BiasCorrection | None = bias_correction
         self.target = check_target(target)
         self.scores = check_scores(scores)
         self.max_samples = max_samples
@@ -190,7 +204,10 @@ class AlphaMonitor(Callback):
             rank_zero_info(f"AlphaMonitor measures the layer {layers[0].label!r}")
         self._tried = False
         self._warned.clear()
-        self._taps = [FeatureTap(layer, self.pool) for layer in layers]
+        halves = self.bias_correction == "richardson"
+        self._taps = [
+            FeatureTap(layer, self.pool, companions(self.scores), halves=halves) for layer in layers
+        ]
 
     def _detach(self) -> None:
         for tap in self._taps:
@@ -355,7 +372,12 @@ class AlphaMonitor(Callback):
 
     def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
         started = time.perf_counter()
-        record = measure(tap.moments.reduced(), self.fit_range, self.scores)
+        moments = tap.moments.reduced()
+        record = measure(moments, self.fit_range, self.scores, tap.beside())
+        uncorrected = None
+        if self.bias_correction is not None:
+            halves = tap.moments.reduced_halves() if tap.moments.halves else None
+            record, uncorrected = correct(record, moments, halves, self.bias_correction)
         if record.problem is not None and tap.problem is not None:
             record = replace(record, problem=tap.problem)
         seconds = time.perf_counter() - started
@@ -363,6 +385,8 @@ class AlphaMonitor(Callback):
         record = replace(record, layer=tap.layer.label, seconds=seconds)
         for category, message in complaints(record, tap.problem):
             self._warn(trainer, category, message, about=record.layer)
+        if uncorrected is not None:
+            self._warn(trainer, NoFitWarning, uncorrected, about=f"{record.layer}, corrected")
         return record
 
     def _keep(self, trainer: Trainer) -> None:

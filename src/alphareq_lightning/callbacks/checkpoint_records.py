@@ -10,25 +10,29 @@ from typing import Any
 
 import torch
 
+from alphareq_lightning.callbacks.plain_pickle import read_plain
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection.records import AlphaRecord
 
 STATE_KEY_PREFIX = "AlphaMonitor"
 
 
-def records_from_checkpoints(paths: Iterable[str | PathLike[str]]) -> list[AlphaRecord]:
+def records_from_checkpoints(
+    paths: Iterable[str | PathLike[str]], *, layer: str | None = None
+) -> list[AlphaRecord]:
     """The newest record in each Lightning checkpoint, with its ``path`` set.
 
-    Tensors are memory-mapped and not read, and nothing is unpickled but plain data. A monitor of
-    several layers gives its first layer's record.
+    Tensors are memory-mapped and not read, and nothing is unpickled but plain data.
 
     Args:
         paths: Checkpoint files, or folders that are searched for ``*.ckpt``.
+        layer: Which layer's record, by the name it has there; the first monitor's first layer by
+            default.
 
     Raises:
         SelectionError: If a file is missing, is not a checkpoint, or holds no record.
     """
-    return [record for path in _files(paths) for record in [_newest(path)]]
+    return [_newest(path, layer) for path in _files(paths)]
 
 
 def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -44,9 +48,9 @@ def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return files
 
 
-def _newest(path: Path) -> AlphaRecord:
+def _newest(path: Path, layer: str | None) -> AlphaRecord:
     histories = [
-        state["history"]
+        [AlphaRecord.from_dict(values) for values in state["history"]]
         for key, state in _callback_states(path).items()
         if str(key).startswith(STATE_KEY_PREFIX) and state.get("history")
     ]
@@ -54,17 +58,29 @@ def _newest(path: Path) -> AlphaRecord:
         raise SelectionError(
             f"{path} carries no record of α; was AlphaMonitor in the Trainer that saved it?"
         )
-    records = [AlphaRecord.from_dict(values) for values in histories[0]]
-    newest = max(record.global_step for record in records)
-    record = next(r for r in records if r.global_step == newest)
-    return replace(record, path=str(path))
+    if layer is None:
+        records = [record for record in histories[0] if record.layer == histories[0][0].layer]
+    else:
+        records = [r for history in histories for r in history if r.layer == layer]
+    if not records:
+        layers = sorted({record.layer for history in histories for record in history})
+        raise SelectionError(f"{path} has no record of layer {layer!r}; there are: {layers}")
+    newest = max(records, key=lambda record: record.global_step)
+    return replace(newest, path=str(path))
+
+
+def _load(path: Path) -> Any:
+    try:
+        return read_plain(path)
+    except Exception:  # torch knows older formats and more types, and explains what it refuses
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _callback_states(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise SelectionError(f"there is no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = _load(path)
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error

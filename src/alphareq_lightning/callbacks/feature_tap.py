@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from alphareq_lightning.callbacks.layers import Layer
+from alphareq_lightning.callbacks.scores import Companion
 from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.functional.projection import project_features
 from alphareq_lightning.metrics.moments import StreamingMoments
 
-Pool = Literal["mean", "cls", "flatten"]
+Pool = Literal["mean", "cls", "flatten", "project"]
 
 
 class FeatureTap:
@@ -25,24 +28,39 @@ class FeatureTap:
     Args:
         layer: Where to listen.
         pool: How ``(n, *)`` becomes ``(n, d)``, see `pool_features`.
+        companions: See the same features, for scores that the moments do not hold.
+        halves: Also keep the moments of every second sample.
     """
 
-    def __init__(self, layer: Layer, pool: Pool = "mean") -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        pool: Pool = "mean",
+        companions: Sequence[Companion] = (),
+        *,
+        halves: bool = False,
+    ) -> None:
         self.layer = layer
         self.pool: Pool = pool
         self.is_open = False
-        self.moments = StreamingMoments()
+        self.moments = StreamingMoments(halves=halves)
+        self.companions = companions
         self.start()
         self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
 
     def start(self, device: torch.device | str = "cpu", max_samples: int | None = None) -> None:
         """Forget everything, and take at most ``max_samples`` rows from now on."""
-        self.moments.reset()
-        self.moments.to(device)
+        for metric in (self.moments, *self.companions):
+            metric.reset()
+            metric.to(device)
         self.max_samples = max_samples
         self.num_samples = 0
         self.seconds = 0.0
         self.problem: str | None = None
+
+    def beside(self) -> dict[type[Companion], Any]:
+        """What the companions have gathered over all ranks; every rank must ask."""
+        return {type(companion): companion.reduced() for companion in self.companions}
 
     @property
     def is_full(self) -> bool:
@@ -77,6 +95,8 @@ class FeatureTap:
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
         self.moments.update(features, value.dtype)
+        for companion in self.companions:
+            companion.update(features)
         self.num_samples += len(features)
 
 
@@ -85,8 +105,9 @@ def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
 
     Args:
         value: ``(n, d)``, tokens ``(n, t, d)``, or maps ``(n, c, h, w)`` and ``(n, c, t, h, w)``.
-        pool: ``"mean"`` over tokens or positions, ``"cls"`` for the first token, or
-            ``"flatten"`` to keep them all.
+        pool: ``"mean"`` over tokens or positions, ``"cls"`` for the first token,
+            ``"flatten"`` to keep them all, or ``"project"`` to keep them all in at most 2,048
+            random sums, see `project_features`.
 
     Returns:
         Features, shape ``(n, d)``.
@@ -102,9 +123,11 @@ def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
         raise FeatureTapError("expected a tensor of shape (n, ...), got a scalar")
     if value.ndim == 1:
         return value[:, None]
-    if value.ndim == 2:
-        return value
-    if pool == "flatten" or not value.is_floating_point():  # integers are refused further on
+    if not value.is_floating_point():  # refused further on
+        return value.flatten(start_dim=1)
+    if pool == "project":
+        return project_features(value.flatten(start_dim=1))
+    if value.ndim == 2 or pool == "flatten":
         return value.flatten(start_dim=1)
     if pool == "cls":
         if value.ndim != 3:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any
 
-from torch import Tensor
-
+from alphareq_lightning.callbacks.scores import Companion, Seen, read_scores
 from alphareq_lightning.errors import (
     AlphaReQError,
     AlphaReQWarning,
     NoFitWarning,
-    OptionError,
     PoorFitWarning,
-    SpectrumError,
     UndersampledWarning,
 )
+from alphareq_lightning.functional.finite_sample import BiasCorrection, corrected_alpha
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, fit_power_law
-from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
-from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
 from alphareq_lightning.selection.ranking import target_distance
 from alphareq_lightning.selection.records import AlphaRecord
 
@@ -35,35 +31,11 @@ GOOD_R2 = 0.95
 """The paper's code dropped fits below this."""
 
 
-class Score(NamedTuple):
-    """A function of a spectrum, and which spectrum it wants."""
-
-    function: Callable[[Tensor], Tensor]
-    of_singular_values: bool = False
-
-
-SCORES: dict[str, Score] = {
-    "rankme": Score(rankme, of_singular_values=True),
-    "effective_rank": Score(effective_rank),
-    "participation_ratio": Score(participation_ratio),
-}
-
-
-def check_scores(scores: Sequence[str]) -> tuple[str, ...]:
-    """Names of extra scores as a tuple.
-
-    Raises:
-        OptionError: If a name is unknown.
-    """
-    names = (scores,) if isinstance(scores, str) else tuple(scores)
-    unknown = [name for name in names if name not in SCORES]
-    if unknown:
-        raise OptionError(f"unknown scores {unknown}; there are: {', '.join(SCORES)}")
-    return names
-
-
 def measure(
-    moments: FeatureMoments | None, fit_range: FitRange | Sequence[int], scores: Sequence[str]
+    moments: FeatureMoments | None,
+    fit_range: FitRange | Sequence[int],
+    scores: Sequence[str],
+    beside: Mapping[type[Companion], Any] | None = None,
 ) -> AlphaRecord:
     """Fit α and compute the extra scores; what cannot be computed is NaN.
 
@@ -71,6 +43,7 @@ def measure(
         moments: Moments over all ranks, or `None` if no rank saw any features.
         fit_range: As in `fit_power_law`.
         scores: Names in ``SCORES``.
+        beside: What the companions of the scores have gathered over all ranks.
 
     Returns:
         A record with ``problem`` set to the reason if there is no fit.
@@ -87,14 +60,12 @@ def measure(
     )
     if moments is None:
         return unfit
+    seen = Seen(moments, beside)
+    unfit = replace(unfit, scores=read_scores(scores, seen))
     try:
-        spectrum = moments_eigenvalues(moments).cpu()
-        unfit = replace(
-            unfit,
-            eigenvalues=tuple(spectrum[:KEPT_EIGENVALUES].tolist()),
-            scores={name: _score(SCORES[name], spectrum, moments) for name in scores},
-        )
-        fit = fit_power_law(spectrum, fit_range, num_samples=unfit.num_samples)
+        kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
+        unfit = replace(unfit, eigenvalues=kept)
+        fit = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)
     except AlphaReQError as error:
         return replace(unfit, problem=str(error))
     return replace(
@@ -107,12 +78,32 @@ def measure(
     )
 
 
-def _score(score: Score, eigenvalues: Tensor, moments: FeatureMoments) -> float:
-    spectrum = moments_singular_values(moments) if score.of_singular_values else eigenvalues
+def correct(
+    record: AlphaRecord,
+    moments: FeatureMoments | None,
+    halves: Sequence[FeatureMoments] | None,
+    bias_correction: BiasCorrection,
+) -> tuple[AlphaRecord, str | None]:
+    """Add the corrected α to a record; with the reason if a line was fitted but not corrected.
+
+    Args:
+        record: What `measure` made of the moments.
+        moments: Moments over all ranks.
+        halves: Moments of two halves of the samples over all ranks, if the correction needs them.
+        bias_correction: As in `corrected_alpha`.
+    """
+    record = replace(
+        record, bias_correction=bias_correction, alpha_corrected=math.nan, alpha_stderr=math.nan
+    )
+    if moments is None or record.fit_range is None:
+        return record, None
     try:
-        return score.function(spectrum).item()
-    except SpectrumError:  # nothing varies: the fit says so in its own words
-        return math.nan
+        found = corrected_alpha(moments, halves, record.fit_range, bias_correction)
+    except AlphaReQError as error:
+        return record, f"no α corrected by {bias_correction!r}: {error}"
+    return replace(
+        record, alpha_corrected=found.alpha.item(), alpha_stderr=found.stderr.item()
+    ), None
 
 
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
@@ -123,6 +114,8 @@ def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str,
         "alpha_distance": min(distance, DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
+        **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),
+        **({} if record.alpha_stderr is None else {"alpha_stderr": record.alpha_stderr}),
         **record.scores,
     }
 

@@ -89,7 +89,7 @@ def accumulate_(
 
     Products are made in float32, in float64 for float64 features, of features shifted close to
     zero, and summed in float64: no large numbers cancel. Only the upper blocks of the scatter are
-    brought up to date; `mirror_` completes it, and everything in `spectrum` does without.
+    brought up to date: `mirror_` must complete it before anyone else than `spectrum` reads it.
 
     Args:
         moments: Running moments on the device of ``features``; overwritten.
@@ -200,6 +200,27 @@ def merge_moments(first: FeatureMoments, second: FeatureMoments) -> FeatureMomen
     )
     mean = first.mean + shift * share
     return FeatureMoments(count, mean, scatter, first.rounding + second.rounding)
+
+
+def remaining_moments(whole: FeatureMoments, part: FeatureMoments) -> FeatureMoments:
+    """Moments of the samples that are in ``whole`` but not in ``part``: undoes `merge_moments`.
+
+    Example:
+        >>> x = torch.randn(10, 3, dtype=torch.float64)
+        >>> rest = remaining_moments(feature_moments(x), feature_moments(x[:4]))
+        >>> torch.allclose(rest.scatter, feature_moments(x[4:]).scatter)
+        True
+    """
+    count = whole.num_samples - part.num_samples
+    share = part.num_samples / count.clamp(min=1)
+    mean = whole.mean + (whole.mean - part.mean) * share
+    shift = part.mean - mean
+    between = shift * (part.num_samples * count / whole.num_samples.clamp(min=1))
+    scatter = whole.scatter - part.scatter - torch.outer(between, shift)
+    # Of the features' rounding the rest has its share, of the products' it has that of both.
+    relative = whole.rounding[0] - part.rounding[0]
+    rounding = torch.stack([relative, whole.rounding[1] + part.rounding[1]])
+    return FeatureMoments(count, mean, scatter, rounding)
 
 
 def check_features(features: Tensor) -> None:

@@ -86,7 +86,7 @@ def fit_power_law(
         raise OptionError(f"expected weighting 'inverse_rank' or 'uniform', got {weighting!r}")
     first, last = resolve_fit_range(fit_range, len(eigenvalues), num_samples=num_samples)
     fitted = eigenvalues[first - 1 : last].detach().double()
-    _check_fitted(fitted, first, last)
+    check_fitted(fitted, first, last)
 
     ranks = torch.arange(first, last + 1, dtype=torch.float64, device=fitted.device)
     weights = 1 / ranks if weighting == "inverse_rank" else torch.ones_like(ranks)
@@ -192,7 +192,8 @@ def check_target(target: float | Sequence[float]) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
-def _check_fitted(fitted: Tensor, first: int, last: int) -> None:
+def check_fitted(fitted: Tensor, first: int, last: int) -> None:
+    """Raise `SpectrumError` if an eigenvalue at ranks ``first`` to ``last`` has no logarithm."""
     bad = ~(torch.isfinite(fitted) & (fitted > 0))
     if not bool(bad.any()):
         return

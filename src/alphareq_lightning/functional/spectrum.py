@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +22,8 @@ from alphareq_lightning.functional.moments import (
     rounding_steps,
 )
 from alphareq_lightning.functional.products import add_products_, full_precision, mirror_
+
+Solved = TypeVar("Solved")
 
 MIN_SAMPLES = 3
 """Fewer samples leave at most one eigenvalue, and no decay to speak of."""
@@ -61,29 +65,46 @@ def covariance_eigenvalues(cov: Tensor) -> Tensor:
         >>> covariance_eigenvalues(torch.diag(torch.tensor([1.0, 3.0, 2.0]))).tolist()
         [3.0, 2.0, 1.0]
     """
-    if not bool(torch.isfinite(cov).all()):
-        raise SpectrumError(_not_finite(cov.diagonal()))
-    return _solve(cov)
+    eigenvalues: Tensor = solve_symmetric(_eigvalsh, cov).flip(0).clamp(min=0)
+    has_float64 = moments_dtype(cov.device) == torch.float64
+    return eigenvalues.to(cov.device) if has_float64 else eigenvalues
 
 
-def _solve(upper: Tensor) -> Tensor:
-    """Eigenvalues of the symmetric matrix with this upper triangle; the lower one is not read."""
-    if moments_dtype(upper.device) != torch.float64:
-        upper = upper.cpu()
-    upper = upper.double()
-    eigenvalues: Tensor
+def _eigvalsh(matrix: Tensor) -> Tensor:
+    """Read from the upper triangle alone: LAPACK finds the lower one of the transpose."""
+    eigenvalues: Tensor = torch.linalg.eigvalsh(matrix.mT)
+    return eigenvalues
+
+
+def solve_symmetric(solver: Callable[[Tensor], Solved], matrix: Tensor) -> Solved:
+    """Run a solver for symmetric matrices in float64, on the CPU where the device cannot.
+
+    Args:
+        solver: For example `torch.linalg.eigvalsh`.
+        matrix: Symmetric matrix, shape ``(d, d)``.
+
+    Raises:
+        SpectrumError: If ``matrix`` holds NaN or infinite entries.
+    """
+    if not bool(torch.isfinite(matrix).all()):
+        raise SpectrumError(_not_finite(matrix.diagonal()))
+    matrix = in_float64(matrix)
     try:
-        eigenvalues = torch.linalg.eigvalsh(upper.mT)
-    except (
-        RuntimeError
-    ) as error:  # LinAlgError on ill-conditioned input, RuntimeError from cuSOLVER
+        return solver(matrix)
+    except RuntimeError as error:  # LinAlgError on ill-conditioned input, others from cuSOLVER
         warnings.warn(
-            f"eigvalsh failed on {upper.device} ({error}); solved on the CPU instead",
+            f"the eigensolver failed on {matrix.device} ({error}); solved on the CPU instead",
             EigensolverWarning,
             stacklevel=3,
         )
-        eigenvalues = torch.linalg.eigvalsh(upper.cpu().mT).to(upper.device)
-    return eigenvalues.flip(0).clamp(min=0)
+        return solver(matrix.cpu())
+
+
+def in_float64(matrix: Tensor) -> Tensor:
+    """Widened where it is, or on the CPU if its device has no float64."""
+    if moments_dtype(matrix.device) != torch.float64:
+        matrix = matrix.cpu()
+    return matrix.double()
 
 
 def moments_eigenvalues(moments: FeatureMoments) -> Tensor:
@@ -101,17 +122,24 @@ def moments_eigenvalues(moments: FeatureMoments) -> Tensor:
     Raises:
         SpectrumError: If there are fewer than three samples or features that are not finite.
     """
-    num_samples = _checked_count(moments)
+    num_samples = checked_count(moments)
     # The scatter itself is solved, which saves a copy of it for the covariance.
-    eigenvalues = _solve(moments.scatter) / (num_samples - 1)
+    eigenvalues = covariance_eigenvalues(moments.scatter) / (num_samples - 1)
+    rounding = rounding_variance(moments)
+    return drop_rounding(eigenvalues, rounding, len(moments.mean))[:num_samples]
+
+
+def rounding_variance(moments: FeatureMoments) -> Tensor:
+    """The variance that rounding alone can give a feature, shape ``()``."""
     power = moments.scatter.diagonal().sum() / moments.num_samples + moments.mean.square().sum()
     relative, absolute = (moments.rounding / moments.num_samples).unbind()
-    rounding = relative * power / len(moments.mean) + absolute
-    return _drop_rounding(eigenvalues, rounding, len(moments.mean))[:num_samples]
+    return relative * power / len(moments.mean) + absolute
 
 
 def moments_singular_values(moments: FeatureMoments) -> Tensor:
     """Singular values of the *uncentred* ``(n, d)`` feature matrix, as RankMe defines them.
+
+    What rounding alone explains is 0, as in `moments_eigenvalues`.
 
     Args:
         moments: Moments of at least three samples.
@@ -122,9 +150,15 @@ def moments_singular_values(moments: FeatureMoments) -> Tensor:
     Raises:
         SpectrumError: If there are fewer than three samples or features that are not finite.
     """
-    num_samples = _checked_count(moments)
-    products = torch.addr(moments.scatter, moments.mean * moments.num_samples, moments.mean)
-    return _solve(products)[:num_samples].sqrt()
+    num_samples = checked_count(moments)
+    rounding = rounding_variance(moments) * moments.num_samples
+    eigenvalues = covariance_eigenvalues(second_moments(moments))
+    return drop_rounding(eigenvalues, rounding, len(moments.mean))[:num_samples].sqrt()
+
+
+def second_moments(moments: FeatureMoments) -> Tensor:
+    """``XᵀX`` of the uncentred features, shape ``(d, d)``, symmetric to the last bit."""
+    return mirror_(torch.addr(moments.scatter, moments.mean * moments.num_samples, moments.mean))
 
 
 def eigenspectrum(features: Tensor) -> Tensor:
@@ -169,10 +203,15 @@ def eigenspectrum(features: Tensor) -> Tensor:
     rounding = relative**2 * power + absolute**2
     if centred.dtype != torch.float64:
         rounding = rounding + product_rounding(variance, num_samples)
-    return _drop_rounding(_solve(gram) / (num_samples - 1), rounding, num_features)
+    return drop_rounding(covariance_eigenvalues(gram) / (num_samples - 1), rounding, num_features)
 
 
-def _checked_count(moments: FeatureMoments) -> int:
+def checked_count(moments: FeatureMoments) -> int:
+    """The number of samples.
+
+    Raises:
+        SpectrumError: If there are fewer than three, or features that are not finite.
+    """
     num_samples = int(moments.num_samples)
     if num_samples < MIN_SAMPLES:
         raise SpectrumError(
@@ -185,7 +224,7 @@ def _checked_count(moments: FeatureMoments) -> int:
     return num_samples
 
 
-def _drop_rounding(eigenvalues: Tensor, rounding: Tensor, num_features: int) -> Tensor:
+def drop_rounding(eigenvalues: Tensor, rounding: Tensor, num_features: int) -> Tensor:
     """Zero what rounding alone can produce.
 
     ``rounding`` is the variance it can give a feature; the solver's own is relative to the

@@ -18,6 +18,7 @@ from alphareq_lightning.functional.moments import (
     empty_moments,
     merge_moments,
     moments_dtype,
+    remaining_moments,
 )
 from alphareq_lightning.functional.products import mirror_
 
@@ -29,6 +30,8 @@ class StreamingMoments(Metric):
     two integers, ``d + 3`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
 
     Args:
+        halves: Also keep the moments of every second sample of each rank, for twice the memory
+            and twice the sums over ranks: what the other half holds is the difference.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Example:
@@ -45,11 +48,15 @@ class StreamingMoments(Metric):
     full_state_update = True
 
     packed: Tensor
+    packed_half: Tensor
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, *, halves: bool = False, **kwargs: Any) -> None:
         super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
         # One flat tensor, because mean and scatter must be reduced together.
         self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=_first)
+        if halves:
+            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=_first)
+        self.halves = halves
 
     def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
         """Add a batch of features.
@@ -63,10 +70,13 @@ class StreamingMoments(Metric):
         """
         if self.packed.numel() == 0:
             check_features(features)
-            # Made inside inference mode, the state could not be updated outside of it.
-            with torch.inference_mode(False):
-                self.packed = _pack(empty_moments(features.shape[1], features.device))
-        accumulate_(_unpack(self.packed), features, computed_in)
+            self.packed = empty_packed(features.shape[1], features.device)
+            if self.halves:
+                self.packed_half = empty_packed(features.shape[1], features.device)
+        if self.halves:
+            offset = int(self.packed[0]) % 2  # by parity of the running count, on each rank
+            accumulate_(running(self.packed_half), features[offset::2], computed_in)
+        accumulate_(running(self.packed), features, computed_in)
 
     def compute(self) -> Any:
         """Moments of everything seen so far, over all ranks.
@@ -80,17 +90,33 @@ class StreamingMoments(Metric):
         """The state as `FeatureMoments`; inside `compute` it is summed over ranks."""
         if self.packed.numel() == 0:
             raise SpectrumError("no features were seen: update() was never called")
-        return _complete(self.packed)
+        return unpack(self.packed)
+
+    def half_moments(self) -> tuple[FeatureMoments, FeatureMoments]:
+        """The state as moments of two disjoint halves of the samples; needs ``halves=True``.
+
+        Raises:
+            SpectrumError: If no rank has seen a batch.
+        """
+        whole, half = self.moments(), unpack(self.packed_half)
+        return half, remaining_moments(whole, half)
 
     def reduced(self) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
 
         Every rank must call it. Other than ``compute`` it does not mind a rank without a batch.
         """
-        packed = self.packed
+        return self._reduced(self.packed)
+
+    def reduced_halves(self) -> tuple[FeatureMoments, FeatureMoments] | None:
+        """Moments of both halves over all ranks, as `reduced` gives those of the whole."""
+        whole, half = self._reduced(self.packed), self._reduced(self.packed_half)
+        return None if whole is None or half is None else (half, remaining_moments(whole, half))
+
+    def _reduced(self, packed: Tensor) -> FeatureMoments | None:
         if dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
-        return _complete(packed) if packed.numel() else None
+        return unpack(packed) if packed.numel() else None
 
     @property
     def num_features(self) -> int:
@@ -105,17 +131,29 @@ class StreamingMoments(Metric):
         """
         if isinstance(incoming_state, Metric):
             incoming_state = incoming_state.metric_state
-        incoming = incoming_state.get("packed")
+        for name in ("packed", "packed_half") if self.halves else ("packed",):
+            self._merge(name, incoming_state)
+
+    def _merge(self, name: str, incoming_state: dict[str, Any]) -> None:
+        incoming, packed = incoming_state.get(name), getattr(self, name)
         if not isinstance(incoming, Tensor):
-            raise SpectrumError(f"expected a state with 'packed', got {sorted(incoming_state)}")
-        if self.packed.numel() and incoming.numel() not in (0, self.packed.numel()):
-            raise SpectrumError(
-                f"cannot merge states of {_width(self.packed)} and {_width(incoming)} features"
-            )
-        if self.packed.numel() == 0:
-            self.packed = incoming.clone()
-        elif incoming.numel():
-            self.packed = _pack(merge_moments(_unpack(self.packed), _unpack(incoming)))
+            raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming_state)}")
+        setattr(self, name, merge_packed(packed, incoming))
+
+
+def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:
+    """Packed moments of two disjoint sets of samples together; empty ones have no width yet.
+
+    Raises:
+        SpectrumError: If they differ in width.
+    """
+    if mine.numel() == 0 or incoming.numel() == 0:
+        return (incoming if mine.numel() == 0 else mine).clone()
+    if mine.numel() != incoming.numel():
+        raise SpectrumError(
+            f"cannot merge states of {_width(mine)} and {_width(incoming)} features"
+        )
+    return pack(merge_moments(unpack(mine), unpack(incoming)))
 
 
 def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
@@ -141,14 +179,14 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
         )
     if size == 0:
         packed = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)
-    count, mean, scatter, rounding = _unpack(packed)
+    count, mean, scatter, rounding = running(packed)
     head = torch.cat([count.reshape(1), rounding, mean * count])
     dist.all_reduce(head, group=group)
     total, rounding, common_mean = head[0], head[1:3], head[3:] / head[0].clamp(min=1)
     shift = mean - common_mean
     scatter = scatter + torch.outer(shift * count, shift)
     dist.all_reduce(scatter, group=group)
-    return [_pack(FeatureMoments(total, common_mean, scatter, rounding))]
+    return [pack(FeatureMoments(total, common_mean, scatter, rounding))]
 
 
 def _first(stacked: Tensor) -> Tensor:
@@ -156,13 +194,27 @@ def _first(stacked: Tensor) -> Tensor:
     return stacked[0]
 
 
-def _pack(moments: FeatureMoments) -> Tensor:
+def empty_packed(num_features: int, device: torch.device) -> Tensor:
+    """Packed moments of no samples; even in inference mode they can be updated outside of it."""
+    with torch.inference_mode(False):
+        return pack(empty_moments(num_features, device))
+
+
+def pack(moments: FeatureMoments) -> Tensor:
+    """One flat tensor, shape ``(3 + d + d²,)``."""
     count, mean, scatter, rounding = moments
     return torch.cat([count.reshape(1), rounding, mean, scatter.flatten()])
 
 
-def _unpack(packed: Tensor) -> FeatureMoments:
-    """Views into ``packed``: writing to them writes to the state."""
+def unpack(packed: Tensor) -> FeatureMoments:
+    """Views into ``packed`` to read; the blocks that updates leave behind are completed first."""
+    moments = running(packed)
+    mirror_(moments.scatter)
+    return moments
+
+
+def running(packed: Tensor) -> FeatureMoments:
+    """Views into ``packed`` for `accumulate_` to write to; only `unpack` gives what may be read."""
     d = _width(packed)
     return FeatureMoments(
         num_samples=packed[0],
@@ -170,13 +222,6 @@ def _unpack(packed: Tensor) -> FeatureMoments:
         scatter=packed[d + 3 :].view(d, d),
         rounding=packed[1:3],
     )
-
-
-def _complete(packed: Tensor) -> FeatureMoments:
-    """`_unpack`, with the scatter's lower blocks too, which updates leave behind."""
-    moments = _unpack(packed)
-    mirror_(moments.scatter)
-    return moments
 
 
 def _width(packed: Tensor) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alphareq_lightning.errors import AlphaReQError, NoFitWarning
+from alphareq_lightning.errors import OptionError
+from alphareq_lightning.functional.finite_sample import (
+    BiasCorrection,
+    CorrectedAlpha,
+    check_bias_correction,
+    corrected_alpha,
+)
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import (
     FitRange,
@@ -18,15 +23,25 @@ from alphareq_lightning.functional.power_law import (
     check_fit_range,
     fit_power_law,
 )
-from alphareq_lightning.functional.scores import effective_rank, participation_ratio, rankme
+from alphareq_lightning.functional.scores import (
+    condition_number,
+    effective_rank,
+    matrix_entropy,
+    nesum,
+    participation_ratio,
+    rankme,
+    stable_rank,
+)
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
+from alphareq_lightning.functional.sphere import selfcluster_of_moments, unit_features
 from alphareq_lightning.metrics.moments import StreamingMoments
+from alphareq_lightning.metrics.without_score import nan_with_warning
 
 
 class SpectralScore(StreamingMoments):
     """A number read from the spectrum; NaN with a `NoFitWarning` where there is none.
 
-    A metric runs inside training, so it warns where the function it wraps would raise. In a
+    In a
     `torchmetrics.MetricCollection` all spectral scores share one state.
     """
 
@@ -38,12 +53,7 @@ class SpectralScore(StreamingMoments):
 
     def compute(self) -> Tensor:
         """The score over everything seen, on all ranks; float64, shape ``()``."""
-        try:
-            return self.score(self.moments())
-        except AlphaReQError as error:
-            message = f"{type(self).__name__} is NaN: {error}"
-            warnings.warn(message, NoFitWarning, stacklevel=2)
-            return torch.full((), torch.nan, dtype=torch.float64, device=self.packed.device)
+        return nan_with_warning(self, lambda: self.score(self.moments()))
 
 
 class AlphaReQ(SpectralScore):
@@ -51,10 +61,14 @@ class AlphaReQ(SpectralScore):
 
     Args:
         fit_range: First and last rank of the fit, one-based and inclusive, or ``"auto"``.
+        bias_correction: `None` for α of the samples as they are; ``"inversion"`` for an estimate
+            of the population's (`correct_alpha`), or ``"richardson"`` (`richardson_alpha`), which
+            doubles the state.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Raises:
         FitRangeError: If ``fit_range`` is not a range of at least three ranks.
+        OptionError: If there is no such correction.
 
     Example:
         >>> features = torch.randn(5000, 64, generator=torch.manual_seed(0))
@@ -69,10 +83,18 @@ class AlphaReQ(SpectralScore):
         Agrawal et al., "α-ReQ", NeurIPS 2022.
     """
 
-    def __init__(self, fit_range: FitRange | Sequence[int] = "auto", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        fit_range: FitRange | Sequence[int] = "auto",
+        *,
+        bias_correction: BiasCorrection | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_bias_correction(bias_correction)
+        super().__init__(halves=bias_correction == "richardson", **kwargs)
         check_fit_range(fit_range)
         self.fit_range = fit_range
+        self.bias_correction = bias_correction
 
     def fit(self) -> PowerLawFit:
         """The whole fit (R², ranks used, standard error) of what this process has seen.
@@ -82,8 +104,22 @@ class AlphaReQ(SpectralScore):
         """
         return self._fit(self.moments())
 
+    def corrected(self) -> CorrectedAlpha:
+        """α, corrected as asked for, with its standard error; needs a ``bias_correction``.
+
+        Raises:
+            OptionError: If the metric was made without one.
+            AlphaReQError: If there is no spectrum to fit.
+        """
+        if self.bias_correction is None:
+            raise OptionError("this AlphaReQ was made without bias_correction=; pass one")
+        halves = self.half_moments() if self.halves else None
+        return corrected_alpha(self.moments(), halves, self.fit_range, self.bias_correction)
+
     def score(self, moments: FeatureMoments) -> Tensor:
         """α of the given moments, shape ``()``."""
+        if self.bias_correction is not None:
+            return self.corrected().alpha
         return self._fit(moments).alpha
 
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
@@ -120,10 +156,106 @@ class EffectiveRank(SpectralScore):
 
 
 class ParticipationRatio(SpectralScore):
-    """``(Σλ)² / Σλ²`` of the covariance eigenvalues."""
+    """``(Σλ)² / Σλ²`` of the covariance eigenvalues.
+
+    Args:
+        corrected: Correct for the finite sample, see `participation_ratio`.
+        kwargs: Passed to `torchmetrics.Metric`.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, corrected: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.corrected = corrected
+
+    def score(self, moments: FeatureMoments) -> Tensor:
+        """Participation ratio of the given moments, shape ``()``."""
+        num_samples = int(moments.num_samples) if self.corrected else None
+        return participation_ratio(moments_eigenvalues(moments), num_samples=num_samples)
+
+
+class NESum(SpectralScore):
+    """``Σλ / λ₁`` of the covariance eigenvalues.
+
+    References:
+        He and Ozay, ICML 2022.
+    """
 
     higher_is_better = True
 
     def score(self, moments: FeatureMoments) -> Tensor:
-        """Participation ratio of the given moments, shape ``()``."""
-        return participation_ratio(moments_eigenvalues(moments))
+        """NESum of the given moments, shape ``()``."""
+        return nesum(moments_eigenvalues(moments))
+
+
+class StableRank(SpectralScore):
+    """``‖X‖²_F / ‖X‖²₂`` of the uncentred features.
+
+    References:
+        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
+    """
+
+    higher_is_better = True
+
+    def score(self, moments: FeatureMoments) -> Tensor:
+        """Stable rank of the given moments, shape ``()``."""
+        return stable_rank(moments_singular_values(moments))
+
+
+class ConditionNumber(SpectralScore):
+    """``σ₁ / σ_min`` of the uncentred features; infinite when directions are missing.
+
+    Streaming squares the singular values, so beyond about 1e7 it knows no difference.
+
+    References:
+        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
+    """
+
+    higher_is_better = False
+
+    def score(self, moments: FeatureMoments) -> Tensor:
+        """Condition number of the given moments, shape ``()``."""
+        return condition_number(moments_singular_values(moments))
+
+
+class MatrixEntropy(SpectralScore):
+    """Rényi entropy of the normalised Gram matrix of the uncentred features, in nats.
+
+    Args:
+        order: 1 is von Neumann's entropy.
+        kwargs: Passed to `torchmetrics.Metric`.
+
+    References:
+        Skean et al., "Layer by layer", ICML 2025.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, order: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.order = order
+
+    def score(self, moments: FeatureMoments) -> Tensor:
+        """Matrix entropy of the given moments, shape ``()``."""
+        return matrix_entropy(moments_singular_values(moments), order=self.order)
+
+
+class SelfCluster(SpectralScore):
+    """How much directions cluster: 0 as if drawn evenly from the sphere, 1 all on one line.
+
+    It keeps the moments of directions, so it does not share its state with the other scores.
+
+    References:
+        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
+    """
+
+    higher_is_better = False
+
+    def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
+        """Add a batch of features, shape ``(n, d)``; rows of zeros are left out."""
+        super().update(unit_features(features), computed_in or features.dtype)
+
+    def score(self, moments: FeatureMoments) -> Tensor:
+        """SelfCluster of the given moments of directions, shape ``()``."""
+        return selfcluster_of_moments(moments)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from alphareq_lightning.errors import DataError, ImageWarning
@@ -95,6 +96,44 @@ def _readable(samples: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
     if not readable:
         raise DataError(f"none of the {len(samples)} images of a batch could be read")
     return readable
+
+
+def labels_of(images: Dataset[Any]) -> list[int]:
+    """Labels of a dataset of ``(image, label)``, without reading the images where that can be.
+
+    Example:
+        >>> from torch.utils.data import Subset, TensorDataset
+        >>> images = TensorDataset(torch.zeros(4, 3, 8, 8), torch.tensor([0, 0, 1, 1]))
+        >>> labels_of(Subset(images, [1, 2]))
+        [0, 1]
+    """
+    if isinstance(images, Subset | Images):
+        inside = labels_of(images.dataset)
+        return [inside[index] for index in images.indices]
+    if isinstance(images, TensorDataset):
+        return [int(label) for label in images.tensors[-1]]
+    for name in ("labels", "targets"):  # our folders, torchvision's datasets
+        found = getattr(images, name, None)
+        if found is not None:
+            return [int(label) for label in found]
+    return [int(images[index][1]) for index in range(len(cast(Sized, images)))]
+
+
+def few_of_each_class(images: Dataset[Any], limit: int) -> Subset[Any]:
+    """The first ``limit`` images of each class.
+
+    Example:
+        >>> images = TensorDataset(torch.zeros(4, 3), torch.tensor([0, 0, 1, 0]))
+        >>> few_of_each_class(images, 1).indices
+        [0, 2]
+    """
+    seen: Counter[int] = Counter()
+    chosen = []
+    for index, label in enumerate(labels_of(images)):
+        if seen[label] < limit:
+            seen[label] += 1
+            chosen.append(index)
+    return Subset(images, chosen)
 
 
 def find_images(folder: Path) -> tuple[list[Path], list[str] | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +14,10 @@ from alphareq_lightning.selection.records import AlphaRecord
 
 AGREEMENT = 0.5
 """Two orders with a smaller Kendall τ are called different."""
+MIN_RANKS = 3
+"""As everywhere: two points always lie on a line."""
 FEWEST_RANKS = 5
+"""Half a window must be this wide to be compared with the whole."""
 FEWEST_TO_COMPARE = 4
 
 
@@ -109,8 +114,10 @@ def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
         )
 
 
-def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> float:
-    """α of a record's stored eigenvalues over another window; NaN where they do not reach.
+def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> AlphaRecord:
+    """A record with α, R² and window of another fit range, from its stored eigenvalues.
+
+    Where they do not reach, one is 0, or the range is too short, α and R² are NaN.
 
     Args:
         record: With its first eigenvalues.
@@ -120,16 +127,21 @@ def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> float:
         >>> power = tuple(n**-1.5 for n in range(1, 60))
         >>> record = AlphaRecord(alpha=1.5, r2=1.0, stderr=0.0, fit_range=(4, 50),
         ...                      num_samples=1000, num_features=256, eigenvalues=power)
-        >>> round(refit(record, (5, 40)), 6), refit(record, (5, 100))
+        >>> round(refit(record, (5, 40)).alpha, 6), refit(record, (5, 100)).alpha
         (1.5, nan)
     """
     first, last = fit_range
     eigenvalues = np.asarray(record.eigenvalues[first - 1 : last], dtype=np.float64)
-    if len(eigenvalues) < last - first + 1 or not (eigenvalues > 0).all():
-        return math.nan
+    too_short = len(eigenvalues) < max(last - first + 1, MIN_RANKS)
+    if too_short or not (eigenvalues > 0).all():
+        return replace(record, alpha=math.nan, r2=math.nan, stderr=math.nan, fit_range=fit_range)
     ranks = np.arange(first, last + 1)
-    slope, _ = np.polyfit(np.log(ranks), np.log(eigenvalues), 1, w=ranks**-0.5)
-    return float(-slope)
+    x, y = np.log(ranks), np.log(eigenvalues)
+    slope, intercept = np.polyfit(x, y, 1, w=ranks**-0.5)
+    residual = np.average((y - intercept - slope * x) ** 2, weights=1 / ranks)
+    total = np.average((y - np.average(y, weights=1 / ranks)) ** 2, weights=1 / ranks)
+    r2 = 1.0 if total == 0 else float(1 - residual / total)
+    return replace(record, alpha=float(-slope), r2=r2, stderr=math.nan, fit_range=fit_range)
 
 
 def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
@@ -145,6 +157,69 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     )
     scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
     return float((a * b).sum()) / scale if scale else math.nan
+
+
+class WindowAgreement(NamedTuple):
+    """Whether an order of models survives the choice of the fit window."""
+
+    taus: dict[tuple[int, int], float]
+    """Kendall's τ between the order over the records' own window and that over each other one;
+    NaN where a record's eigenvalues do not reach, or all are equally far from the target."""
+
+    @property
+    def worst(self) -> float:
+        """The smallest τ; NaN if no window could be compared."""
+        known = [tau for tau in self.taus.values() if not math.isnan(tau)]
+        return min(known, default=math.nan)
+
+    @property
+    def survives(self) -> bool:
+        """Whether windows could be compared and none of them gives another order."""
+        return self.worst >= AGREEMENT
+
+
+def window_agreement(
+    records: Sequence[AlphaRecord],
+    windows: Sequence[tuple[int, int]],
+    *,
+    target: float | tuple[float, float] = 1.0,
+) -> WindowAgreement:
+    """Compare the order of models by α with their orders over other fit windows.
+
+    Args:
+        records: Records of one layer and one fit window, with their first eigenvalues.
+        windows: First and last ranks, one-based and inclusive, for example
+            `functional.window_family`.
+        target: As in `rank_checkpoints`.
+
+    Raises:
+        SelectionError: If layers or fit windows are mixed, or if fewer than four records have a
+            fit.
+
+    Example:
+        >>> def record(alpha, beta):  # two exponents, with a bend at rank 20
+        ...     values = tuple(n**-alpha * max(n / 20, 1) ** (alpha - beta) for n in range(1, 101))
+        ...     return AlphaRecord(alpha=alpha, r2=1.0, stderr=0.0, fit_range=(4, 20),
+        ...                        num_samples=1000, num_features=256, eigenvalues=values)
+        >>> found = window_agreement([record(1 + i / 10, 2 - i / 10) for i in range(5)],
+        ...                          [(2, 20), (25, 100)])
+        >>> found.taus, found.survives
+        ({(2, 20): 1.0, (25, 100): -1.0}, False)
+    """
+    fitted = [r for r in records if r.fit_range is not None]
+    _check_one_kind(fitted)
+    if len(fitted) < FEWEST_TO_COMPARE:
+        raise SelectionError(
+            f"an order of {len(fitted)} fitted records says nothing about windows; "
+            f"expected at least {FEWEST_TO_COMPARE}"
+        )
+    distances = [target_distance(r.alpha, target) for r in fitted]
+    taus = {}
+    for first, last in windows:
+        others = [target_distance(refit(r, (first, last)).alpha, target) for r in fitted]
+        reached = bool(np.isfinite(others).all())
+        taus[first, last] = kendall_tau(distances, others) if reached else math.nan
+    return WindowAgreement(taus)
 
 
 def cautions(
@@ -164,11 +239,9 @@ def cautions(
     found = []
     distances = [target_distance(r.alpha, target) for r in fitted]
     first, last = fitted[0].fit_range or (0, 0)
-    for window in ((first, last // 2), (2 * first, last)):
-        others = [target_distance(refit(r, window), target) for r in fitted]
-        if window[1] - window[0] < FEWEST_RANKS or not np.isfinite(others).all():
-            continue
-        tau = kendall_tau(distances, others)
+    halves = [(first, last // 2), (2 * first, last)]
+    halves = [window for window in halves if window[1] - window[0] >= FEWEST_RANKS]
+    for window, tau in window_agreement(fitted, halves, target=target).taus.items():
         if tau < AGREEMENT:
             found.append(
                 f"the order hangs on the fit window: over ranks {window[0]}–{window[1]} instead "

@@ -1,0 +1,55 @@
+"""A model cut off at the layer whose α was measured: what a readout reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from alphareq_lightning.callbacks.feature_tap import Pool, pool_features
+from alphareq_lightning.callbacks.layers import Take, resolve_layers
+from alphareq_lightning.errors import FeatureTapError
+
+
+class LayerFeatures(nn.Module):
+    """A model cut off at a layer: images in, that layer's features out.
+
+    Args:
+        module: Run as it is.
+        label: The layer as records name it: its dotted name, with ``:input`` behind it for its
+            first input.
+        pool: As in `AlphaMonitor`.
+        run: What to run on the images; the module itself by default.
+
+    Raises:
+        OptionError: If there is no such layer.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        label: str,
+        pool: Pool = "mean",
+        run: Callable[[Tensor], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.run = run or module
+        self.pool: Pool = pool
+        name, _, taken = label.partition(":")
+        take: Take = "input" if taken == "input" else "output"
+        [self.layer] = resolve_layers(module, name, take)
+        self.caught: Tensor | None = None
+        self.layer.module.register_forward_hook(self._catch)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features of the layer, shape ``(n, d)``."""
+        self.caught = None
+        self.run(images)
+        if not isinstance(self.caught, Tensor):
+            raise FeatureTapError(f"layer {self.layer.label!r} gave no tensor in the forward pass")
+        return pool_features(self.caught, self.pool)
+
+    def _catch(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self.caught = output if self.layer.take == "output" else args[0]

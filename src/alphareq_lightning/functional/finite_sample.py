@@ -1,0 +1,265 @@
+"""α as all images would show it, from a sample of them, and how far off it may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from alphareq_lightning.errors import FitRangeError, OptionError
+from alphareq_lightning.functional.moments import FeatureMoments
+from alphareq_lightning.functional.power_law import FitRange, PowerLawFit, fit_power_law
+from alphareq_lightning.functional.sample_law import (
+    SampleLaw,
+    at_ranks,
+    rank_groups,
+    sample_law,
+)
+from alphareq_lightning.functional.spectrum import moments_eigenvalues
+
+BiasCorrection = Literal["inversion", "richardson"]
+
+MAX_STEPS = 20
+TRACE_WEIGHT = 30.0
+"""The total variance of a sample is unbiased and sharp: the population must have the same."""
+LARGEST_JUMP = 2.0
+"""A Gauss-Newton step may change a log eigenvalue by this much."""
+
+
+class CorrectedAlpha(NamedTuple):
+    """α without the bias of a finite sample."""
+
+    alpha: Tensor
+    """Estimate of the exponent of the population over the same ranks, shape ``()``."""
+    stderr: Tensor
+    """Standard error of ``alpha`` from the finite sample, shape ``()``."""
+    raw: PowerLawFit
+    """The fit of the sample's own eigenvalues."""
+
+
+def check_bias_correction(bias_correction: str | None) -> None:
+    """Raise `OptionError` unless it is `None` or the name of a correction."""
+    if bias_correction is not None and bias_correction not in get_args(BiasCorrection):
+        raise OptionError(
+            f"expected bias_correction None or one of {get_args(BiasCorrection)}, "
+            f"got {bias_correction!r}"
+        )
+
+
+def correct_alpha(
+    eigenvalues: Tensor,
+    fit_range: FitRange | Sequence[int] = "auto",
+    *,
+    num_samples: int,
+    num_features: int,
+) -> CorrectedAlpha:
+    """α of the population, by inverting what a finite sample does to its spectrum.
+
+    The population is modelled as a curve in log-log coordinates, straight between ranks 1, 2, 4,
+    8, …; the curve is sought whose `expected_eigenvalues` are those observed, and whose trace is
+    the observed one. The difference of α between the two, the bias, is taken off the raw α.
+    Neither a power law nor random numbers are assumed, and the spectrum is all that is needed.
+
+    The standard error treats the log eigenvalues as independent with variance ``2 / (n - 1)``, and
+    carries them through the inversion. For Gaussian features that is right for steep spectra and
+    up to twice too large for flat ones (eigenvalues repel each other). Heavy tails make it too
+    small, and where the lengths of feature vectors have them, the correction itself is off.
+
+    Args:
+        eigenvalues: Eigenvalues of the sample covariance, largest first, shape ``(d,)`` or
+            ``(min(n, d),)``.
+        fit_range: As in `fit_power_law`.
+        num_samples: Number of samples ``n`` behind the spectrum.
+        num_features: Width ``d`` of the features, which a short spectrum does not tell.
+
+    Returns:
+        Float64 scalars on the CPU.
+
+    Raises:
+        FitRangeError: As `fit_power_law`.
+        SpectrumError: As `fit_power_law`.
+
+    Example:
+        >>> from alphareq_lightning.functional import eigenspectrum
+        >>> scale = torch.arange(1, 513, dtype=torch.float64) ** -0.5  # α = 1
+        >>> x = torch.randn(300, 512, generator=torch.manual_seed(0), dtype=torch.float64) * scale
+        >>> found = correct_alpha(eigenspectrum(x), num_samples=300, num_features=512)
+        >>> round(found.raw.alpha.item(), 2), round(found.alpha.item(), 2)
+        (0.93, 1.01)
+
+    References:
+        El Karoui, "Spectrum estimation for large dimensional covariance matrices using random
+        matrix theory", Ann. Statist. 2008 (inverting the Marchenko-Pastur equation). Ledoit and
+        Wolf, "Spectrum estimation", J. Multivariate Anal. 2015.
+    """
+    raw = fit_power_law(eigenvalues, fit_range, num_samples=num_samples)
+    observed = eigenvalues.detach().cpu().double()
+    attainable = min(num_samples - 1, num_features)
+    positive = int((observed[:attainable] > 0).sum())
+    if positive < attainable:  # dead directions are no part of the population
+        num_features = attainable = positive
+    model = _SmoothSpectrum(num_features, num_samples - 1, attainable, raw.fit_range[1])
+    curve, jacobian = model.solve(observed)
+
+    first, last = raw.fit_range
+    ranks = torch.arange(first, last + 1, dtype=torch.float64)
+    slope = _slope_weights(ranks)
+    expected, sensitivity = at_ranks(model.law(curve), ranks)
+    population = model.basis(ranks)
+    alpha = raw.alpha.cpu() - slope @ (expected - population @ curve)
+    # First-order change of α with each observed log eigenvalue, directly and through the curve.
+    through = slope @ (population - sensitivity @ model.levels)
+    num_used = len(model.sizes)
+    normal = jacobian.T @ jacobian
+    change = torch.linalg.solve(normal, jacobian.T[:, :num_used] * model.weights)
+    influence = torch.zeros(attainable, dtype=torch.float64)
+    influence[: model.edges[-1]] = ((through @ change) / model.sizes).repeat_interleave(model.sizes)
+    influence[first - 1 : last] += slope
+    stderr = (influence.square().sum() * 2 / (num_samples - 1)).sqrt()
+    return CorrectedAlpha(alpha, stderr, raw)
+
+
+def richardson_alpha(whole: PowerLawFit, halves: Sequence[PowerLawFit]) -> CorrectedAlpha:
+    """α extrapolated to infinitely many samples from a sample and its two halves.
+
+    Twice the α of all samples less the mean of the halves takes off a bias that shrinks like
+    ``1 / n``; where there are fewer samples than features it shrinks more slowly and most of it
+    stays. Half the halves' difference is the standard error: one degree of freedom, so it is
+    small by chance often.
+
+    Args:
+        whole: Fit of all samples.
+        halves: Fits of two halves of them, over the same ranks.
+
+    Raises:
+        FitRangeError: If the fits are of different ranks.
+
+    Example:
+        >>> ranks = torch.arange(1, 65, dtype=torch.float64)
+        >>> fits = [fit_power_law(ranks**-alpha) for alpha in (0.9, 0.8, 0.82)]
+        >>> corrected = richardson_alpha(fits[0], fits[1:])
+        >>> round(corrected.alpha.item(), 6), round(corrected.stderr.item(), 6)
+        (0.99, 0.01)
+    """
+    windows = [whole.fit_range, *(half.fit_range for half in halves)]
+    if len(halves) != 2 or len(set(windows)) != 1:
+        raise FitRangeError(
+            f"expected a whole and two halves fitted over the same ranks, got {windows}"
+        )
+    one, other = halves[0].alpha, halves[1].alpha
+    return CorrectedAlpha(2 * whole.alpha - (one + other) / 2, (one - other).abs() / 2, whole)
+
+
+def corrected_alpha(
+    whole: FeatureMoments,
+    halves: Sequence[FeatureMoments] | None,
+    fit_range: FitRange | Sequence[int],
+    bias_correction: BiasCorrection,
+) -> CorrectedAlpha:
+    """α of streamed features, corrected.
+
+    Args:
+        whole: Moments of all samples.
+        halves: Moments of two halves of them, for ``"richardson"``.
+        fit_range: As in `fit_power_law`; ``"auto"`` is that of the whole in the halves too.
+        bias_correction: ``"inversion"`` as in `correct_alpha`, or ``"richardson"`` as in
+            `richardson_alpha`.
+
+    Raises:
+        AlphaReQError: As the two functions.
+    """
+    num_samples, num_features = int(whole.num_samples), len(whole.mean)
+    eigenvalues = moments_eigenvalues(whole)
+    if bias_correction == "inversion":
+        return correct_alpha(
+            eigenvalues, fit_range, num_samples=num_samples, num_features=num_features
+        )
+    fit = fit_power_law(eigenvalues, fit_range, num_samples=num_samples)
+    parts = [
+        fit_power_law(moments_eigenvalues(h), fit.fit_range, num_samples=int(h.num_samples))
+        for h in halves or ()
+    ]
+    return richardson_alpha(fit, parts)
+
+
+class _SmoothSpectrum:
+    """A population spectrum that is straight, in log-log coordinates, between few ranks."""
+
+    def __init__(self, num_features: int, degrees: int, attainable: int, last: int) -> None:
+        self.degrees = degrees
+        # Near the last attainable rank eigenvalues say little of single population eigenvalues.
+        trusted = max(attainable // 2, last)
+        octaves = 2.0 ** torch.arange(1 + int(math.log2(trusted)), dtype=torch.float64)
+        ends = octaves if octaves[-1] == num_features else torch.cat([octaves, octaves[:1]])
+        ends[len(octaves) :] = num_features
+        self.knots = ends.log()
+        edges = rank_groups(num_features)
+        used = int((edges[1:] <= trusted).sum())
+        self.edges = edges[: used + 1]
+        self.sizes = self.edges.diff()
+        self.multiplicity = edges.diff().double()
+        middles = (edges[:-1] + 1 + edges[1:]) / 2
+        self.levels = self.basis(middles.double())
+        self.middles = middles[:used].double()
+        self.weights = ((self.edges[1:] + 0.5) / (self.edges[:-1] + 0.5)).log().sqrt()
+        # A bend costs what the sampling noise of one log eigenvalue does: no wiggles from noise.
+        slopes = torch.eye(len(ends), dtype=torch.float64).diff(dim=0) / self.knots.diff()[:, None]
+        self.bends = math.sqrt(2 / degrees) * slopes.diff(dim=0)
+
+    def basis(self, ranks: Tensor) -> Tensor:
+        """Matrix from the curve's log eigenvalues at the knots to those at ``ranks``."""
+        x = ranks.log()
+        right = torch.searchsorted(self.knots, x).clamp(1, len(self.knots) - 1)
+        share = (x - self.knots[right - 1]) / (self.knots[right] - self.knots[right - 1])
+        rows = torch.zeros(len(x), len(self.knots), dtype=torch.float64)
+        rows.scatter_(1, (right - 1)[:, None], (1 - share)[:, None])
+        return rows.scatter_add_(1, right[:, None], share[:, None])
+
+    def law(self, curve: Tensor) -> SampleLaw:
+        return sample_law((self.levels @ curve).exp(), self.multiplicity, self.degrees)
+
+    def solve(self, observed: Tensor) -> tuple[Tensor, Tensor]:
+        """Levenberg-Marquardt; gives the curve, and the Jacobian of the residuals there."""
+        logs = torch.cat([torch.zeros(1, dtype=torch.float64), observed[: self.edges[-1]].log()])
+        target = logs.cumsum(0)[self.edges].diff() / self.sizes
+        trace = observed.sum()
+
+        def residuals(curve: Tensor) -> tuple[Tensor, Tensor]:
+            expected, sensitivity = at_ranks(self.law(curve), self.middles)
+            variance = (self.levels @ curve).exp() * self.multiplicity
+            missing = TRACE_WEIGHT * (variance.sum() / trace).log()
+            parts = [self.weights * (expected - target), missing[None], self.bends @ curve]
+            of_trace = TRACE_WEIGHT * (variance @ self.levels) / variance.sum()
+            rows = [self.weights[:, None] * (sensitivity @ self.levels), of_trace[None], self.bends]
+            return torch.cat(parts), torch.cat(rows)
+
+        start = torch.cat([self.weights[:, None] * self.levels[: len(target)], self.bends])
+        goal = torch.cat([self.weights * target, torch.zeros(len(self.bends))])
+        curve = torch.linalg.lstsq(start, goal[:, None]).solution[:, 0]
+        value, jacobian = residuals(curve)
+        damping = 1e-3
+        for _ in range(MAX_STEPS):
+            normal = jacobian.T @ jacobian
+            damped = normal + damping * torch.diag(normal.diagonal())
+            step = -torch.linalg.solve(damped, jacobian.T @ value)
+            step = step.clamp(-LARGEST_JUMP, LARGEST_JUMP)
+            tried, tried_jacobian = residuals(curve + step)
+            gain = value.square().sum() - tried.square().sum()
+            if gain > 0:
+                damping /= 10
+                curve, value, jacobian = curve + step, tried, tried_jacobian
+                if gain < 1e-9 * value.square().sum():
+                    break
+            else:
+                damping *= 10
+        return curve, jacobian
+
+
+def _slope_weights(ranks: Tensor) -> Tensor:
+    """Weights whose sum with log eigenvalues is the α of `fit_power_law`."""
+    weights = ranks.reciprocal() / ranks.reciprocal().sum()
+    centred = ranks.log() - weights @ ranks.log()
+    return -weights * centred / (weights @ centred**2)

@@ -1,0 +1,223 @@
+"""Scores of several views of the same images: update them where you have the views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torchmetrics import Metric
+
+from alphareq_lightning.errors import SpectrumError
+from alphareq_lightning.functional.lidar import (
+    LIDAR_DELTA,
+    LIDAR_EPSILON,
+    ViewMoments,
+    accumulate_views_,
+    check_views,
+    lidar,
+)
+from alphareq_lightning.functional.moments import FeatureMoments, moments_dtype
+from alphareq_lightning.functional.power_law import (
+    FitRange,
+    PowerLawFit,
+    check_fit_range,
+    fit_power_law,
+)
+from alphareq_lightning.functional.sphere import pair_distances
+from alphareq_lightning.functional.two_views import cross_validated_eigenvalues, pair_features
+from alphareq_lightning.metrics.moments import (
+    all_reduce_packed,
+    empty_packed,
+    merge_packed,
+    running,
+    unpack,
+)
+from alphareq_lightning.metrics.spectral import SpectralScore
+from alphareq_lightning.metrics.without_score import nan_with_warning
+
+
+class LiDAR(Metric):
+    """Effective rank of the differences between images, measured against those between views.
+
+    Two ``d × d`` states, whatever the number of images and views.
+
+    Args:
+        delta: Added to the diagonal of the within-image covariance.
+        epsilon: Added to each normalised eigenvalue.
+        kwargs: Passed to `torchmetrics.Metric`.
+
+    Example:
+        >>> images = 10 * torch.randn(500, 1, 4, generator=torch.manual_seed(0))
+        >>> metric = LiDAR()
+        >>> for batch in (images + torch.randn(500, 8, 4)).split(100):
+        ...     metric.update(batch)
+        >>> round(metric.compute().item(), 1)
+        4.0
+
+    References:
+        Thilak et al., "LiDAR", ICLR 2024.
+    """
+
+    is_differentiable = False
+    full_state_update = True
+    higher_is_better = True
+
+    between: Tensor
+    within: Tensor
+
+    def __init__(
+        self, delta: float = LIDAR_DELTA, epsilon: float = LIDAR_EPSILON, **kwargs: Any
+    ) -> None:
+        super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
+        self.delta = delta
+        self.epsilon = epsilon
+        for name in ("between", "within"):
+            self.add_state(name, default=torch.zeros(0), dist_reduce_fx=_first)
+
+    def update(self, views: Tensor) -> None:
+        """Add images with all their views.
+
+        Args:
+            views: Features, shape ``(n, q, d)``; two batches of views are
+                ``torch.stack([z_a, z_b], dim=1)``.
+
+        Raises:
+            SpectrumError: If it is not a floating-point tensor of that shape, as wide as before.
+        """
+        check_views(views)
+        if self.between.numel() == 0:
+            self.between = empty_packed(views.shape[2], views.device)
+            self.within = self.between.clone()
+        accumulate_views_(ViewMoments(running(self.between), running(self.within)), views)
+
+    def moments(self) -> ViewMoments:
+        """The state as `ViewMoments`; inside `compute` it is summed over ranks.
+
+        Raises:
+            SpectrumError: If no views were seen.
+        """
+        if self.between.numel() == 0:
+            raise SpectrumError("no views were seen: update() was never called")
+        return ViewMoments(unpack(self.between), unpack(self.within))
+
+    def compute(self) -> Tensor:
+        """LiDAR of everything seen, on all ranks; NaN with a `NoFitWarning` if there is none."""
+        return nan_with_warning(
+            self, lambda: lidar(self.moments(), delta=self.delta, epsilon=self.epsilon)
+        )
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the images of another metric, for example from another process."""
+        incoming: Any = incoming_state
+        if isinstance(incoming, Metric):
+            incoming = incoming.metric_state
+        self.between = merge_packed(self.between, incoming["between"])
+        self.within = merge_packed(self.within, incoming["within"])
+
+
+class Alignment(Metric):
+    """Mean squared distance between the directions of two views of an image.
+
+    Args:
+        power: Of the distance.
+        kwargs: Passed to `torchmetrics.Metric`.
+
+    References:
+        Wang and Isola, ICML 2020.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    higher_is_better = False
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, power: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(**{"dist_sync_fn": _all_reduce_sum, **kwargs})
+        self.power = power
+        for name in ("total", "count"):
+            self.add_state(name, default=torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, view_a: Tensor, view_b: Tensor) -> None:
+        """Add a batch of pairs, both of shape ``(n, d)``.
+
+        Raises:
+            SpectrumError: If the shapes differ.
+        """
+        distances = pair_distances(view_a, view_b).pow(self.power)
+        dtype = moments_dtype(distances.device)
+        self.total = self.total.to(dtype) + distances.sum()
+        self.count = self.count.to(dtype) + len(distances)
+
+    def compute(self) -> Tensor:
+        """The mean over all pairs on all ranks; NaN with a `NoFitWarning` if there are none."""
+        return nan_with_warning(self, self._mean)
+
+    def _mean(self) -> Tensor:
+        if self.count == 0:
+            raise SpectrumError("no pair of views with directions was seen")
+        return self.total / self.count
+
+
+class CrossValidatedAlpha(SpectralScore):
+    """cvPCA: α of the spectrum that two views of an image share.
+
+    Args:
+        fit_range: First and last rank of the fit, one-based and inclusive, or ``"auto"``.
+        kwargs: Passed to `torchmetrics.Metric`.
+
+    Raises:
+        FitRangeError: If ``fit_range`` is not a range of at least three ranks.
+
+    References:
+        Stringer et al., Nature 2019.
+    """
+
+    def __init__(self, fit_range: FitRange | Sequence[int] = "auto", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_fit_range(fit_range)
+        self.fit_range = fit_range
+
+    def update(self, view_a: Tensor, view_b: Tensor) -> None:  # type: ignore[override]
+        """Add a batch of pairs, both of shape ``(n, d)``; the state is ``2d × 2d``.
+
+        Raises:
+            SpectrumError: If the shapes differ.
+        """
+        super().update(pair_features(view_a, view_b))
+
+    def eigenvalues(self) -> Tensor:
+        """The shared spectrum of what this process has seen, see `cross_validated_eigenvalues`."""
+        return cross_validated_eigenvalues(self.moments())
+
+    def fit(self) -> PowerLawFit:
+        """The whole fit of what this process has seen.
+
+        Raises:
+            AlphaReQError: If there is no spectrum to fit.
+        """
+        return self._fit(self.moments())
+
+    def score(self, moments: FeatureMoments) -> Tensor:
+        """α of the given moments of pairs, shape ``()``."""
+        return self._fit(moments).alpha
+
+    def _fit(self, moments: FeatureMoments) -> PowerLawFit:
+        shared = cross_validated_eigenvalues(moments)
+        return fit_power_law(shared, self.fit_range, num_samples=int(moments.num_samples))
+
+
+def _all_reduce_sum(value: Tensor, group: Any = None) -> list[Tensor]:
+    # In one dtype on every rank: a rank without a batch still has its float32 zero.
+    value = value.to(moments_dtype(value.device), copy=True)
+    dist.all_reduce(value, group=group)
+    return [value]
+
+
+def _first(stacked: Tensor) -> Tensor:
+    # `all_reduce_packed` hands torchmetrics a list of one state, already summed.
+    return stacked[0]

@@ -1,0 +1,132 @@
+"""The model selection of the paper over models that are all there already."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from alphareq_lightning.errors import DataError, SelectionError
+from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
+from alphareq_lightning.selection.records import AlphaRecord, write_records
+
+STATE, RECORDS = "search.json", "records.jsonl"
+
+
+class Selected(NamedTuple):
+    """What a search over models has found."""
+
+    search: AlphaIntervalSearch
+    records: list[AlphaRecord]
+    """In the order in which the models came, with the accuracy where a readout was paid for."""
+
+    @property
+    def best(self) -> AlphaRecord | None:
+        """The model with the best readout."""
+        return next((r for r in self.records if r.path == self.search.best), None)
+
+
+def select_by_readouts(
+    records: Sequence[AlphaRecord],
+    read: Callable[[AlphaRecord], float],
+    folder: Path,
+    *,
+    top_k: int = 5,
+    margin: int = 0,
+    step: int | None = None,
+    seed: int = 0,
+    report: Callable[[AlphaRecord, str], None] = lambda record, what: None,
+) -> Selected:
+    """Pay readouts for the models that the interval search asks for, and for no others.
+
+    The state is written after every readout: a run that was killed goes on where it was when it
+    is started again with the same ``folder``.
+
+    Args:
+        records: Models with their α; ``path`` names each.
+        read: Runs one readout and returns its accuracy in percent. A `DataError` that it raises is
+            a failed readout: paid, and without a say in the interval. Other errors end the
+            search; it can go on later.
+        folder: Where the state and, in the end, all records are kept.
+        top_k: See `AlphaIntervalSearch`.
+        margin: See `AlphaIntervalSearch`.
+        step: Models that come at a time, ``2 * top_k`` by default.
+        seed: Of the order in which they come.
+        report: Called with each model and what became of it.
+
+    Raises:
+        SelectionError: If names are missing or repeat, if the folder belongs to a search over
+            other models or with other settings, or if another process is at work in it.
+    """
+    by_name = _by_name(records)
+    order = sorted(by_name)
+    random.Random(seed).shuffle(order)
+    step = 2 * top_k if step is None else step
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        search = _search(folder, top_k, margin, set(by_name))
+        accuracies = {name: readout.score for name, readout in search.readouts.items()}
+        for start in range(0, len(order), step):
+            names = order[start : start + step]
+            asked = search.ask({name: by_name[name].alpha for name in names})
+            search.save(folder / STATE)
+            for name in names:
+                if name in search.skipped:
+                    report(by_name[name], "skipped")
+                elif name not in asked:
+                    report(by_name[name], f"{accuracies[name]:.2f} % (paid before)")
+            for name in asked:
+                try:
+                    accuracies[name] = read(by_name[name])
+                    outcome = f"{accuracies[name]:.2f} %"
+                except DataError as error:
+                    accuracies[name] = float("nan")
+                    outcome = f"failed: {error}"
+                search.tell({name: accuracies[name]})
+                search.save(folder / STATE)
+                report(by_name[name], outcome)
+        found = [replace(by_name[n], accuracy=accuracies.get(n)) for n in order]
+        write_records(folder / RECORDS, found)
+    return Selected(search, found)
+
+
+def _by_name(records: Sequence[AlphaRecord]) -> dict[str, AlphaRecord]:
+    by_name: dict[str, AlphaRecord] = {}
+    for record in records:
+        if record.path is None:
+            raise SelectionError(
+                f"the record of step {record.global_step} names no checkpoint to read out"
+            )
+        if record.path in by_name:
+            raise SelectionError(f"there are two records of {record.path}; keep one of them")
+        by_name[record.path] = record
+    return by_name
+
+
+def _search(folder: Path, top_k: int, margin: int, names: set[str]) -> AlphaIntervalSearch:
+    if not (folder / STATE).exists():
+        return AlphaIntervalSearch(top_k=top_k, margin=margin)
+    search = AlphaIntervalSearch.load(folder / STATE)
+    unknown = {*search.pending, *search.readouts, *search.skipped} - names
+    if unknown or (search.top_k, search.margin) != (top_k, margin):
+        raise SelectionError(
+            f"{folder} belongs to another search (top_k={search.top_k}, margin={search.margin}, "
+            f"{len(unknown)} models that are not among these); choose another --out"
+        )
+    return search
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    try:
+        with FileLock(folder / f"{STATE}.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise SelectionError(
+            f"another process is selecting in {folder}; wait for it, or choose another --out"
+        ) from error

@@ -1,0 +1,17 @@
+"""Sweeps over configs on Optuna that pay labelled readouts only where α is promising."""
+
+from alphareq_lightning.sweep.config import Sweep, read_sweep
+from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
+from alphareq_lightning.sweep.results import SweepSummary, study_records
+from alphareq_lightning.sweep.study import load_study, run_sweep, sweep_status
+
+__all__ = [
+    "AlphaIntervalPruner",
+    "Sweep",
+    "SweepSummary",
+    "load_study",
+    "read_sweep",
+    "run_sweep",
+    "study_records",
+    "sweep_status",
+]

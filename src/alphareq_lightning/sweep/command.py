@@ -1,0 +1,31 @@
+"""``alphareq sweep``: options in, a table or JSON out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from rich.console import Console
+
+from alphareq_lightning.sweep.config import read_sweep
+from alphareq_lightning.sweep.study import run_sweep, sweep_status
+
+INTERRUPTED = 130
+"""Exit code of a program that Ctrl-C ended, as shells have it."""
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Run a sweep, or show how far it is."""
+    wanted = read_sweep(options.config, storage=options.storage, trials=options.trials)
+    console = Console(stderr=options.json)
+    try:
+        summary = sweep_status(wanted) if options.status else run_sweep(wanted, console=console)
+    except KeyboardInterrupt:
+        print("alphareq: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+    if options.json:
+        print(json.dumps(summary.to_json(), ensure_ascii=False))
+    else:
+        console.print(summary.table(), highlight=False)
+    return 0

@@ -1,0 +1,84 @@
+"""`AlphaMonitor(bias_correction=)`: what is logged, kept, and said when there is none."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from alphareq_lightning import AlphaMonitor, AlphaRecord, OptionError
+from alphareq_lightning.errors import NoFitWarning
+from alphareq_lightning.functional import (
+    correct_alpha,
+    eigenspectrum,
+    fit_power_law,
+    richardson_alpha,
+)
+
+from tiny import TinyModule, images, labelled_loader, make_trainer
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::alphareq_lightning.errors.PoorFitWarning",
+    "ignore::alphareq_lightning.errors.UndersampledWarning",
+    "ignore:.*num_workers.*",
+)
+KEYS = {"val_alpha_corrected", "val_alpha_stderr"}
+
+
+def fit(tmp_path, monitor, n=320):
+    torch.manual_seed(0)
+    module = TinyModule()
+    trainer = make_trainer(tmp_path, monitor, max_epochs=1)
+    trainer.fit(module, labelled_loader(), labelled_loader(n, seed=5))
+    module.eval()
+    with torch.no_grad():
+        features = module.backbone(images(n, seed=5))
+    return trainer.callback_metrics, monitor.history[-1], features
+
+
+@pytest.mark.parametrize("kind", ["inversion", "richardson"])
+def test_logs_and_keeps_the_corrected_alpha(tmp_path, kind):
+    logged, record, x = fit(tmp_path, AlphaMonitor(bias_correction=kind))
+    if kind == "inversion":
+        expected = correct_alpha(eigenspectrum(x), num_samples=320, num_features=48)
+    else:
+        whole, *halves = (fit_power_law(eigenspectrum(p), (4, 9)) for p in (x, x[::2], x[1::2]))
+        expected = richardson_alpha(whole, halves)
+    assert record.bias_correction == kind
+    assert record.alpha_corrected == pytest.approx(expected.alpha.item(), rel=1e-4)
+    assert record.alpha_stderr == pytest.approx(expected.stderr.item(), rel=1e-3)
+    assert logged["val_alpha_corrected"].item() == pytest.approx(record.alpha_corrected, rel=1e-6)
+    assert logged["val_alpha_stderr"].item() == pytest.approx(record.alpha_stderr, rel=1e-6)
+    # The plain α is untouched, and the record outlives JSON.
+    assert record.alpha == pytest.approx(expected.raw.alpha.item(), rel=1e-5)
+    assert AlphaRecord.from_dict(json.loads(json.dumps(record.to_dict()))) == record
+
+
+def test_nothing_is_added_when_it_is_not_asked_for(tmp_path):
+    logged, record, _ = fit(tmp_path, AlphaMonitor())
+    assert not KEYS & set(logged)
+    assert record.alpha_corrected is record.alpha_stderr is record.bias_correction is None
+    old = {k: v for k, v in record.to_dict().items() if not k.startswith(("alpha_", "bias_"))}
+    assert AlphaRecord.from_dict(old) == record
+
+
+def test_halves_too_small_for_the_window_are_nan_and_one_warning(tmp_path):
+    monitor = AlphaMonitor(bias_correction="richardson", fit_range=(4, 40))
+    with pytest.warns(NoFitWarning, match="no α corrected by 'richardson': .* past the 31 attain"):
+        logged, record, _ = fit(tmp_path, monitor, n=64)
+    assert math.isfinite(record.alpha)
+    assert all(math.isnan(logged[key].item()) for key in KEYS)
+    assert record.problem is None
+
+
+def test_without_a_fit_both_are_nan(tmp_path):
+    monitor = AlphaMonitor(bias_correction="inversion")
+    with pytest.warns(NoFitWarning, match="needs at least 30 attainable ranks"):
+        logged, record, _ = fit(tmp_path, monitor, n=20)
+    assert all(math.isnan(logged[key].item()) for key in KEYS)
+    assert math.isnan(record.alpha_corrected)
+
+
+def test_unknown_correction():
+    with pytest.raises(OptionError, match="got 'magic'"):
+        AlphaMonitor(bias_correction="magic")

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+from filelock import FileLock
+
+from alphareq_lightning import AlphaRecord, DataError, SelectionError
+from alphareq_lightning.selection import read_records, select_by_readouts
+
+ALPHAS = [0.4 + 0.06 * k for k in range(30)]
+
+
+def records(alphas=ALPHAS):
+    return [
+        AlphaRecord(
+            alpha=alpha,
+            r2=1.0,
+            stderr=0.0,
+            fit_range=(4, 51),
+            num_samples=1000,
+            num_features=256,
+            path=f"{place}.ckpt",
+        )
+        for place, alpha in enumerate(alphas)
+    ]
+
+
+class Reads:
+    def __init__(self, break_at=None, fail=()):
+        self.paid, self.break_at, self.fail = [], break_at, fail
+
+    def __call__(self, record):
+        if len(self.paid) == self.break_at:
+            raise KeyboardInterrupt
+        self.paid.append(record.path)
+        if record.path in self.fail:
+            raise DataError("no features")
+        return 90 - 25 * (record.alpha - 1) ** 2
+
+
+def test_the_best_is_found_for_less_than_all(tmp_path):
+    read, told = Reads(), []
+    selected = select_by_readouts(
+        records(), read, tmp_path, report=lambda record, what: told.append(what)
+    )
+    assert selected.best.alpha == pytest.approx(1.0)
+    assert selected.best.accuracy == pytest.approx(90)
+    assert len(read.paid) == selected.search.num_readouts < 25
+    assert told.count("skipped") == selected.search.num_saved == 30 - len(read.paid)
+    written = read_records(tmp_path / "records.jsonl")
+    assert written == selected.records
+    assert sum(r.accuracy is not None for r in written) == len(read.paid)
+
+
+def test_killed_in_the_middle_it_goes_on_and_pays_nothing_twice(tmp_path):
+    straight = Reads()
+    truth = select_by_readouts(records(), straight, tmp_path / "straight")
+    first = Reads(break_at=7)
+    with pytest.raises(KeyboardInterrupt):
+        select_by_readouts(records(), first, tmp_path / "cut")
+    second = Reads()
+    again = select_by_readouts(records(), second, tmp_path / "cut")
+    assert first.paid + second.paid == straight.paid
+    assert again.records == truth.records
+    third = Reads()
+    assert select_by_readouts(records(), third, tmp_path / "cut").best == truth.best
+    assert third.paid == []
+
+
+def test_a_failed_readout_is_paid_and_the_search_goes_on(tmp_path):
+    best = min(records(), key=lambda r: abs(r.alpha - 1)).path
+    selected = select_by_readouts(records(), Reads(fail=[best]), tmp_path)
+    assert selected.best.path != best
+    assert selected.best.accuracy > 89
+    assert math.isnan(selected.search.readouts[best].score)
+
+
+def test_one_at_a_time(tmp_path):
+    read = Reads()
+    select_by_readouts(records(), read, tmp_path, margin=1, step=1)
+    assert len(read.paid) < 25
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"top_k": 3}, r"belongs to another search \(top_k=5, margin=0, 0 models"),
+        ({"records": records([1.0, 2.0])}, "28 models that are not among these"),
+    ],
+)
+def test_another_search_in_the_same_folder(tmp_path, change, text):
+    select_by_readouts(records(), Reads(), tmp_path)
+    with pytest.raises(SelectionError, match=text):
+        select_by_readouts(**{"records": records(), "read": Reads(), "folder": tmp_path, **change})
+
+
+def test_two_at_work_in_one_folder(tmp_path):
+    with (
+        FileLock(tmp_path / "search.json.lock"),
+        pytest.raises(SelectionError, match="another process is selecting in"),
+    ):
+        select_by_readouts(records(), Reads(), tmp_path)
+
+
+def test_names(tmp_path):
+    [one] = records([1.0])
+    nameless = AlphaRecord.from_dict({**one.to_dict(), "path": None})
+    with pytest.raises(SelectionError, match="two records of 0.ckpt; keep one"):
+        select_by_readouts([one, one], Reads(), tmp_path)
+    with pytest.raises(SelectionError, match="step 0 names no checkpoint"):
+        select_by_readouts([nameless], Reads(), tmp_path)

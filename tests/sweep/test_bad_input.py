@@ -1,0 +1,198 @@
+"""One line and exit code 2, before anything is trained."""
+
+import sys
+
+import pytest
+import yaml
+
+from alphareq_lightning.cli import main
+from alphareq_lightning.errors import SweepError
+
+from sweeps import write_sweep
+
+optuna = pytest.importorskip("optuna")
+
+from alphareq_lightning.sweep import read_sweep  # noqa: E402
+from alphareq_lightning.sweep import storage as storage_room  # noqa: E402
+from alphareq_lightning.sweep.storage import open_storage  # noqa: E402
+from alphareq_lightning.sweep.study import load_study, open_study  # noqa: E402
+
+
+def refusal(capsys, config, *more):
+    assert main(["sweep", "--config", str(config), *more]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("alphareq: ")
+    assert error.count("\n") == 1
+    assert not (config.parent / "marks").exists()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"model.widht": [40]}, "space: model.widht: Option 'widht' is not accepted; did you mean"),
+        (
+            {"seed_everything": [1, "x"]},
+            "space: seed_everything: Expected a <class 'bool'>; Expected a <class 'int'>; Given",
+        ),
+        ({"modle.width": [40]}, "unrecognized arguments: --modle.width=40; did you mean 'model.w"),
+        ({"modle.width": {"low": 1, "high": 2}}, "unrecognized arguments: --modle.width"),
+    ],
+)
+def test_unknown_config_keys(tmp_path, capsys, space, message):
+    config = write_sweep(tmp_path, space=space, sampler="random", trials=2)
+    assert message in refusal(capsys, config)
+
+
+def test_overrides_that_the_config_refuses(tmp_path, capsys):
+    error = refusal(capsys, write_sweep(tmp_path, overrides={"trainer.max_epoch": 3}))
+    assert "train.yaml with its overrides: unrecognized arguments: --trainer.max_epoch=3" in error
+
+
+def test_an_empty_space_and_an_unknown_key_of_the_file(tmp_path, capsys):
+    assert "'space' is missing or empty" in refusal(capsys, write_sweep(tmp_path, space={}))
+    error = refusal(capsys, write_sweep(tmp_path, sampelr="grid"))
+    assert "unknown key 'sampelr'; did you mean 'sampler'?" in error
+
+
+def test_missing_labels(tmp_path, capsys):
+    error = refusal(capsys, write_sweep(tmp_path, data={"labelled": False}))
+    assert "the images have no labels; a readout needs them" in error
+
+
+def change_training(tmp_path, **trainer):
+    config = write_sweep(tmp_path)
+    path = tmp_path / "train.yaml"
+    train = yaml.safe_load(path.read_text())
+    train["trainer"].update(trainer)
+    path.write_text(yaml.safe_dump(train))
+    return config, path, train
+
+
+def test_trainings_that_cannot_be_trials(tmp_path, capsys):
+    config, path, train = change_training(tmp_path, callbacks=None)
+    assert "no alphareq_lightning.AlphaMonitor among its callbacks" in refusal(capsys, config)
+    config, path, train = change_training(tmp_path, devices=2)
+    assert "a trial trains in one process, got 2; set trainer.devices: 1" in refusal(
+        capsys, config, "--storage", f"sqlite:///{tmp_path}/2.db"
+    )
+    config, path, train = change_training(tmp_path)
+    train["data"] = {"class_path": "lightning.pytorch.demos.boring_classes.BoringDataModule"}
+    path.write_text(yaml.safe_dump(train))
+    error = refusal(capsys, config, "--storage", f"sqlite:///{tmp_path}/3.db")
+    assert "BoringDataModule has no readout_datasets() that gives two labelled datasets" in error
+
+
+def test_an_unreachable_database(tmp_path, capsys):
+    pytest.importorskip("psycopg")
+    url = "postgresql://me:secret@127.0.0.1:9/none"
+    error = refusal(capsys, write_sweep(tmp_path), "--storage", url)
+    assert "cannot open the database postgresql+psycopg://me:***@127.0.0.1:9/none: " in error
+    assert "refused" in error
+    assert "secret" not in error
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("study.csv", "expected a database URL, or a journal that ends in .journal or .log, got"),
+        ("sqlite://", "a sweep needs a storage that outlives it, got SQLite in memory"),
+        ("oracle+none://host/x", "no driver for the database oracle"),
+        ("://", "is not a database URL"),
+    ],
+)
+def test_storages_that_are_none(tmp_path, capsys, where, message):
+    assert message in refusal(capsys, write_sweep(tmp_path), "--storage", where)
+
+
+def test_files_that_hold_something_else(tmp_path, capsys):
+    config = write_sweep(tmp_path)
+    database = tmp_path / "study.db"
+    database.write_text("not a database" * 100)
+    error = refusal(capsys, config, "--storage", f"sqlite:///{database}")
+    assert "study.db: file is not a database" in error
+    journal = tmp_path / "study.journal"
+    journal.write_text("first\nsecond\n")
+    error = refusal(capsys, config, "--storage", str(journal))
+    assert "study.journal is not a journal of Optuna, or is damaged in line 1; move it" in error
+    assert journal.read_text() == "first\nsecond\n"
+    assert not list(tmp_path.glob("*.lock"))
+
+
+def test_a_journal_damaged_in_the_middle_and_one_cut_at_the_end(tmp_path, capsys):
+    journal = tmp_path / "study.journal"
+    study = optuna.create_study(study_name="other", storage=open_storage(str(journal)).storage)
+    study.enqueue_trial({"x": 1})
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + b'{"op_code": 4, "worker_')
+    reopened = optuna.load_study(study_name="other", storage=open_storage(str(journal)).storage)
+    reopened.enqueue_trial({"x": 2})
+    assert journal.read_bytes().startswith(whole)
+    again = optuna.load_study(study_name="other", storage=open_storage(str(journal)).storage)
+    assert [t.system_attrs["fixed_params"] for t in again.trials] == [{"x": 1}, {"x": 2}]
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1][:10] + b"\n"
+    journal.write_bytes(b"".join(lines))
+    error = refusal(capsys, write_sweep(tmp_path), "--storage", str(journal))
+    assert "is damaged in line 2; move it away, or name another storage" in error
+
+
+def test_a_study_of_the_same_name_with_something_else(tmp_path, capsys):
+    where = ("--storage", f"sqlite:///{tmp_path}/study.db")
+    url = where[1]
+    optuna.create_study(study_name="tiny_sweep", storage=url).enqueue_trial({"x": 1})
+    error = refusal(capsys, write_sweep(tmp_path), *where)
+    assert "the study 'tiny_sweep' in this storage is none of alphareq sweep" in error
+    optuna.delete_study(study_name="tiny_sweep", storage=url)
+    begun = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url).storage)
+    begun.enqueue_trial({"model.width": 40})
+    error = refusal(capsys, write_sweep(tmp_path, seed=1), *where)
+    assert "was begun with another seed (0, now 1); choose another name: or storage:" in error
+    error = refusal(capsys, write_sweep(tmp_path, space={"model.width": [40, 99]}), *where)
+    assert "another space: model.width ([40, 44, 48, 52], now [40, 99])" in error
+    error = refusal(capsys, write_sweep(tmp_path, trainer={"max_epochs": 7}), *where)
+    assert "another train: trainer: max_epochs (1, now 7)" in error
+
+
+def test_the_status_of_a_sweep_that_was_never_begun(tmp_path, capsys):
+    error = refusal(capsys, write_sweep(tmp_path), "--status")
+    assert "there is no study 'tiny_sweep' in sqlite" in error
+    assert error.endswith("it holds: nothing\n")
+
+
+def test_a_study_needs_no_name_where_it_is_the_only_one(tmp_path):
+    url = str(tmp_path / "study.journal")
+    optuna.create_study(study_name="first", storage=open_storage(url).storage)
+    assert load_study(url).study_name == "first"
+    optuna.create_study(study_name="second", storage=open_storage(url).storage)
+    with pytest.raises(SweepError, match=r"more than one study.* it holds: first, second"):
+        load_study(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "installed", "driver"),
+    [
+        ("postgresql://h/x", {"psycopg", "psycopg2"}, "postgresql+psycopg"),
+        ("postgres://h/x", {"psycopg2"}, "postgresql+psycopg2"),
+        ("postgresql+pg8000://h/x", set(), "postgresql+pg8000"),
+        ("mysql://h/x", {"MySQLdb"}, "mysql+mysqldb"),
+        ("mysql://h/x", {"mysql", "pymysql"}, "mysql+pymysql"),
+    ],
+)
+def test_a_plain_url_takes_the_driver_that_is_installed(monkeypatch, url, installed, driver):
+    monkeypatch.setattr(storage_room, "find_spec", lambda name: name in installed or None)
+    assert storage_room._with_driver(storage_room.make_url(url)).drivername == driver
+
+
+def test_a_missing_driver(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(storage_room, "find_spec", lambda name: None)
+    error = refusal(capsys, write_sweep(tmp_path), "--storage", "postgresql://h/x")
+    assert "no driver for postgresql:// is installed: pip install 'psycopg[binary]'" in error
+
+
+def test_without_optuna(tmp_path, capsys, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("alphareq_lightning.sweep")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    error = refusal(capsys, write_sweep(tmp_path))
+    assert "a sweep needs its extra: pip install 'alphareq-lightning[sweep]'" in error

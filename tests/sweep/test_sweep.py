@@ -1,0 +1,205 @@
+"""Whole sweeps of tiny trainings in this process, by the command."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+from alphareq_lightning import AlphaMonitor
+from alphareq_lightning.cli import main
+from alphareq_lightning.selection import closing_interval, rank_checkpoints
+
+from sweeps import FAIL, INTERRUPT, WIDTHS, marked, write_sweep
+from tiny import TinyModule, images
+
+optuna = pytest.importorskip("optuna")
+
+from alphareq_lightning import records_from_checkpoints  # noqa: E402
+from alphareq_lightning.sweep import load_study, read_sweep, study_records  # noqa: E402
+from alphareq_lightning.sweep import study as study_room  # noqa: E402
+from alphareq_lightning.sweep.pruner import readouts  # noqa: E402
+from alphareq_lightning.sweep.trial import monitored_features  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+
+
+def sweep(capsys, config, *more):
+    assert main(["sweep", "--config", str(config), "--json", *more]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def open_study(config):
+    given = read_sweep(config)
+    return load_study(given.storage, given.name)
+
+
+def outcomes(summary):
+    return {t["params"]["model.width"]: (t["alpha"], t["accuracy"]) for t in summary["trials"]}
+
+
+def test_a_sweep_pays_few_readouts_and_ends_with_the_best_model(tmp_path, capsys):
+    config = write_sweep(tmp_path)
+    summary = sweep(capsys, config)
+    assert (summary["num_slots"], summary["num_done"]) == (4, 4)
+    assert summary["paid"] + summary["saved"] == 4
+    assert summary["paid"] >= 2
+    accuracies = [t["accuracy"] for t in summary["trials"] if t["accuracy"] is not None]
+    assert summary["best"]["accuracy"] == max(accuracies) > 30  # four classes
+    assert set(summary["seconds"]) == {"train", "alpha", "readout"}
+
+    study = open_study(config)
+    assert list(closing_interval(readouts(study.trials), top_k=1)) == [
+        bound if bound is not None else sign * float("inf")
+        for bound, sign in zip(summary["interval"], (-1, 1), strict=True)
+    ]
+    records = study_records(study)
+    assert [r.accuracy for r in records] == [t["accuracy"] for t in summary["trials"]]
+    assert [r.metrics["model.width"] for r in records] == [
+        t["params"]["model.width"] for t in summary["trials"]
+    ]
+    assert len(rank_checkpoints(records)) == 4
+    for record in records:  # the checkpoint is the model that was measured
+        [kept] = records_from_checkpoints([record.path])
+        assert (kept.alpha, kept.num_features) == (record.alpha, record.metrics["model.width"])
+
+    assert sweep(capsys, config) == summary  # nothing is left to do
+    assert marked(tmp_path / "marks", "begun") == WIDTHS
+    assert main(["sweep", "--config", str(config), "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert f"4 of 4 configurations done: {summary['paid']} readouts paid" in shown
+    assert f"{summary['best']['accuracy']:.2f} %" in shown
+
+
+def test_an_interrupted_sweep_goes_on_to_the_same_end(tmp_path, capsys, monkeypatch):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    expected = outcomes(sweep(capsys, write_sweep(whole)))
+    config = write_sweep(broken)
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setenv(INTERRUPT, "48")
+    assert main(["sweep", "--config", str(config)]) == 130
+    assert signal.getsignal(signal.SIGINT) is handler
+    said = capsys.readouterr().err
+    assert said == "alphareq: interrupted; the same command goes on from here\n"
+    ended = marked(broken / "marks", "ended")
+    assert 48 not in ended
+    monkeypatch.delenv(INTERRUPT)
+    summary = sweep(capsys, config)
+    resumed = outcomes(summary)
+    assert {w: alpha for w, (alpha, _) in resumed.items()} == {
+        w: alpha for w, (alpha, _) in expected.items()
+    }
+    for width in WIDTHS:  # the order is another, and with it which readouts are paid
+        both = {resumed[width][1], expected[width][1]} - {None}
+        assert len(both) <= 1
+    assert marked(broken / "marks", "ended") == WIDTHS
+    assert marked(broken / "marks", "begun") == sorted([*WIDTHS, 48])
+    assert summary["died"] == 1
+
+
+def test_a_trial_that_fails_keeps_its_reason_and_is_not_tried_again(tmp_path, capsys, monkeypatch):
+    config = write_sweep(tmp_path)
+    monkeypatch.setenv(FAIL, "44")
+    summary = sweep(capsys, config)
+    [reason] = summary["failed"]
+    assert reason.endswith("RuntimeError: a mishap at width 44")
+    assert summary["num_done"] == 4
+    monkeypatch.delenv(FAIL)
+    assert sweep(capsys, config)["failed"] == [reason]
+    assert marked(tmp_path / "marks", "begun") == WIDTHS
+
+
+def test_a_failed_readout_counts_as_paid(tmp_path, capsys, monkeypatch):
+    def fails(*args, **options):
+        raise ValueError("singular")
+
+    monkeypatch.setattr("alphareq_lightning.sweep.trial.read_out", fails)
+    summary = sweep(capsys, write_sweep(tmp_path, trials=2))
+    assert summary["paid"] == len(summary["failed"]) == 2
+    assert summary["best"] is None
+    assert summary["failed"][0].endswith("ValueError: singular")
+
+
+def test_a_model_without_alpha_is_never_read_out(tmp_path, capsys):
+    config = write_sweep(tmp_path, trials=2, monitor={"max_samples": 6})
+    summary = sweep(capsys, config)
+    assert (summary["paid"], summary["saved"]) == (0, 2)
+    assert {t["outcome"] for t in summary["trials"]} == {"no α"}
+    assert [r.accuracy for r in study_records(open_study(config))] == [None, None]
+
+
+def test_alphas_of_different_windows_are_said_not_to_compare(tmp_path, capsys):
+    config = write_sweep(tmp_path, trials=2, monitor={"fit_range": "auto"})
+    assert sweep(capsys, config)["cautions"] == [
+        "α of different fit windows do not compare: 4–8, 4–9; set fit_range"
+    ]
+
+
+def test_early_stopping_without_labels_spares_epochs(tmp_path, capsys):
+    config = write_sweep(
+        tmp_path,
+        space={"model.width": [40, 44, 48, 52, 56, 60]},
+        trainer={"max_epochs": 4},
+        early_stopping={"min_epochs": 2, "reduction_factor": 2},
+    )
+    summary = sweep(capsys, config)
+    stopped = [t for t in summary["trials"] if t["outcome"] == "stopped early"]
+    assert 0 < len(stopped) == summary["stopped_early"] < 6
+    assert len(marked(tmp_path / "marks", "epoch")) == 4 * (6 - len(stopped)) + 2 * len(stopped)
+    study = open_study(config)
+    at_rung = {t.number: -t.intermediate_values[2] for t in study.trials}
+    assert min(at_rung, key=at_rung.get) not in {t["trial"] for t in stopped}
+    assert len(study_records(study)) == 6 - len(stopped)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_samplers_draw_from_ranges(tmp_path, capsys, sampler):
+    space = {"model.width": {"low": 40, "high": 60}, "seed_everything": [1, 2, 3]}
+    config = write_sweep(tmp_path, space=space, sampler=sampler, trials=2)
+    params = [t["params"] for t in sweep(capsys, config)["trials"]]
+    assert len(params) == 2
+    assert all(40 <= p["model.width"] <= 60 and p["seed_everything"] in (1, 2, 3) for p in params)
+    longer = sweep(capsys, config, "--trials", "3")
+    assert [t["params"] for t in longer["trials"]][:2] == params
+    assert longer["num_done"] == 3
+
+
+def test_few_labels_are_as_many_of_each_class(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def read_out(features, labels, *test, probe, seed):
+        seen.append((labels.bincount().tolist(), len(test[1]), probe))
+        return type("Scores", (), {"top1": 50.0, "top5": 100.0})
+
+    monkeypatch.setattr("alphareq_lightning.sweep.trial.read_out", read_out)
+    options = {"probe": "knn", "labels_per_class": 3}
+    sweep(capsys, write_sweep(tmp_path, trials=1, readout=options))
+    assert seen == [([3, 3, 3, 3], 200, "knn")]
+
+
+@pytest.mark.parametrize(("layer", "take"), [(None, "output"), ("head", "input")])
+def test_the_readout_sees_the_features_whose_alpha_is_measured(layer, take):
+    module = TinyModule().eval()
+    features = monitored_features(module, AlphaMonitor(layer, take=take)).eval()
+    torch.testing.assert_close(features(images(20)), module.backbone(images(20)))
+
+
+def test_a_worker_that_was_taken_for_dead_lets_go(tmp_path, capsys, monkeypatch):
+    config = write_sweep(tmp_path, trials=2)
+    run_trial = study_room.run_trial
+    buried = []
+
+    def slow(given, trial):
+        value = run_trial(given, trial)
+        if not buried:  # the machine slept, and the others have failed this trial
+            buried.append(trial.number)
+            open_study(config).tell(trial.number, state=optuna.trial.TrialState.FAIL)
+        return value
+
+    monkeypatch.setattr(study_room, "run_trial", slow)
+    assert main(["sweep", "--config", str(config)]) == 0
+    assert "trial 0: was taken over by another worker" in capsys.readouterr().out
+    states = [(t.user_attrs["slot"], t.state.name) for t in open_study(config).trials]
+    assert states == [(0, "FAIL"), (1, "COMPLETE"), (0, "COMPLETE")]
