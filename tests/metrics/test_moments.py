@@ -99,6 +99,24 @@ def test_halves_are_every_second_sample_however_batched(size):
     assert metric.packed_half.numel() == 0
 
 
+def test_wide_layers_are_complete_wherever_they_may_be_read():
+    # Updates bring only the upper blocks up to date; 300 features are more than one block.
+    x = torch.tensor(planted_features(1.0, 400, 300))
+    metric, other = StreamingMoments(halves=True), StreamingMoments(halves=True)
+    metric.update(x[:150])
+    other.update(x[150:])
+    metric.merge_state(other)
+    halves = torch.arange(400).where(torch.arange(400) < 150, torch.arange(400) - 150) % 2 == 0
+    expected = [feature_moments(part).scatter for part in (x, x[halves], x[~halves])]
+    for whole, parts in (
+        (metric.moments(), metric.half_moments()),
+        (metric.reduced(), metric.reduced_halves()),
+    ):
+        for got, scatter in zip((whole, *parts), expected, strict=True):
+            torch.testing.assert_close(got.scatter, scatter, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(got.scatter, got.scatter.T, rtol=0, atol=1e-12)
+
+
 def test_halves_double_the_state_only_when_asked_for_and_merge():
     one, other = StreamingMoments(halves=True), StreamingMoments(halves=True)
     one.update(X[:200])
