@@ -22,13 +22,10 @@ test-slow: $(VENV)/.installed-dev
 test-lowest:
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest.txt \
-		--editable '.[demo]' pytest pytest-timeout hypothesis
-	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/metrics/test_moments.py \
-		tests/callbacks/test_alpha_monitor.py tests/callbacks/test_figures.py \
-		tests/callbacks/test_checkpoint_records.py tests/callbacks/test_training_untouched.py \
-		tests/functional/test_moments.py tests/functional/test_spectrum.py \
-		tests/functional/test_scores.py tests/functional/test_properties.py tests/selection \
-		tests/distributed tests/test_cli.py
+		--editable '.[demo]' pytest pytest-timeout hypothesis reptrix
+	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/metrics tests/functional \
+		tests/callbacks --ignore tests/callbacks/test_foreign_modules.py \
+		tests/selection tests/distributed tests/test_cli.py
 
 # One benchmark: peers, limit, overhead, memory, topk, growth or gpu. Then the README's tables.
 bench-%: $(VENV)/.installed-dev

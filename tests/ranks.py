@@ -1,10 +1,12 @@
 """Trainers on several processes, and what each rank has seen."""
 
 import json
+import socket
 
 import lightning.pytorch as pl
 import torch
 import torch.distributed as dist
+import torch.multiprocessing as mp
 from torch.utils.data import DataLoader, DistributedSampler
 
 from tiny import TinyModule, labelled_loader
@@ -20,6 +22,8 @@ class TellsHistory(pl.Callback):
         report = {
             "alphas": [record.alpha for record in self.monitor.history],
             "samples": [record.num_samples for record in self.monitor.history],
+            "problems": [record.problem or "" for record in self.monitor.history],
+            "stopped": trainer.should_stop,
             "keys": sorted(key for key in trainer.callback_metrics if "alpha" in key),
         }
         (self.folder / f"{trainer.world_size}-{trainer.global_rank}.json").write_text(
@@ -70,3 +74,22 @@ def ddp_trainer(folder, world_size, *callbacks, **options):
 def reports(folder, world_size):
     """What `TellsHistory` has written, rank by rank."""
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{world_size}-*.json"))]
+
+
+def spawn(function, world_size, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.start_processes(
+        _run, (function, world_size, port, arguments), world_size, start_method="spawn"
+    )
+
+
+def _run(rank, function, world_size, port, arguments):
+    torch.set_num_threads(1)
+    store = f"tcp://127.0.0.1:{port}"
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
+    try:
+        function(rank, world_size, *arguments)
+    finally:
+        dist.destroy_process_group()

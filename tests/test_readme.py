@@ -1,11 +1,13 @@
 """The README's Python is run, its commands are parsed."""
 
 import re
+import shlex
+import time
 from pathlib import Path
 
 import pytest
 
-from alphareq_lightning.cli import main
+from alphareq_lightning.cli import _parser, main
 
 from tiny import TinyModule, labelled_loader, unlabeled_loader
 
@@ -59,3 +61,41 @@ def test_files_that_the_readme_shows_exist():
         assert (ROOT / path).is_file(), path
     for path in re.findall(r"configs/\w+\.yaml", README):
         assert (ROOT / path).is_file(), path
+
+
+def commands_of(text):
+    lines = re.findall(r"^(?:alphareq) (.*)$", text, flags=re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_every_command_parses():
+    commands = [c for block in blocks("bash") for c in commands_of(block) if c[0] != "train"]
+    assert {c[0] for c in commands} == {
+        "demo",
+        "rank",
+        "score",
+        "select",
+        "report",
+        "sweep",
+        "profile",
+    }
+    for command in commands:
+        _parser().parse_args(command)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+def test_from_alpha_to_a_decision_in_ten_minutes(tmp_path, monkeypatch, capsys):
+    [block] = [b for b in blocks("bash") if "alphareq select" in b]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    started = time.perf_counter()
+    for command in commands_of(block):
+        assert main(command) == 0, command
+    output = capsys.readouterr().out
+    minutes = (time.perf_counter() - started) / 60
+    print(f"{minutes:.1f} minutes")
+    for text in ("α chose", "caution", "records: runs/records.jsonl", "saved", "report.html"):
+        assert text in output
+    assert "20 of 20 configurations done" in output.replace("\n", " ")

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import lightning_utilities.core.rank_zero as rank_zero_module
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 
@@ -33,6 +34,18 @@ else:
             """A Lightning callback under both names."""
 
 
+SHARDING_STRATEGIES: tuple[type, ...] = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
+"""Their ranks must run every forward pass together; a share of the batches each would hang."""
+if find_spec("pytorch_lightning") is not None:
+    from pytorch_lightning import strategies as _others
+
+    SHARDING_STRATEGIES += (
+        _others.FSDPStrategy,
+        _others.ModelParallelStrategy,
+        _others.DeepSpeedStrategy,
+    )
+
+
 def overrides(method: str, module: Any) -> bool:
     """Whether a LightningModule of either namespace defines ``method`` itself."""
     base = next((c for c in type(module).__mro__ if c.__name__ == "LightningModule"), None)
@@ -42,7 +55,9 @@ def overrides(method: str, module: Any) -> bool:
 
 
 __all__ = [
+    "SHARDING_STRATEGIES",
     "Callback",
+    "CombinedLoader",
     "LightningModule",
     "Trainer",
     "isolate_rng",

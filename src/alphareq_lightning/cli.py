@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,6 +67,9 @@ def _sweep(options: argparse.Namespace) -> int:
 def _posthoc(name: str) -> Callable[[argparse.Namespace], int]:
     def run(options: argparse.Namespace) -> int:
         from alphareq_lightning.posthoc import commands
+
+        if os.getcwd() not in sys.path:  # a console script does not look for modules here
+            sys.path.insert(0, os.getcwd())
 
         return int(getattr(commands, name)(options))
 
@@ -197,7 +201,7 @@ def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     )
     data.add_argument("--max-images", type=_positive, help="at most this many, chosen by chance")
     data.add_argument("--batch-size", type=_positive, default=256, help="default: %(default)s")
-    data.add_argument("--num-workers", type=int, default=0, help="default: %(default)s")
+    data.add_argument("--num-workers", type=_not_negative, default=0, help="default: %(default)s")
     parser.add_argument("--pool", choices=POOLS, default="mean")
     parser.add_argument("--device", default="auto", help="default: a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="for machines")
@@ -207,6 +211,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected a number >= 0, got {text}")
     return value
 
 

@@ -25,6 +25,10 @@ class SelectionError(AlphaReQError, ValueError):
     """Records cannot be read, or cannot be ranked together."""
 
 
+class ReadoutError(AlphaReQError, ValueError):
+    """The features of this one model cannot be read out; a search over models goes on."""
+
+
 class DataError(AlphaReQError, ValueError):
     """Images or labels that a recipe needs are missing or do not fit."""
 
@@ -55,6 +59,10 @@ class EigensolverWarning(AlphaReQWarning):
 
 class ImageWarning(AlphaReQWarning):
     """An image could not be read and was left out of its batch."""
+
+
+class HistoryWarning(AlphaReQWarning):
+    """A checkpoint's history of α could not be read; training goes on with an empty one."""
 
 
 class OutputWarning(AlphaReQWarning):

@@ -1,10 +1,12 @@
 import os
 import pickle
+import time
 
 import pytest
 import torch
 
-from alphareq_lightning import SelectionError, records_from_checkpoints
+from alphareq_lightning import AlphaRecord, SelectionError, records_from_checkpoints
+from alphareq_lightning.callbacks.checkpoint_records import history_from_state, history_to_state
 
 RECORD = {
     "alpha": 0.9,
@@ -68,3 +70,51 @@ def test_other_files(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(SelectionError, match=r"no \*.ckpt file in the folder"):
         records_from_checkpoints([tmp_path / "folder"])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        [1],
+        None,
+        {"history": 5},
+        {"history": [None]},
+        {"history": [{**RECORD, "global_step": "a"}]},
+        {"history": [{**RECORD, "scores": 5}]},
+        {"history": [{**RECORD, "eigenvalues": ["a"]}]},
+    ],
+    ids=str,
+)
+def test_foreign_states_are_refused_in_one_line(tmp_path, state):
+    path = tmp_path / "odd.ckpt"
+    torch.save({"callbacks": {"AlphaMonitor": state}}, path)
+    with pytest.raises(SelectionError, match=r"odd.ckpt: (not a record of α|expected a state)"):
+        records_from_checkpoints([path])
+
+
+def test_distributed_checkpoints_are_called_what_they_are(tmp_path):
+    folder = tmp_path / "last.ckpt"
+    folder.mkdir()
+    (folder / "__0_0.distcp").write_text("x")
+    for path in (folder, tmp_path):
+        with pytest.raises(SelectionError, match="last.ckpt is a distributed checkpoint"):
+            records_from_checkpoints([path])
+
+
+def test_old_records_are_kept_without_their_spectra(tmp_path):
+    values = {**RECORD, "metrics": {f"m{i}": 1.0 for i in range(20)}}
+    spectrum = [1.0 / n for n in range(1, 513)]
+    history = [
+        AlphaRecord.from_dict({**values, "global_step": step, "eigenvalues": spectrum})
+        for step in range(5000)
+    ]
+    started = time.perf_counter()
+    state = history_to_state(history)
+    assert time.perf_counter() - started < 1.0  # 4.6 s when every record was copied deeply
+    torch.save({"callbacks": {"AlphaMonitor": state}}, tmp_path / "long.ckpt")
+    assert (tmp_path / "long.ckpt").stat().st_size < 3e6  # 24.8 MB with all spectra
+    again = history_from_state(state)
+    assert [r.global_step for r in again] == list(range(5000))
+    assert [len(r.eigenvalues) for r in again] == [0] * 4900 + [512] * 100
+    [newest] = records_from_checkpoints([tmp_path / "long.ckpt"])
+    assert newest.eigenvalues == history[-1].eigenvalues

@@ -23,7 +23,11 @@ from tiny import TinyModule, labelled_loader, make_trainer
 
 class Killed(TinyModule):
     def on_train_epoch_start(self):
-        if self.current_epoch == 2:
+        if self.current_epoch == 2 and sys.argv[3] == "training":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_validation_batch_end(self, outputs, batch, batch_idx):
+        if self.current_epoch == 2 and batch_idx == 2 and sys.argv[3] == "validation":
             os.kill(os.getpid(), signal.SIGKILL)
 
 folder = Path(sys.argv[1])
@@ -33,10 +37,13 @@ trainer.fit(Killed(), labelled_loader(), labelled_loader(seed=5))
 """
 
 
-def test_a_killed_run_resumes_with_its_history(tmp_path):
+@pytest.mark.parametrize("during", ["training", "validation"])
+def test_a_killed_run_resumes_with_its_history(tmp_path, during):
     tests = str(Path(__file__).parents[1])
     ended = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path), tests], capture_output=True, check=False
+        [sys.executable, "-c", SCRIPT, str(tmp_path), tests, during],
+        capture_output=True,
+        check=False,
     )
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     monitor = AlphaMonitor()

@@ -102,3 +102,70 @@ def test_the_comparison_sees_a_difference(tmp_path):
 
     first, second = train(tmp_path, Draws()), train(tmp_path, None)
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+class Counts(TinyModule):
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def training_step(self, batch, batch_idx):
+        self.steps.append(batch_idx)
+        return super().training_step(batch, batch_idx)
+
+    def on_validation_batch_start(self, batch, batch_idx):
+        if not self.trainer.sanity_checking:
+            self.steps.append(-batch_idx)
+
+
+@pytest.mark.parametrize("shared", ["train", "val"])
+def test_identical_when_the_own_images_come_from_the_trainers_own_loader(tmp_path, shared):
+    ends, seen = [], []
+    for own in (True, False):
+        seed()
+        workers = {"num_workers": 1, "persistent_workers": True}
+        loaders = {
+            "train": labelled_loader(shuffle=True, **(workers if shared == "train" else {})),
+            "val": labelled_loader(seed=5, **(workers if shared == "val" else {})),
+        }
+        monitor = AlphaMonitor(dataloader=loaders[shared] if own else None)
+        trainer, module = make_trainer(tmp_path, monitor, val_check_interval=2), Counts()
+        trainer.fit(module, *loaders.values())
+        assert {record.num_samples for record in monitor.history} == {320}
+        ends.append(everything(trainer, module))
+        seen.append(module.steps)
+    assert seen[0] == seen[1]
+    assert_identical(*ends)
+
+
+def test_identical_when_a_generator_is_shared(tmp_path):
+    ends = []
+    for own in (True, False):
+        seed()
+        generator = torch.Generator().manual_seed(0)
+        images = unlabeled_loader(shuffle=True, generator=generator)
+        monitor = AlphaMonitor(dataloader=images if own else None, max_samples=100)
+        trainer, module = make_trainer(tmp_path, monitor), TinyModule()
+        trainer.fit(
+            module, labelled_loader(shuffle=True, generator=generator), labelled_loader(seed=5)
+        )
+        ends.append([*everything(trainer, module), generator.get_state()])
+    assert_identical(*ends)
+
+
+@pytest.mark.parametrize("with_generator", [True, False])
+def test_every_pass_sees_the_same_images(tmp_path, with_generator):
+    class Still(TinyModule):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+    module = Still()
+    module.backbone[2].momentum = 0.0
+    generator = torch.Generator() if with_generator else None
+    images = unlabeled_loader(shuffle=True, generator=generator)
+    monitor = AlphaMonitor(dataloader=images, max_samples=100)
+    make_trainer(tmp_path, monitor).fit(
+        module, labelled_loader(shuffle=True, generator=generator), labelled_loader(seed=5)
+    )
+    first, second = monitor.history
+    assert first.eigenvalues == second.eigenvalues

@@ -1,11 +1,8 @@
 """One α however many ranks: real processes, gloo on the CPU."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -16,7 +13,7 @@ from alphareq_lightning.functional import lidar as lidar_of
 from alphareq_lightning.metrics import Alignment, FeatureSample, LiDAR, Uniformity
 
 from oracles import planted_features
-from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports
+from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports, spawn
 from tiny import unlabeled_loader
 
 X = torch.tensor(planted_features(1.0, 301, 40, mean=20.0))
@@ -25,25 +22,6 @@ SHARES = {
     2: [slice(0, 17), slice(17, 301)],
     4: [slice(0, 100), slice(100, 100), slice(100, 103), slice(103, 301)],  # one has nothing
 }
-
-
-def spawn(function, world_size, *arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.start_processes(
-        _run, (function, world_size, port, arguments), world_size, start_method="spawn"
-    )
-
-
-def _run(rank, function, world_size, port, arguments):
-    torch.set_num_threads(1)
-    store = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size)
-    try:
-        function(rank, world_size, *arguments)
-    finally:
-        dist.destroy_process_group()
 
 
 def reduces_like_one_process(rank, world_size):

@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from alphareq_lightning import AlphaRecord, AlphaReQError
-from alphareq_lightning.callbacks.feature_tap import pool_features
+from alphareq_lightning.callbacks.feature_tap import FeatureTap, pool_features
+from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
 from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.functional.moments import accumulate_, empty_moments
+from alphareq_lightning.metrics import StreamingMoments
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 KINDS = ["gaussian", "power", "low rank", "constant", "zero", "nan", "inf", "one hot", "huge"]
@@ -112,3 +115,99 @@ def test_ranges_work_or_are_refused_by_our_own_error(fit_range):
     except AlphaReQError:
         return
     assert record.problem is not None or math.isfinite(record.alpha)
+
+
+LAYOUTS = {
+    "maps": ("mean", "flatten"),
+    "clips": ("mean", "flatten"),
+    "tokens": ("mean", "cls", "flatten"),
+}
+
+
+@st.composite
+def spatial_outputs(draw):
+    """Maps, clips and tokens with real extents in any memory layout, and a pool for them."""
+    kind = draw(st.sampled_from(sorted(LAYOUTS)))
+    n, d = draw(st.integers(0, 12)), draw(st.integers(1, 6))
+    extents = {
+        "maps": (n, d, draw(st.integers(1, 5)), draw(st.integers(1, 5))),
+        "clips": (n, d, draw(st.integers(1, 3)), draw(st.integers(1, 4)), 2),
+        "tokens": (n, draw(st.integers(1, 7)), d),
+    }[kind]
+    rng = np.random.default_rng(draw(st.integers(0, 2**16)))
+    tensor = torch.tensor(rng.standard_normal(extents)).to(draw(st.sampled_from(DTYPES)))
+    layout = draw(st.sampled_from(["plain", "channels last", "transposed", "strided", "expanded"]))
+    if layout == "channels last" and kind != "tokens":
+        last = torch.channels_last if kind == "maps" else torch.channels_last_3d
+        tensor = tensor.to(memory_format=last)
+    elif layout == "transposed":
+        tensor = tensor.transpose(0, -1).contiguous().transpose(0, -1)
+    elif layout == "strided":
+        tensor = torch.stack([tensor, tensor], dim=-1)[..., 0]
+    elif layout == "expanded":
+        tensor = tensor[..., :1].expand(extents)
+    return tensor, draw(st.sampled_from(LAYOUTS[kind])), kind
+
+
+def pooled_by_numpy(x, pool, kind):
+    if pool == "flatten":
+        return x.reshape(len(x), math.prod(x.shape[1:]))
+    if kind == "tokens":
+        return x[:, 0] if pool == "cls" else x.mean(axis=1)
+    return x.mean(axis=tuple(range(2, x.ndim)))
+
+
+def check_tap(case, cuts, max_samples):
+    tensor, pool, kind = case
+    tap = FeatureTap(Layer("net", nn.Identity(), "output"), pool)
+    tap.start(max_samples=max_samples)
+    tap.is_open = True
+    for batch in torch.tensor_split(tensor, sorted(min(cut, len(tensor)) for cut in cuts)):
+        tap.layer.module(batch)
+    assert tap.problem is None
+    wanted = len(tensor) if max_samples is None else min(len(tensor), max_samples)
+    assert tap.num_samples == wanted
+    truth = pooled_by_numpy(tensor.double().numpy(), pool, kind)[:wanted]
+    moments = tap.moments.reduced()  # compute() would squeeze a width of one away
+    assert moments.scatter.shape == (truth.shape[1],) * 2
+    if wanted:
+        # The mean over positions is taken in float32.
+        centred = truth - truth.mean(axis=0)
+        np.testing.assert_allclose(moments.mean, truth.mean(axis=0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(moments.scatter, centred.T @ centred, rtol=1e-4, atol=1e-4)
+
+
+TAPPED = {
+    "case": spatial_outputs(),
+    "cuts": st.lists(st.integers(0, 12), max_size=3),
+    "max_samples": st.one_of(st.none(), st.integers(1, 12)),
+}
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**TAPPED)
+def test_taps_agree_with_numpy_on_any_layout(case, cuts, max_samples):
+    check_tap(case, cuts, max_samples)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(**TAPPED)
+def test_ten_thousand_taps(case, cuts, max_samples):
+    check_tap(case, cuts, max_samples)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=5), seed=st.integers(0, 99))
+def test_streams_merged_in_any_split_agree_with_numpy(sizes, seed):
+    x = np.random.default_rng(seed).standard_normal((sum(sizes), 3)) + 50.0
+    parts = [StreamingMoments() for _ in sizes]
+    for part, rows in zip(parts, np.split(x, np.cumsum(sizes)[:-1]), strict=True):
+        part.update(torch.tensor(rows))
+    for part in parts[1:]:
+        parts[0].merge_state(part)
+    moments = parts[0].compute()
+    assert moments.num_samples == len(x)
+    if len(x):
+        centred = x - x.mean(axis=0)
+        np.testing.assert_allclose(moments.scatter, centred.T @ centred, rtol=1e-9, atol=1e-9)

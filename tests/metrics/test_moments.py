@@ -47,6 +47,13 @@ def test_state_made_in_inference_mode_goes_on_outside():
     torch.testing.assert_close(metric.compute().scatter, feature_moments(X).scatter)
 
 
+def test_state_merged_in_inference_mode_is_read_outside():
+    metric = streamed(X[:200], 100)
+    with torch.inference_mode():
+        metric.merge_state(streamed(X[200:], 100))
+    torch.testing.assert_close(metric.moments().scatter, feature_moments(X).scatter)
+
+
 def test_merging_states():
     first, second = streamed(X[:200], 50), streamed(X[200:], 50)
     first.merge_state(second)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sys
 
 import pytest
 import torch
@@ -91,8 +92,11 @@ def test_what_cannot_be_ranked(run, capsys, tmp_path):
     assert "no record of layer 'c'; there are: ['a', 'b']" in refused(
         capsys, "rank", mixed, "--layer", "c"
     )
-    append_record(mixed, AlphaRecord(**values, fit_range=(4, 51), layer="b", path="3"))
-    assert "two records of 3" in refused(capsys, "rank", mixed, "--layer", "b")
+    other = tmp_path / "other.jsonl"
+    append_record(
+        other, AlphaRecord(**{**values, "alpha": 1.1}, fit_range=(4, 51), layer="b", path="3")
+    )
+    assert "two records of 3" in refused(capsys, "rank", mixed, other, "--layer", "b")
     (tmp_path / "empty").mkdir()
     assert "no *.ckpt and no *.jsonl" in refused(capsys, "rank", tmp_path / "empty")
     (tmp_path / "none.jsonl").write_text("")
@@ -205,3 +209,62 @@ def test_what_cannot_be_selected(run, capsys, tmp_path):
     for name in range(8):
         Image.new("RGB", (16, 16), (name * 20, 0, 0)).save(folder / f"{name}.png")
     assert "have no labels" in refused(capsys, *args, "--data", folder)
+    one, two = tmp_path / "classes" / "train" / "a", tmp_path / "classes" / "test" / "b"
+    for place in (one, two):
+        place.mkdir(parents=True)
+        shutil.copy(folder / "1.png", place / "1.png")
+        shutil.copy(folder / "2.png", place / "2.png")
+    classes = tmp_path / "classes"
+    assert "at least two classes, got 2 of 1" in refused(capsys, *args, "--data", classes)
+    shutil.copytree(one, classes / "train" / "c")
+    assert "no class in common" in refused(capsys, *args, "--data", classes)
+    assert "the folder" in refused(
+        capsys, "select", run, *SELECT, "--out", folder / "1.png"
+    )  # a file
+    assert not (tmp_path / "out").exists()
+
+
+def test_models_are_listed_once_and_scoring_again_replaces(run, capsys, tmp_path):
+    records = tmp_path / "records.jsonl"
+    for images in (300, 400):
+        arguments = ("--max-images", images, "--out", records)
+        alphareq(capsys, "score", run / "kept", *MODULE, *DIGITS, *arguments)
+    _, out, _ = alphareq(capsys, "rank", records, "--json")
+    assert [row["samples"] for row in json.loads(out)["ranking"]] == [400] * 4
+    _, out, _ = alphareq(capsys, "rank", run, run, "--json")  # named twice, ranked once
+    assert len(json.loads(out)["ranking"]) == 4
+
+
+def test_a_damaged_file_does_not_stop_the_others(run, capsys, tmp_path):
+    shutil.copytree(run / "kept", tmp_path / "kept")
+    cut = min((tmp_path / "kept").iterdir())
+    cut.write_bytes(cut.read_bytes()[:1000])
+    code, _, err = alphareq(
+        capsys, "score", tmp_path / "kept", *MODULE, *DIGITS, "--out", tmp_path / "r.jsonl"
+    )
+    assert code == 2
+    assert f"alphareq: {cut} cannot be read safely" in err
+    assert len(read_records(tmp_path / "r.jsonl")) == 3
+    victim = max((tmp_path / "kept").iterdir())
+    before = victim.read_bytes()
+    assert "cannot read records" in refused(
+        capsys, "score", run / "kept", *MODULE, *DIGITS, "--out", victim
+    )
+    assert victim.read_bytes() == before
+
+
+def test_brackets_in_names(run, capsys, tmp_path):
+    shutil.copytree(run / "kept", tmp_path / "[exp]" / "w [/b]")
+    code, out, _ = alphareq(capsys, "rank", tmp_path / "[exp]", run)
+    assert code == 0
+    assert "w [/b]" in out
+
+
+def test_a_module_in_the_working_directory(run, capsys, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(
+        "from alphareq_lightning.recipes import BarlowTwins\nclass Mine(BarlowTwins): ...\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    path = next((run / "kept").iterdir())
+    assert alphareq(capsys, "score", path, "--module", "mine.Mine", *DIGITS)[0] == 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from alphareq_lightning import DataError, OptionError
+from alphareq_lightning.errors import ReadoutError
 from alphareq_lightning.readout import PROBES, read_out
 
 each_probe = pytest.mark.parametrize("probe", PROBES)
@@ -77,7 +78,6 @@ def test_collapsed_features_are_read_out_at_chance(probe):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({0: torch.full((8, 4), torch.nan)}, "8 of 8 training images have NaN or infinite"),
         ({1: torch.zeros(8)}, "at least two classes"),
         ({3: torch.tensor([0, 1, -1, -1, 0, 1, 2, 3])}, "2 of 8 test images have no label"),
         ({3: torch.zeros(3)}, r"test features \(n, d\) and labels .* got \(8, 4\) and \(3,\)"),
@@ -92,6 +92,12 @@ def test_data_that_cannot_be_read_out(change, text):
         read_out(*data)
 
 
+def test_features_that_are_not_finite():
+    x, y = blobs(8, 0)
+    with pytest.raises(ReadoutError, match="8 of 8 training images have NaN or infinite"):
+        read_out(torch.full_like(x, torch.nan), y, x, y)
+
+
 def test_unknown_probe():
     with pytest.raises(OptionError, match="'logistic', 'adam', 'knn'.*got 'svm'"):
         read_out(*blobs(8, 0), *blobs(8, 1), probe="svm")
@@ -99,5 +105,5 @@ def test_unknown_probe():
 
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
-    with pytest.raises(DataError, match=r"pip install 'alphareq-lightning\[readout\]'"):
+    with pytest.raises(OptionError, match=r"pip install 'alphareq-lightning\[readout\]'"):
         read_out(*blobs(8, 0), *blobs(8, 1))

@@ -4,6 +4,7 @@ import pytest
 from filelock import FileLock
 
 from alphareq_lightning import AlphaRecord, DataError, SelectionError
+from alphareq_lightning.errors import ReadoutError
 from alphareq_lightning.selection import read_records, select_by_readouts
 
 ALPHAS = [0.4 + 0.06 * k for k in range(30)]
@@ -33,7 +34,7 @@ class Reads:
             raise KeyboardInterrupt
         self.paid.append(record.path)
         if record.path in self.fail:
-            raise DataError("no features")
+            raise ReadoutError("no features")
         return 90 - 25 * (record.alpha - 1) ** 2
 
 
@@ -83,8 +84,9 @@ def test_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"top_k": 3}, r"belongs to another search \(top_k=5, margin=0, 0 models"),
-        ({"records": records([1.0, 2.0])}, "28 models that are not among these"),
+        ({"top_k": 3}, r"holds readouts of other settings \(step=10\)"),
+        ({"margin": 1}, r"belongs to another search \(top_k=5, margin=0, 0 models"),
+        ({"records": records([1.0, 2.0])}, "models that are not among these"),
     ],
 )
 def test_another_search_in_the_same_folder(tmp_path, change, text):
@@ -108,3 +110,42 @@ def test_names(tmp_path):
         select_by_readouts([one, one], Reads(), tmp_path)
     with pytest.raises(SelectionError, match="step 0 names no checkpoint"):
         select_by_readouts([nameless], Reads(), tmp_path)
+
+
+def test_faults_of_the_data_are_not_paid_for(tmp_path):
+    def read(record):
+        raise DataError("the images are gone")
+
+    with pytest.raises(DataError, match="gone"):
+        select_by_readouts(records(), read, tmp_path)
+    assert select_by_readouts(records(), Reads(), tmp_path).best.alpha == pytest.approx(1.0)
+
+
+def test_no_readout_succeeds(tmp_path):
+    with pytest.raises(SelectionError, match="none of the 2 readouts succeeded"):
+        select_by_readouts(records([1.0, 2.0]), Reads(fail=["0.ckpt", "1.ckpt"]), tmp_path)
+
+
+def test_readouts_of_other_settings_are_not_mixed(tmp_path):
+    select_by_readouts(records(), Reads(), tmp_path, settings={"probe": "knn"})
+    with pytest.raises(SelectionError, match=r"other settings \(probe='knn'\); choose another"):
+        select_by_readouts(records(), Reads(), tmp_path, settings={"probe": "adam"})
+    with pytest.raises(SelectionError, match=r"other settings \(seed=0\)"):
+        select_by_readouts(records(), Reads(), tmp_path, seed=1, settings={"probe": "knn"})
+    (tmp_path / "settings.json").write_text("{")
+    with pytest.raises(SelectionError, match="cannot read the settings"):
+        select_by_readouts(records(), Reads(), tmp_path)
+
+
+def test_a_model_without_a_readout_may_vanish(tmp_path):
+    first = Reads(break_at=2)
+    with pytest.raises(KeyboardInterrupt):
+        select_by_readouts(records(), first, tmp_path)
+    left = [r for r in records() if r.path in first.paid or r.alpha < 1.5]
+    assert select_by_readouts(left, Reads(), tmp_path).best.alpha == pytest.approx(1.0)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SelectionError, match="cannot write to the folder"):
+        select_by_readouts(records(), Reads(), tmp_path / "file")

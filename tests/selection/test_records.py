@@ -1,6 +1,9 @@
 import json
 import math
+import resource
+import signal
 import threading
+from contextlib import contextmanager
 
 import pytest
 
@@ -107,3 +110,92 @@ def test_files_that_hold_something_else(tmp_path):
         append_record("/dev/full/records.jsonl", record())
     with pytest.raises(SelectionError, match="cannot write records to"):
         write_records("/dev/full/records.jsonl", [record()])
+
+
+@contextmanager
+def files_end_at(num_bytes):
+    """No file of this process may grow past ``num_bytes``, as on a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_file_usable(tmp_path):
+    path = tmp_path / "records.jsonl"
+    long = record(eigenvalues=tuple(1 / n for n in range(1, 513)))
+    append_record(path, long)
+    with (
+        files_end_at(path.stat().st_size + 2000),
+        pytest.raises(SelectionError, match=f"cannot write a record to {path}: "),
+    ):
+        append_record(path, long)
+    append_record(path, long)
+    assert read_records(path) == [long, long]
+
+
+def test_files_of_something_else_are_not_written_to(tmp_path):
+    for name, content in (
+        ("log.txt", b"one\nlast line"),
+        ("weights.ckpt", b"PK\x03\x04xxx"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(SelectionError, match=f"{name} is no file of records; nothing was"):
+            append_record(path, record())
+        assert path.read_bytes() == content
+
+
+def test_a_last_line_without_its_end_is_kept(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(epoch=1))
+    path.write_bytes(path.read_bytes().rstrip())
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+
+
+def test_a_writer_killed_in_its_first_line_is_no_dead_end(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b'{"alpha": 0.9, "r')
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [2]
+
+
+def test_a_byte_order_mark(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_records(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": None},
+        {"scores": [1]},
+        {"scores": {"rankme": "x"}},
+        {"metrics": {"val_loss": "x"}},
+        {"layer": 3},
+        {"global_step": "a"},
+        {"accuracy": "good"},
+        {"path": 5},
+        {"eigenvalues": "x"},
+        {"fit_range": [0, -3]},
+        {"alpha": math.inf},
+    ],
+    ids=str,
+)
+def test_every_field_is_checked(change):
+    with pytest.raises(SelectionError, match="not a record of α"):
+        AlphaRecord.from_dict({**record().to_dict(), **change})
+
+
+def test_a_line_of_brackets(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(SelectionError, match="line 1, is not a record"):
+        read_records(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -19,19 +18,27 @@ from alphareq_lightning._lightning import (
     overrides,
     rank_zero_info,
 )
+from alphareq_lightning.callbacks.checkpoint_records import (
+    history_from_state,
+    history_to_state,
+)
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.figures import publish_figure
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
-from alphareq_lightning.callbacks.measurement import (
-    complaints,
-    correct,
-    logged_values,
-    measure,
+from alphareq_lightning.callbacks.measurement import complaints, logged_values
+from alphareq_lightning.callbacks.options import (
+    check_choice,
+    check_count,
+    check_layer,
+    check_prefix,
+    in_key,
 )
+from alphareq_lightning.callbacks.over_ranks import check_tap, measure_over_ranks
 from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import (
     find_forward,
     find_loader,
+    own_share,
     run_unlabeled_pass,
 )
 from alphareq_lightning.errors import (
@@ -39,16 +46,17 @@ from alphareq_lightning.errors import (
     AlphaReQWarning,
     DataError,
     FeatureTapError,
+    HistoryWarning,
     NoFitWarning,
     OptionError,
     OutputWarning,
+    SelectionError,
     SpectrumError,
 )
 from alphareq_lightning.functional.finite_sample import BiasCorrection, check_bias_correction
 from alphareq_lightning.functional.power_law import (
     check_fit_range,
     check_target,
-    resolve_fit_range,
 )
 from alphareq_lightning.selection.records import AlphaRecord
 
@@ -74,7 +82,8 @@ class AlphaMonitor(Callback):
         take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
         pool: How maps and tokens become one vector, see `pool_features`.
         dataloader: Held-out unlabeled images: batches that are tensors, or tuples or dicts whose
-            first tensor is images. Labels are never touched.
+            first tensor is images. Labels are never touched. With several ranks each batch runs
+            on one of them, so an iterable dataset must not split itself by rank.
         dataloader_idx: Which of several validation dataloaders to measure.
         forward: What to run on those images: `None` for the LightningModule itself, the name of a
             submodule, or a callable.
@@ -91,7 +100,7 @@ class AlphaMonitor(Callback):
             ``"stable_rank"``, ``"matrix_entropy"``, ``"condition_number"``, ``"selfcluster"``,
             ``"uniformity"``, ``"coherence"``, ``"intrinsic_dimension"``; the last four keep a
             state beside the covariance. A score that does not exist is logged as NaN.
-        max_samples: Measure at most this many images.
+        max_samples: Measure at most this many images, over all ranks.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
         prefix: Put before every key.
@@ -122,7 +131,7 @@ class AlphaMonitor(Callback):
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
         bias_correction: Literal["inversion", "richardson"] | None = None,
         target: float | tuple[float, float] = 1.0,
-        scores: Sequence[str] = ("rankme",),
+        scores: str | Sequence[str] = ("rankme",),
         max_samples: int | None = None,
         every_n_epochs: int = 1,
         prefix: str = "val_",
@@ -131,17 +140,15 @@ class AlphaMonitor(Callback):
     ) -> None:
         check_fit_range(fit_range)
         check_bias_correction(bias_correction)
-        _check_choice("take", take, ("output", "input"))
-        _check_choice("pool", pool, get_args(Pool))
-        _check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
-        if every_n_epochs < 1 or (max_samples is not None and max_samples < 1):
-            raise OptionError(
-                f"expected every_n_epochs and max_samples >= 1, got {every_n_epochs=}, "
-                f"{max_samples=}"
-            )
-        if "/" in prefix:
-            raise OptionError(f"'/' in a key makes folders out of checkpoint names, got {prefix=}")
-        self.layer = layer
+        check_choice("take", take, ("output", "input"))
+        check_choice("pool", pool, get_args(Pool))
+        check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
+        check_count("every_n_epochs", every_n_epochs)
+        check_count("dataloader_idx", dataloader_idx, at_least=0)
+        if max_samples is not None:
+            check_count("max_samples", max_samples)
+        check_prefix(prefix)
+        self.layer = check_layer(layer)
         self.take: Take = take
         self.pool: Pool = pool
         self.dataloader = dataloader
@@ -165,6 +172,7 @@ class AlphaMonitor(Callback):
         self._tried = False
         self._pass_seconds: float | None = None
         self._measured: list[AlphaRecord] = []
+        self._loaded_at: tuple[int, int] | None = None
         self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
 
     # -- attach and detach -----------------------------------------------------------------------
@@ -192,6 +200,11 @@ class AlphaMonitor(Callback):
     def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._taps:
             return
+        if any(self._logs_same_keys(other) for other in getattr(trainer, "callbacks", ())):
+            raise OptionError(
+                f"two AlphaMonitors would log under one key, {self.prefix}alpha; "
+                "give one of them another prefix="
+            )
         layers = resolve_layers(pl_module, self.layer, self.take)
         self._loader = find_loader(self.dataloader, trainer, pl_module)
         self._forward = find_forward(self.forward, pl_module)
@@ -208,6 +221,9 @@ class AlphaMonitor(Callback):
         self._taps = [
             FeatureTap(layer, self.pool, companions(self.scores), halves=halves) for layer in layers
         ]
+
+    def _logs_same_keys(self, other: Any) -> bool:
+        return isinstance(other, AlphaMonitor) and other is not self and other.prefix == self.prefix
 
     def _detach(self) -> None:
         for tap in self._taps:
@@ -265,15 +281,22 @@ class AlphaMonitor(Callback):
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise what is certain to fail at every validation; throw the features away."""
         if self._loader is None:
-            self._check_taps()
+            self._check_taps(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log α and the other scores."""
-        if self._measuring and not trainer.sanity_checking:
-            self._log(trainer, pl_module)
+        if not self._measuring or trainer.sanity_checking:
+            return
+        if self._loader is not None and self._pass_seconds is None:
+            self._run_pass(trainer, pl_module)  # this rank had no validation batch to run before
+        self._log(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the record, before ModelCheckpoint saves, and draw it."""
+        if trainer.sanity_checking and f"{self.prefix}alpha" in trainer.callback_metrics:
+            raise OptionError(
+                f"the LightningModule logs {self.prefix}alpha itself; give AlphaMonitor a prefix="
+            )
         if self._measuring and not trainer.sanity_checking:
             self._keep(trainer)
 
@@ -286,14 +309,16 @@ class AlphaMonitor(Callback):
             self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if not self.history:
+        if not self.history or trainer.state.fn != "fit":
             return True
         epochs = trainer.current_epoch - self.history[-1].epoch
         # Not later: again in the same epoch, or in a new fit.
         return epochs <= 0 or epochs >= self.every_n_epochs
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        share = self.max_samples and math.ceil(self.max_samples / trainer.world_size)
+        share = None  # the monitor's own pass counts images itself
+        if self.max_samples is not None and self._loader is None:
+            share = own_share(self.max_samples, trainer.global_rank, trainer.world_size)
         for tap in self._taps:
             tap.start(pl_module.device, share)
         self._pass_seconds = None
@@ -317,7 +342,7 @@ class AlphaMonitor(Callback):
                 self._loader,
                 self._forward,
                 max_batches=max_batches,
-                enough=lambda: all(tap.is_full for tap in self._taps),
+                max_images=self.max_samples,
             )
             if num_batches == 0 and trainer.world_size == 1:
                 raise DataError("the unlabeled dataloader gave no batch")
@@ -329,7 +354,8 @@ class AlphaMonitor(Callback):
                     f"running the model on the unlabeled images failed: {error}; "
                     "pass forward= to say what to run on them"
                 ) from error
-            self._warn(trainer, NoFitWarning, f"the pass over unlabeled images failed: {error}")
+            for tap in self._taps:
+                tap.problem = f"the pass over unlabeled images failed: {error}"
         finally:
             self._open(False)
         self._pass_seconds = time.perf_counter() - started
@@ -339,31 +365,24 @@ class AlphaMonitor(Callback):
         self._tried = True
         if self._loader is not None:
             self._start(trainer, pl_module)
-            if self._run_pass(trainer, pl_module, max_batches=1) > 0:
-                self._check_taps()  # with more ranks than batches some ranks have nothing to check
+            self._run_pass(trainer, pl_module, max_batches=1)
+            self._check_taps(trainer)
 
-    def _check_taps(self) -> None:
+    def _check_taps(self, trainer: Trainer) -> None:
         for tap in self._taps:
-            if tap.problem is not None:
-                raise FeatureTapError(tap.problem)
-            if tap.moments.packed.numel() == 0:
-                raise FeatureTapError(
-                    f"layer {tap.layer.name!r} did not run in the forward pass that is measured; "
-                    "name a layer that does, or pass dataloader_idx= or forward= to run another"
-                )
-            resolve_fit_range(self.fit_range, tap.moments.num_features)
+            check_tap(trainer, tap, self.fit_range)
 
     # -- what becomes of it ----------------------------------------------------------------------
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured = [self._measure(trainer, tap) for tap in self._taps]
         for index, record in enumerate(self._measured):
-            suffix = "" if index == 0 else f"_{_in_key(record.layer)}"
+            suffix = "" if index == 0 else f"_{in_key(record.layer)}"
             for name, value in logged_values(record, self.target).items():
                 in_bar = name == "alpha" and index == 0
                 key = f"{self.prefix}{name}{suffix}"
                 pl_module.log(key, value, prog_bar=in_bar, sync_dist=True)
-        # Reduced over ranks, so that all ranks decide alike.
+        # Problems are shared over ranks, so that all ranks decide alike.
         problem = next((r.problem for r in self._measured if r.problem is not None), None)
         if problem is not None and self.on_collapse == "stop":
             trainer.should_stop = True
@@ -372,18 +391,13 @@ class AlphaMonitor(Callback):
 
     def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
         started = time.perf_counter()
-        moments = tap.moments.reduced()
-        record = measure(moments, self.fit_range, self.scores, tap.beside())
-        uncorrected = None
-        if self.bias_correction is not None:
-            halves = tap.moments.reduced_halves() if tap.moments.halves else None
-            record, uncorrected = correct(record, moments, halves, self.bias_correction)
-        if record.problem is not None and tap.problem is not None:
-            record = replace(record, problem=tap.problem)
+        record, uncorrected = measure_over_ranks(
+            trainer, tap, self.fit_range, self.scores, self.bias_correction
+        )
         seconds = time.perf_counter() - started
         seconds += tap.seconds if self._pass_seconds is None else self._pass_seconds
         record = replace(record, layer=tap.layer.label, seconds=seconds)
-        for category, message in complaints(record, tap.problem):
+        for category, message in complaints(record):
             self._warn(trainer, category, message, about=record.layer)
         if uncorrected is not None:
             self._warn(trainer, NoFitWarning, uncorrected, about=f"{record.layer}, corrected")
@@ -396,12 +410,15 @@ class AlphaMonitor(Callback):
             for name, value in trainer.callback_metrics.items()
             if not name.startswith(own)
         }
+        epoch, global_step = trainer.current_epoch, trainer.global_step
+        if self._loaded_at is not None and trainer.state.fn != "fit":
+            epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
         for record in self._measured:
             self.history.append(
                 replace(
                     record,
-                    epoch=trainer.current_epoch,
-                    global_step=trainer.global_step,
+                    epoch=epoch,
+                    global_step=global_step,
                     metrics=metrics,
                 )
             )
@@ -415,7 +432,7 @@ class AlphaMonitor(Callback):
             return
         try:
             for record in self.history[-len(self._measured) :]:
-                tag = f"{self.prefix}alpha_spectrum_{_in_key(record.layer)}"
+                tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
                 publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
             self._warn(trainer, OutputWarning, f"the figure of the spectrum was lost: {error}")
@@ -442,22 +459,24 @@ class AlphaMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python numbers; every checkpoint carries it."""
-        return {"history": [record.to_dict() for record in self.history]}
+        return history_to_state(self.history)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of the run that is resumed."""
-        self.history = [AlphaRecord.from_dict(values) for values in state_dict["history"]]
+        try:
+            self.history = history_from_state(state_dict)
+        except SelectionError as error:
+            self.history = []
+            warnings.warn(
+                f"the history of α in the checkpoint is lost: {error}", HistoryWarning, stacklevel=2
+            )
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Remember whose weights these are, for ``trainer.validate(ckpt_path=...)``."""
+        self._loaded_at = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
 
 
 def _validates(trainer: Trainer) -> bool:
     return trainer.enable_validation and sum(trainer.num_val_batches) > 0
-
-
-def _in_key(label: str) -> str:
-    """A layer's name as part of a key: dots would break checkpoint file names."""
-    return label.replace(".", "_").replace(":", "_")
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise OptionError(f"expected {name} to be one of {choices}, got {value!r}")

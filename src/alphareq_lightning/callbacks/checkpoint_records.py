@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -15,6 +15,9 @@ from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection.records import AlphaRecord
 
 STATE_KEY_PREFIX = "AlphaMonitor"
+KEPT_SPECTRA = 100
+"""A checkpoint carries the eigenvalues of so many newest records: 0.5 MB however long the run. Of
+older records it carries all else; their eigenvalues are in the checkpoints of their time."""
 
 
 def records_from_checkpoints(
@@ -35,11 +38,36 @@ def records_from_checkpoints(
     return [_newest(path, layer) for path in _files(paths)]
 
 
+def history_to_state(history: Sequence[AlphaRecord]) -> dict[str, Any]:
+    """What a checkpoint carries of a monitor, as plain Python numbers."""
+    old = max(len(history) - KEPT_SPECTRA, 0)
+    short = [replace(record, eigenvalues=()) for record in history[:old]]
+    return {"history": [record.to_dict() for record in (*short, *history[old:])]}
+
+
+def history_from_state(state: Any) -> list[AlphaRecord]:
+    """The records in what a checkpoint carries of a monitor, oldest first.
+
+    Raises:
+        SelectionError: If it is not what `history_to_state` makes.
+    """
+    history = state.get("history") if isinstance(state, Mapping) else None
+    if not isinstance(history, list):
+        raise SelectionError(f"expected a state with a list 'history', got {str(state)[:80]}")
+    return [AlphaRecord.from_dict(values) for values in history]
+
+
 def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(path.rglob("*.ckpt"))
+            sharded = [inner for inner in (path, *found) if any(inner.glob("*.distcp"))]
+            if sharded:
+                raise SelectionError(
+                    f"{sharded[0]} is a distributed checkpoint, a folder of shards, which cannot "
+                    "be read here; save with FSDPStrategy(state_dict_type='full')"
+                )
             if not found:
                 raise SelectionError(f"no *.ckpt file in the folder {path}")
             files += found
@@ -49,11 +77,16 @@ def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
 
 
 def _newest(path: Path, layer: str | None) -> AlphaRecord:
-    histories = [
-        [AlphaRecord.from_dict(values) for values in state["history"]]
-        for key, state in _callback_states(path).items()
-        if str(key).startswith(STATE_KEY_PREFIX) and state.get("history")
-    ]
+    states = _callback_states(path)
+    try:
+        histories = [
+            history_from_state(state)
+            for key, state in states.items()
+            if str(key).startswith(STATE_KEY_PREFIX)
+        ]
+    except SelectionError as error:
+        raise SelectionError(f"{path}: {error}") from error
+    histories = [history for history in histories if history]
     if not histories:
         raise SelectionError(
             f"{path} carries no record of α; was AlphaMonitor in the Trainer that saved it?"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -32,6 +33,8 @@ class FeatureTap:
         halves: Also keep the moments of every second sample.
     """
 
+    is_open = False
+
     def __init__(
         self,
         layer: Layer,
@@ -42,11 +45,19 @@ class FeatureTap:
     ) -> None:
         self.layer = layer
         self.pool: Pool = pool
-        self.is_open = False
         self.moments = StreamingMoments(halves=halves)
         self.companions = companions
         self.start()
-        self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
+        try:
+            self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
+        except RuntimeError as error:  # a ScriptModule
+            raise FeatureTapError(
+                f"layer {layer.name!r}, a {type(layer.module).__name__}, takes no hook: {error}"
+            ) from error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of a module carry its hooks along: theirs are closed for good."""
+        return copyreg.__newobj__, (FeatureTap,)  # type: ignore[attr-defined]
 
     def start(self, device: torch.device | str = "cpu", max_samples: int | None = None) -> None:
         """Forget everything, and take at most ``max_samples`` rows from now on."""
@@ -58,9 +69,9 @@ class FeatureTap:
         self.seconds = 0.0
         self.problem: str | None = None
 
-    def beside(self) -> dict[type[Companion], Any]:
-        """What the companions have gathered over all ranks; every rank must ask."""
-        return {type(companion): companion.reduced() for companion in self.companions}
+    def beside(self, *, across_ranks: bool = True) -> dict[type[Companion], Any]:
+        """What the companions have gathered over all ranks; then every rank must ask."""
+        return {type(c): c.reduced(across_ranks=across_ranks) for c in self.companions}
 
     @property
     def is_full(self) -> bool:
@@ -94,10 +105,18 @@ class FeatureTap:
         features = pool_features(value.detach(), self.pool)
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
-        self.moments.update(features, value.dtype)
+        self.moments.update(features, computed_in(value))
         for companion in self.companions:
             companion.update(features)
         self.num_samples += len(features)
+
+
+def computed_in(value: Tensor) -> torch.dtype:
+    """The dtype whose rounding is in a tensor: under autocast a float32 one may have been half."""
+    kind = value.device.type
+    if not value.is_floating_point() or not torch.is_autocast_enabled(kind):
+        return value.dtype
+    return max(value.dtype, torch.get_autocast_dtype(kind), key=lambda d: torch.finfo(d).eps)
 
 
 def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
@@ -105,6 +124,8 @@ def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
 
     Args:
         value: ``(n, d)``, tokens ``(n, t, d)``, or maps ``(n, c, h, w)`` and ``(n, c, t, h, w)``.
+            Maps with channels last, as inside torchvision's Swin, look the same and would be
+            pooled over their channels: name a later layer there.
         pool: ``"mean"`` over tokens or positions, ``"cls"`` for the first token,
             ``"flatten"`` to keep them all, or ``"project"`` to keep them all in at most 2,048
             random sums, see `project_features`.

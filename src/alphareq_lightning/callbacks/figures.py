@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +11,6 @@ from alphareq_lightning.selection.records import AlphaRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def can_draw() -> bool:
-    """Whether matplotlib is installed (``pip install alphareq-lightning[plot]``)."""
-    return find_spec("matplotlib") is not None
 
 
 def spectrum_figure(record: AlphaRecord) -> Figure:

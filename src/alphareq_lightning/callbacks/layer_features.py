@@ -12,6 +12,20 @@ from alphareq_lightning.callbacks.layers import Take, resolve_layers
 from alphareq_lightning.errors import FeatureTapError
 
 
+def run_on(model: Callable[[Tensor], Any], images: Tensor) -> None:
+    """Run a model on images.
+
+    Raises:
+        FeatureTapError: If it does not run on images of this shape.
+    """
+    try:
+        model(images)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise FeatureTapError(
+            f"the model does not run on images of shape {tuple(images.shape)}: {error}"
+        ) from error
+
+
 class LayerFeatures(nn.Module):
     """A model cut off at a layer: images in, that layer's features out.
 
@@ -46,7 +60,7 @@ class LayerFeatures(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Features of the layer, shape ``(n, d)``."""
         self.caught = None
-        self.run(images)
+        run_on(self.run, images)
         if not isinstance(self.caught, Tensor):
             raise FeatureTapError(f"layer {self.layer.label!r} gave no tensor in the forward pass")
         return pool_features(self.caught, self.pool)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,9 @@ def resolve_layers(
     names = [layer] if isinstance(layer, str) else list(layer)
     modules = dict(module.named_modules())
     for name in names:
+        if name and name not in modules:  # named_modules() gives a shared module its first name
+            with suppress(AttributeError):
+                modules[name] = module.get_submodule(name)
         if not name or name not in modules:
             raise OptionError(_unknown(name, [known for known in modules if known]))
     return tuple(Layer(name, modules[name], take) for name in names)

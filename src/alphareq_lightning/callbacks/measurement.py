@@ -9,7 +9,6 @@ from typing import Any
 
 from alphareq_lightning.callbacks.scores import Companion, Seen, read_scores
 from alphareq_lightning.errors import (
-    AlphaReQError,
     AlphaReQWarning,
     NoFitWarning,
     PoorFitWarning,
@@ -66,8 +65,8 @@ def measure(
         kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
         unfit = replace(unfit, eigenvalues=kept)
         fit = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)
-    except AlphaReQError as error:
-        return replace(unfit, problem=str(error))
+    except Exception as error:  # a solver or the memory gave up: no reason to end a training
+        return replace(unfit, problem=str(error) or type(error).__name__)
     return replace(
         unfit,
         alpha=fit.alpha.item(),
@@ -99,8 +98,8 @@ def correct(
         return record, None
     try:
         found = corrected_alpha(moments, halves, record.fit_range, bias_correction)
-    except AlphaReQError as error:
-        return record, f"no α corrected by {bias_correction!r}: {error}"
+    except Exception as error:  # see `measure`
+        return record, f"no α corrected by {bias_correction!r}: {error or type(error).__name__}"
     return replace(
         record, alpha_corrected=found.alpha.item(), alpha_stderr=found.stderr.item()
     ), None
@@ -120,14 +119,26 @@ def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str,
     }
 
 
-def complaints(
-    record: AlphaRecord, tap_problem: str | None
-) -> Iterator[tuple[type[AlphaReQWarning], str]]:
+def spoiled(record: AlphaRecord, problem: str) -> AlphaRecord:
+    """The record of features of which some are missing: it must not pass for a measurement."""
+    return replace(
+        record,
+        alpha=math.nan,
+        r2=math.nan,
+        stderr=math.nan,
+        fit_range=None,
+        alpha_corrected=None if record.alpha_corrected is None else math.nan,
+        alpha_stderr=None if record.alpha_stderr is None else math.nan,
+        scores=dict.fromkeys(record.scores, math.nan),
+        problem=problem,
+    )
+
+
+def complaints(record: AlphaRecord) -> Iterator[tuple[type[AlphaReQWarning], str]]:
     """What a user should hear about a measurement, and as which kind of warning."""
     where = f"layer {record.layer!r}"
-    problem = record.problem or tap_problem
-    if problem is not None:
-        yield NoFitWarning, f"α of {where}: {problem}"
+    if record.problem is not None:
+        yield NoFitWarning, f"α of {where}: {record.problem}"
     if record.fit_range is None:
         return
     first, last = record.fit_range

@@ -88,12 +88,16 @@ OF_SEVERAL_VIEWS = {"lidar": "LiDAR", "alignment": "Alignment", "cvpca": "CrossV
 """A hook sees one forward pass at a time and cannot know which views belong together."""
 
 
-def check_scores(scores: Sequence[str]) -> tuple[str, ...]:
+def check_scores(scores: str | Sequence[str]) -> tuple[str, ...]:
     """Names of extra scores as a tuple.
 
     Raises:
         OptionError: If a name is unknown, or needs views that belong together.
     """
+    if not isinstance(scores, Sequence):
+        raise OptionError(
+            f"expected a list of names, got {scores=}; there are: {', '.join(SCORES)}"
+        )
     names = (scores,) if isinstance(scores, str) else tuple(scores)
     for name in names:
         if name in OF_SEVERAL_VIEWS:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
-from alphareq_lightning._lightning import LightningModule, Trainer, isolate_rng
+from alphareq_lightning._lightning import (
+    SHARDING_STRATEGIES,
+    CombinedLoader,
+    LightningModule,
+    Trainer,
+    isolate_rng,
+)
 from alphareq_lightning.errors import FeatureTapError, OptionError
 
 PASS_SEED = 0
-"""Every pass, on every rank, draws from this seed: a shuffling loader gives all ranks one order,
-so they can share it out, and gives every epoch the same images."""
-SHARDING_STRATEGIES = ("FSDPStrategy", "ModelParallelStrategy", "DeepSpeedStrategy")
-"""Their ranks must run every forward pass together; a share of the batches each would hang."""
+"""Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
+loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
 
 def find_loader(
@@ -39,16 +43,25 @@ def find_loader(
         raise OptionError(
             f"expected a DataLoader of unlabeled images, got a {type(loader).__name__}"
         )
+    if isinstance(loader, CombinedLoader):
+        raise OptionError(
+            "a CombinedLoader has one place for all its readers; pass a DataLoader inside it"
+        )
     if isinstance(loader, Iterator):
         raise OptionError(
             "an iterator of unlabeled images can be read only once; pass a DataLoader or a list"
         )
-    strategy = type(trainer.strategy).__name__
-    if loader is not None and strategy in SHARDING_STRATEGIES:
+    if loader is not None and isinstance(trainer.strategy, SHARDING_STRATEGIES):
         raise OptionError(
-            f"own unlabeled images cannot be measured under {strategy}, which shards the model; "
-            "take the dataloader away, and the validation batches are measured instead"
+            f"own unlabeled images cannot be measured under {type(trainer.strategy).__name__}, "
+            "which shards the model; take the dataloader away, and the validation batches are "
+            "measured instead"
         )
+    if isinstance(loader, DataLoader) and loader.persistent_workers:
+        # It has one iterator and `iter` starts that again: if the Trainer reads the same loader,
+        # its epoch would end where the monitor's pass ends. A copy has workers of its own.
+        loader = copy.copy(loader)
+        loader._iterator = None
     return loader
 
 
@@ -80,12 +93,15 @@ def run_unlabeled_pass(
     forward: Callable[[Tensor], Any],
     *,
     max_batches: int | None = None,
-    enough: Callable[[], bool] = lambda: False,
+    max_images: int | None = None,
 ) -> int:
     """Send the images of ``loader`` through the model in eval mode and leave no trace.
 
-    No gradient, no BatchNorm update, no change of the global random state; the Trainer's device
-    and precision. Each rank takes its own share, and no image is taken twice.
+    No gradient, no BatchNorm update, no change of any random state; the Trainer's device and
+    precision, and the hooks that transfer the user's own batches. Of the batches that every rank
+    reads each runs on one rank; a `DistributedSampler` has shared out the images already, and what
+    it repeats is left out. An iterable dataset that splits itself by rank would be split twice:
+    give the monitor the whole stream.
 
     Args:
         trainer: The running Trainer.
@@ -93,7 +109,7 @@ def run_unlabeled_pass(
         loader: Batches of images; a tensor, or a tuple, list or dict whose first tensor is images.
         forward: What to run on the images.
         max_batches: Stop after as many batches on each rank.
-        enough: Asked after each batch.
+        max_images: Stop after as many images over all ranks: the same images on any number.
 
     Returns:
         How many batches this rank has run.
@@ -102,19 +118,45 @@ def run_unlabeled_pass(
         FeatureTapError: If a batch holds no tensor.
     """
     num_batches = 0
-    images_left = _num_own_images(loader)
+    sampler = _sharding_sampler(loader)
+    images_left = max_images if sampler is None else _num_own_images(sampler, max_images)
+    stride = 1 if sampler is not None else trainer.world_size
     precision = trainer.precision_plugin
-    with isolate_rng(), evaluating(module), torch.no_grad(), precision.forward_context():
+    with (
+        isolate_rng(),
+        seeded_generators(loader),
+        evaluating(module),
+        torch.no_grad(),
+        precision.forward_context(),
+    ):
         torch.manual_seed(PASS_SEED)
-        for batch in islice(_share_of(loader, trainer), max_batches):
-            images = first_tensor(batch)[:images_left].to(module.device, non_blocking=True)
-            forward(precision.convert_input(images))
-            num_batches += 1
-            if images_left is not None:
-                images_left -= len(images)
-            if enough() or images_left == 0:
+        for index, batch in enumerate(loader):
+            if images_left == 0 or num_batches == max_batches:
                 break
+            num_images = len(first_tensor(batch)[:images_left])
+            if images_left is not None:
+                images_left -= num_images
+            if index % stride == trainer.global_rank % stride:
+                on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+                forward(precision.convert_input(first_tensor(on_device)[:num_images]))
+                num_batches += 1
     return num_batches
+
+
+@contextmanager
+def seeded_generators(loader: Iterable[Any]) -> Iterator[None]:
+    """Seed the generators that a DataLoader may share with others, and put each back."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    drawing = (loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    found = [getattr(owner, "generator", None) for owner in (*drawing, batch_sampler)]
+    states = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
+    for generator, _ in states:
+        generator.manual_seed(PASS_SEED)
+    try:
+        yield
+    finally:
+        for generator, state in states:
+            generator.set_state(state)
 
 
 @contextmanager
@@ -158,24 +200,24 @@ def _find_tensor(batch: Any) -> Tensor | None:
     return next((t for t in map(_find_tensor, batch) if t is not None), None)
 
 
-def _share_of(loader: Iterable[Any], trainer: Trainer) -> Iterator[Any]:
-    """This rank's batches: every ``world_size``-th, so each batch runs on exactly one rank.
+def own_share(num_images: int, rank: int, world_size: int) -> int:
+    """How many of the first images are this rank's, if they are dealt out one by one.
 
-    A loader that already shards itself by a `DistributedSampler` is taken as it is.
+    Example:
+        >>> [own_share(201, rank, 2) for rank in (0, 1)]
+        [101, 100]
     """
-    if _sharding_sampler(loader) is not None or trainer.world_size == 1:
-        return iter(loader)
-    return islice(loader, trainer.global_rank, None, trainer.world_size)
+    return len(range(rank, num_images, world_size))
 
 
-def _num_own_images(loader: Iterable[Any]) -> int | None:
+def _num_own_images(sampler: DistributedSampler[Any], max_images: int | None) -> int:
     """Where a `DistributedSampler` begins to repeat images, which makes all shares as long."""
-    sampler = _sharding_sampler(loader)
-    if sampler is None:
-        return None
-    return len(range(sampler.rank, len(cast(Sized, sampler.dataset)), sampler.num_replicas))
+    num_images = len(cast(Sized, sampler.dataset))
+    wanted = num_images if max_images is None else min(num_images, max_images)
+    return own_share(wanted, sampler.rank, sampler.num_replicas)
 
 
 def _sharding_sampler(loader: Iterable[Any]) -> DistributedSampler[Any] | None:
-    sampler = loader.sampler if isinstance(loader, DataLoader) else None
-    return sampler if isinstance(sampler, DistributedSampler) else None
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    return next((s for s in samplers if isinstance(s, DistributedSampler)), None)

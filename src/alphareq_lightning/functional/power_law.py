@@ -150,7 +150,8 @@ def check_fit_range(fit_range: FitRange | Sequence[int]) -> tuple[int, int]:
     """
     if fit_range == "auto":
         return AUTO_FIRST_RANK, AUTO_LAST_RANK
-    is_pair = not isinstance(fit_range, str) and len(fit_range) == 2
+    is_list = isinstance(fit_range, Sequence) and not isinstance(fit_range, str)
+    is_pair = is_list and len(fit_range) == 2
     if not is_pair or not all(isinstance(rank, Integral) for rank in fit_range):
         raise FitRangeError(f"expected 'auto' or two ranks (first, last), got {fit_range=}")
     first, last = int(fit_range[0]), int(fit_range[1])
@@ -186,8 +187,9 @@ def check_target(target: float | Sequence[float]) -> tuple[float, float]:
     Raises:
         OptionError: If it is not a finite number or a non-empty finite interval.
     """
-    bounds = (target, target) if isinstance(target, int | float) else tuple(target)
-    if len(bounds) != 2 or not 0 <= bounds[0] <= bounds[1] < float("inf"):
+    bounds = tuple(target) if isinstance(target, Sequence) else (target, target)
+    is_pair = len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
+    if not is_pair or not 0 <= bounds[0] <= bounds[1] < float("inf"):
         raise OptionError(f"expected target a number >= 0 or an interval (low, high), got {target}")
     return float(bounds[0]), float(bounds[1])
 

@@ -101,20 +101,24 @@ class StreamingMoments(Metric):
         whole, half = self.moments(), unpack(self.packed_half)
         return half, remaining_moments(whole, half)
 
-    def reduced(self) -> FeatureMoments | None:
+    def reduced(self, *, across_ranks: bool = True) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
 
-        Every rank must call it. Other than ``compute`` it does not mind a rank without a batch.
+        Every rank must call it, unless ``across_ranks`` is false: a process group may be alive
+        while one rank works alone. Other than ``compute`` it does not mind a rank without a batch.
         """
-        return self._reduced(self.packed)
+        return self._reduced(self.packed, across_ranks)
 
-    def reduced_halves(self) -> tuple[FeatureMoments, FeatureMoments] | None:
+    def reduced_halves(
+        self, *, across_ranks: bool = True
+    ) -> tuple[FeatureMoments, FeatureMoments] | None:
         """Moments of both halves over all ranks, as `reduced` gives those of the whole."""
-        whole, half = self._reduced(self.packed), self._reduced(self.packed_half)
+        whole = self._reduced(self.packed, across_ranks)
+        half = self._reduced(self.packed_half, across_ranks)
         return None if whole is None or half is None else (half, remaining_moments(whole, half))
 
-    def _reduced(self, packed: Tensor) -> FeatureMoments | None:
-        if dist.is_available() and dist.is_initialized():
+    def _reduced(self, packed: Tensor, across_ranks: bool) -> FeatureMoments | None:
+        if across_ranks and dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
         return unpack(packed) if packed.numel() else None
 
@@ -209,7 +213,8 @@ def pack(moments: FeatureMoments) -> Tensor:
 def unpack(packed: Tensor) -> FeatureMoments:
     """Views into ``packed`` to read; the blocks that updates leave behind are completed first."""
     moments = running(packed)
-    mirror_(moments.scatter)
+    with torch.inference_mode():  # a state merged or moved in that mode can be written in no other
+        mirror_(moments.scatter)
     return moments
 
 

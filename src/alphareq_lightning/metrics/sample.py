@@ -97,13 +97,13 @@ class FeatureSample(Metric):
         """
         return _rows(self.kept)
 
-    def reduced(self) -> Tensor | None:
+    def reduced(self, *, across_ranks: bool = True) -> Tensor | None:
         """The sample over all ranks without touching the state; `None` if no rank has any.
 
-        Every rank must call it, with or without a batch.
+        Every rank must call it, with or without a batch, unless ``across_ranks`` is false.
         """
         kept = self.kept
-        if dist.is_available() and dist.is_initialized():
+        if across_ranks and dist.is_available() and dist.is_initialized():
             [kept] = gather_sample(kept, self.process_group, max_samples=self.max_samples)
         return _rows(kept) if len(kept) else None
 

@@ -20,7 +20,12 @@ from alphareq_lightning.callbacks.layer_features import LayerFeatures
 from alphareq_lightning.callbacks.layers import resolve_layers
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
-from alphareq_lightning.posthoc.data import DataOptions, labelled_loaders, unlabeled_loader
+from alphareq_lightning.posthoc.data import (
+    DataOptions,
+    fingerprint,
+    labelled_loaders,
+    unlabeled_loader,
+)
 from alphareq_lightning.posthoc.gather import gather_records
 from alphareq_lightning.posthoc.models import ModelSource
 from alphareq_lightning.posthoc.rank import (
@@ -38,6 +43,7 @@ from alphareq_lightning.selection import (
     append_record,
     cautions,
     rank_checkpoints,
+    read_records,
     refit,
     select_by_readouts,
 )
@@ -76,14 +82,24 @@ def rank(options: argparse.Namespace) -> int:
 
 
 def score(options: argparse.Namespace) -> int:
-    """Measure α of checkpoints and append records to a file that ``rank`` reads."""
+    """Measure α of checkpoints and append records to a file that ``rank`` reads.
+
+    A file that cannot be read is told of at the end, with exit code 2; the others are measured.
+    """
     source = _source(options)
     paths = _weight_files(options.paths)
+    if options.out.exists():
+        read_records(options.out)  # refuses a file of something else before the first pass
     device = _device(options.device)
     images = unlabeled_loader(_data(options, source))
-    measured = []
+    measured: list[AlphaRecord] = []
+    refused: list[SelectionError] = []
     for path in _tracked(paths, "α of each checkpoint", quiet=options.json):
-        model = source.load(path)
+        try:
+            model = source.load(path)
+        except SelectionError as error:
+            refused.append(error)
+            continue
         for record in profile_layers(
             model.module,
             images,
@@ -100,14 +116,16 @@ def score(options: argparse.Namespace) -> int:
             measured.append(record)
     if options.json:
         print(json.dumps(ranking_rows(measured, 1.0), indent=1, ensure_ascii=False))
-    else:
+    elif measured:
         console = _console()
         console.print(ranking_table(measured, 1.0))
         for record in measured:
             if record.problem is not None:
                 console.print(f"no α for {record.path}: {record.problem}", style="yellow")
         console.print(f"records: {options.out}", soft_wrap=True)
-    return 0
+    for refusal in refused:
+        _note(str(refusal))
+    return 2 if refused else 0
 
 
 def select(options: argparse.Namespace) -> int:
@@ -124,12 +142,17 @@ def select(options: argparse.Namespace) -> int:
     data = _data(options, source)
     loaders = labelled_loaders(data)
     cache = options.out / "features"
-    data_key = data.key
+    settings = {
+        "probe": options.probe,
+        "pool": options.pool,
+        "data": features_key(*(fingerprint(loader.dataset) for loader in loaders)),
+        "model": features_key(options.config, options.module, options.model),
+    }
     device = _device(options.device)
 
     def read(record: AlphaRecord) -> float:
         path = Path(str(record.path))
-        key = features_key(path, data_key, record.layer, options.pool)
+        key = features_key(path, settings["data"], settings["model"], record.layer, options.pool)
         sides = []
         for side, loader in zip(("train", "test"), loaders, strict=True):
 
@@ -157,6 +180,7 @@ def select(options: argparse.Namespace) -> int:
         margin=1 if options.careful else 0,
         step=1 if options.careful else None,
         seed=options.seed,
+        settings=settings,
         report=tell,
     )
     search, best = selected.search, selected.best
@@ -243,9 +267,13 @@ def _weight_files(paths: Sequence[str]) -> list[Path]:
 
 
 def _console(**options: Any) -> Console:
-    console = Console(**options)
+    console = Console(markup=False, highlight=False, **options)
     # A pipe or file has no width: rich would cut tables at 80 columns.
-    return console if console.is_terminal else Console(width=PIPE_WIDTH, **options)
+    return (
+        console
+        if console.is_terminal
+        else Console(width=PIPE_WIDTH, markup=False, highlight=False, **options)
+    )
 
 
 def _note(text: str) -> None:

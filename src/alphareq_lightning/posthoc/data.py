@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.posthoc.models import instantiate, read_config
-from alphareq_lightning.readout import features_key
 from alphareq_lightning.recipes import DigitsDataModule, ImageFolderDataModule, plain_view
 from alphareq_lightning.recipes.datamodules import MIN_IMAGES
 from alphareq_lightning.recipes.images import (
@@ -20,6 +21,7 @@ from alphareq_lightning.recipes.images import (
     collate_labelled,
     few_of_each_class,
     find_images,
+    labels_of,
 )
 from alphareq_lightning.recipes.views import CIFAR_MEAN, CIFAR_STD, IMAGENET_MEAN, IMAGENET_STD
 
@@ -42,18 +44,6 @@ class DataOptions(NamedTuple):
     """At most this many held-out images, and as many to train a readout on."""
     labels_per_class: int | None = None
     """At most this many labels of each class to train a readout on."""
-
-    @property
-    def key(self) -> str:
-        """Names the images: file names, sizes and times of a folder; all options otherwise."""
-        folder = Path(str(self.data))
-        files = []
-        if self.data is not None and folder.is_dir():
-            for path in find_images(folder)[0]:
-                stat = path.stat()
-                files.append((str(path.relative_to(folder)), stat.st_size, stat.st_mtime_ns))
-        config = None if self.config is None else read_config(self.config).get("data")
-        return features_key(self._replace(config=None, batch_size=0, num_workers=0), files, config)
 
 
 def unlabeled_loader(options: DataOptions) -> Any:
@@ -95,6 +85,7 @@ def labelled_loaders(options: DataOptions) -> tuple[DataLoader[Any], DataLoader[
         )
     train, test = module.readout_datasets()
     train, test = (_at_most(images, options.max_images) for images in (train, test))
+    _check_labels(train, test)
     if options.labels_per_class is not None:
         train = few_of_each_class(train, options.labels_per_class)
     return tuple(
@@ -106,6 +97,41 @@ def labelled_loaders(options: DataOptions) -> tuple[DataLoader[Any], DataLoader[
         )
         for images in (train, test)
     )  # type: ignore[return-value]
+
+
+def fingerprint(images: Any) -> Any:
+    """What a dataset of images consists of: names, sizes and times of files, and transforms."""
+    if isinstance(images, Subset):
+        return list(images.indices), fingerprint(images.dataset)
+    if isinstance(images, Images):
+        return list(images.indices), _shown(images.transform), fingerprint(images.dataset)
+    if isinstance(images, ImageFiles):
+        stats = ((path, path.stat()) for path in images.paths)
+        return [(str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    if isinstance(images, TensorDataset):
+        return [hashlib.sha256(t.numpy().tobytes()).hexdigest() for t in images.tensors]
+    return type(images).__qualname__, len(images), _shown(images)
+
+
+def _shown(thing: Any) -> str:
+    """Its `repr`, without what differs from run to run."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
+
+
+def _check_labels(train: Any, test: Any) -> None:
+    """Find what would spoil every readout before the first one is paid."""
+    train_labels, test_labels = labels_of(train), labels_of(test)
+    missing = sum(label < 0 for label in (*train_labels, *test_labels))
+    if missing:
+        raise DataError(f"{missing} images have no label; a readout needs class folders")
+    classes = set(train_labels)
+    if len(classes) < 2:
+        raise DataError(
+            f"a readout needs images of at least two classes, got {len(train_labels)} of "
+            f"{len(classes)}; put each class into a folder of its own"
+        )
+    if not classes & set(test_labels):
+        raise DataError("the images to train on and those to test on have no class in common")
 
 
 def _datamodule(options: DataOptions) -> Any:

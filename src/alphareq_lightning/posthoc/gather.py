@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from alphareq_lightning.callbacks import records_from_checkpoints
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.selection import AlphaRecord, read_records
 
+SAME_ALPHA = 1e-3
+"""Measured in training and scored afterwards, one model gives α that differ by rounding."""
 RECORD_FILE = ".jsonl"
 JOURNALS = (".journal", ".log")
 
@@ -43,7 +46,33 @@ def gather_records(
             records += _from_file(path, layer)
     if not records:
         raise SelectionError("no record was found; name checkpoints, run folders or record files")
-    return records
+    return _each_once(records)
+
+
+def _each_once(records: list[AlphaRecord]) -> list[AlphaRecord]:
+    """One record of each model: a file may list it again, with its readout or from a checkpoint.
+
+    Two that disagree in α both stay, and `rank_checkpoints` refuses them.
+    """
+    kept: dict[tuple[object, ...], AlphaRecord] = {}
+    for place, record in enumerate(records):
+        name: tuple[object, ...] = (record.path, record.layer, record.global_step)
+        if record.path is None:
+            name = (place,)
+        known = kept.get(name)
+        if known is None:
+            kept[name] = record
+        elif not math.isclose(known.alpha, record.alpha, rel_tol=SAME_ALPHA):
+            kept[(name, place)] = record
+        elif record.accuracy is not None:
+            kept[name] = record
+    return list(kept.values())
+
+
+def _newest(records: list[AlphaRecord]) -> list[AlphaRecord]:
+    """Of a file that is written to again and again, what it says last of each model."""
+    last = {(r.path or place, r.layer, r.global_step): r for place, r in enumerate(records)}
+    return list(last.values())
 
 
 def _from_study(storage: str, layer: str | None) -> list[AlphaRecord]:
@@ -59,7 +88,7 @@ def _from_study(storage: str, layer: str | None) -> list[AlphaRecord]:
 def _from_file(path: Path, layer: str | None) -> list[AlphaRecord]:
     if path.suffix != RECORD_FILE:
         return records_from_checkpoints([path], layer=layer)
-    records = read_records(path)
+    records = _newest(read_records(path))
     kept = [record for record in records if layer in (None, record.layer)]
     if not kept:
         layers = sorted({record.layer for record in records})

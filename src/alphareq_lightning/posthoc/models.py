@@ -153,6 +153,10 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
 
     def build(checkpoint: Mapping[str, Any]) -> nn.Module:
         stored = checkpoint.get("hyper_parameters", {})
+        if not isinstance(stored, Mapping):
+            raise SelectionError(
+                f"the hyperparameters in the checkpoint are a {type(stored).__name__}, no mapping"
+            )
         # LightningCLI adds _class_path and _instantiator.
         arguments = {name: value for name, value in stored.items() if not name.startswith("_")}
         try:

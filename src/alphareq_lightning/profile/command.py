@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ from rich.console import Console
 from rich.progress import track
 
 from alphareq_lightning.callbacks.feature_tap import Pool
-from alphareq_lightning.callbacks.figures import can_draw
 from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.errors import OptionError
 
@@ -98,7 +98,7 @@ def run_profile(options: argparse.Namespace) -> int:
         print(text)
     else:
         console.print(profile_table(records, title))
-    if can_draw():
+    if find_spec("matplotlib") is not None:
         picture = stem.with_name(f"{stem.name}.png")
         profile_figure(records, title).savefig(picture)
         progress.print(f"α over depth and the spectra: {picture}", soft_wrap=True)

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
+from alphareq_lightning.callbacks.layer_features import run_on
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
 from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import evaluating, first_tensor
-from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.power_law import FitRange, check_fit_range
 from alphareq_lightning.profile.units import profiled_layers
 from alphareq_lightning.selection import AlphaRecord
@@ -70,20 +70,11 @@ def profile_layers(
             tap.is_open = True
         with evaluating(model), torch.no_grad():
             for batch in batches:
-                _run(model, first_tensor(batch).to(device))
+                run_on(model, first_tensor(batch).to(device))
     finally:
         for tap in taps:
             tap.remove()
     return [_record(tap, fit_range, scores) for tap in taps]
-
-
-def _run(model: nn.Module, images: torch.Tensor) -> None:
-    try:
-        model(images)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise FeatureTapError(
-            f"the model does not run on images of shape {tuple(images.shape)}: {error}"
-        ) from error
 
 
 def _record(

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from alphareq_lightning.errors import DataError, OptionError
+from alphareq_lightning.errors import DataError, OptionError, ReadoutError
 
 Probe = Literal["logistic", "adam", "knn"]
 
@@ -54,9 +54,9 @@ def read_out(
         seed: Of the ``"adam"`` probe, the only one that draws.
 
     Raises:
-        DataError: If shapes do not fit, features are not finite, a label is missing, there is
-            only one class, or scikit-learn is not installed.
-        OptionError: If there is no such probe.
+        DataError: If shapes do not fit, a label is missing, or there is only one class.
+        ReadoutError: If features are not finite.
+        OptionError: If there is no such probe, or scikit-learn is not installed.
 
     Example:
         >>> x, y = torch.tensor([[0.0], [0.1], [1.0], [1.1]]), torch.tensor([0, 0, 1, 1])
@@ -158,7 +158,7 @@ def _check(features: Tensor, labels: Tensor, side: str) -> None:
         )
     bad = int((~torch.isfinite(features)).any(dim=1).sum())
     if bad:
-        raise DataError(f"{bad} of {len(features)} {side} images have NaN or infinite features")
+        raise ReadoutError(f"{bad} of {len(features)} {side} images have NaN or infinite features")
     missing = int((labels < 0).sum())
     if missing:
         raise DataError(
@@ -173,6 +173,6 @@ def _sklearn(*names: str) -> list[Any]:
     try:
         return [import_module(f"sklearn.{name}") for name in names]
     except ImportError as error:
-        raise DataError(
+        raise OptionError(
             "the readout needs scikit-learn: pip install 'alphareq-lightning[readout]'"
         ) from error

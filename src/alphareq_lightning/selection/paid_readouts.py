@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from alphareq_lightning.errors import DataError, SelectionError
+from alphareq_lightning.errors import ReadoutError, SelectionError
 from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
 from alphareq_lightning.selection.records import AlphaRecord, write_records
 
-STATE, RECORDS = "search.json", "records.jsonl"
+STATE, SETTINGS, RECORDS = "search.json", "settings.json", "records.jsonl"
 
 
 class Selected(NamedTuple):
@@ -40,6 +41,7 @@ def select_by_readouts(
     margin: int = 0,
     step: int | None = None,
     seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
     report: Callable[[AlphaRecord, str], None] = lambda record, what: None,
 ) -> Selected:
     """Pay readouts for the models that the interval search asks for, and for no others.
@@ -49,26 +51,29 @@ def select_by_readouts(
 
     Args:
         records: Models with their α; ``path`` names each.
-        read: Runs one readout and returns its accuracy in percent. A `DataError` that it raises is
-            a failed readout: paid, and without a say in the interval. Other errors end the
+        read: Runs one readout and returns its accuracy in percent. A `ReadoutError` that it raises
+            is a failed readout: paid, and without a say in the interval. Other errors end the
             search; it can go on later.
         folder: Where the state and, in the end, all records are kept.
         top_k: See `AlphaIntervalSearch`.
         margin: See `AlphaIntervalSearch`.
         step: Models that come at a time, ``2 * top_k`` by default.
         seed: Of the order in which they come.
+        settings: Whatever else the readouts depend on, as plain JSON values; kept with the state,
+            so that readouts of other settings are not mixed with these.
         report: Called with each model and what became of it.
 
     Raises:
-        SelectionError: If names are missing or repeat, if the folder belongs to a search over
-            other models or with other settings, or if another process is at work in it.
+        SelectionError: If names are missing or repeat, if the folder cannot be written or belongs
+            to a search over other models or with other settings, if another process is at work in
+            it, or if no readout succeeded.
     """
     by_name = _by_name(records)
     order = sorted(by_name)
     random.Random(seed).shuffle(order)
     step = 2 * top_k if step is None else step
-    folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(folder):
+        _check_settings(folder, {"seed": seed, "step": step, **(settings or {})})
         search = _search(folder, top_k, margin, set(by_name))
         accuracies = {name: readout.score for name, readout in search.readouts.items()}
         for start in range(0, len(order), step):
@@ -84,7 +89,7 @@ def select_by_readouts(
                 try:
                     accuracies[name] = read(by_name[name])
                     outcome = f"{accuracies[name]:.2f} %"
-                except DataError as error:
+                except ReadoutError as error:
                     accuracies[name] = float("nan")
                     outcome = f"failed: {error}"
                 search.tell({name: accuracies[name]})
@@ -92,6 +97,8 @@ def select_by_readouts(
                 report(by_name[name], outcome)
         found = [replace(by_name[n], accuracy=accuracies.get(n)) for n in order]
         write_records(folder / RECORDS, found)
+    if search.num_readouts and search.best is None:
+        raise SelectionError(f"none of the {search.num_readouts} readouts succeeded")
     return Selected(search, found)
 
 
@@ -112,7 +119,7 @@ def _search(folder: Path, top_k: int, margin: int, names: set[str]) -> AlphaInte
     if not (folder / STATE).exists():
         return AlphaIntervalSearch(top_k=top_k, margin=margin)
     search = AlphaIntervalSearch.load(folder / STATE)
-    unknown = {*search.pending, *search.readouts, *search.skipped} - names
+    unknown = set(search.readouts) - names
     if unknown or (search.top_k, search.margin) != (top_k, margin):
         raise SelectionError(
             f"{folder} belongs to another search (top_k={search.top_k}, margin={search.margin}, "
@@ -121,12 +128,36 @@ def _search(folder: Path, top_k: int, margin: int, names: set[str]) -> AlphaInte
     return search
 
 
+def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
+    path, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
+    if not path.exists():
+        path.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
+        return
+    try:
+        stored = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise SelectionError(f"cannot read the settings in {path}: {error}") from error
+    other = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
+    if other:
+        was = ", ".join(f"{key}={stored.get(key)!r}" for key in other)
+        raise SelectionError(
+            f"{folder} holds readouts of other settings ({was}); choose another --out"
+        )
+
+
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     try:
-        with FileLock(folder / f"{STATE}.lock", timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{STATE}.lock")
+        lock.acquire(timeout=0)
     except Timeout as error:
         raise SelectionError(
             f"another process is selecting in {folder}; wait for it, or choose another --out"
         ) from error
+    except OSError as error:
+        raise SelectionError(f"cannot write to the folder {folder}: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from alphareq_lightning.errors import SelectionError
 
+LOCK_SECONDS = 30
+LONGEST_LINE = 2**20
+"""Bytes; a record of 512 eigenvalues has 12,000."""
+_T = TypeVar("_T")
 FAILED = "failed"
 """Stands in a record file for the accuracy of a readout that was paid for and failed."""
 
@@ -62,7 +66,8 @@ class AlphaRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
-        values = asdict(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["scores"], values["metrics"] = dict(self.scores), dict(self.metrics)
         values["eigenvalues"] = list(self.eigenvalues)
         values["fit_range"] = None if self.fit_range is None else list(self.fit_range)
         return values
@@ -77,21 +82,31 @@ class AlphaRecord:
         known = {f.name for f in fields(cls)}
         try:
             record = cls(**{key: value for key, value in values.items() if key in known})
-            fit_range = record.fit_range
-            return replace(
+            record = replace(
                 record,
-                alpha=float(record.alpha),
-                r2=float(record.r2),
-                stderr=float(record.stderr),
-                alpha_corrected=_float_or_none(record.alpha_corrected),
-                alpha_stderr=_float_or_none(record.alpha_stderr),
+                alpha=_number(record.alpha),
+                r2=_number(record.r2),
+                stderr=_number(record.stderr),
+                alpha_corrected=_or_none(_number, record.alpha_corrected),
+                alpha_stderr=_or_none(_number, record.alpha_stderr),
                 num_samples=int(record.num_samples),
                 num_features=int(record.num_features),
-                eigenvalues=tuple(record.eigenvalues),
-                fit_range=None if fit_range is None else (int(fit_range[0]), int(fit_range[1])),
+                layer=_text(record.layer),
+                epoch=int(record.epoch),
+                global_step=int(record.global_step),
+                scores=_numbers(record.scores),
+                metrics=_numbers(record.metrics),
+                eigenvalues=tuple(map(float, record.eigenvalues)),
+                fit_range=_or_none(_window, record.fit_range),
+                problem=_or_none(_text, record.problem),
+                path=_or_none(_text, record.path),
+                accuracy=_or_none(_number, record.accuracy),
             )
         except (AttributeError, TypeError, ValueError, IndexError) as error:
             raise SelectionError(f"not a record of α: {error}") from error
+        if math.isinf(record.alpha):
+            raise SelectionError("not a record of α: α is infinite")
+        return record
 
     def to_json(self) -> dict[str, Any]:
         """As `to_dict`, with `None` for the NaN and infinities that JSON does not know."""
@@ -110,8 +125,31 @@ class AlphaRecord:
         return cls.from_dict(_with_nan(values))
 
 
-def _float_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _number(value: Any) -> float:
+    if isinstance(value, str):
+        raise TypeError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _numbers(values: Any) -> dict[str, float]:
+    return {_text(name): _number(value) for name, value in dict(values).items()}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {value!r}")
+    return value
+
+
+def _window(value: Any) -> tuple[int, int]:
+    first, last = (int(rank) for rank in value)
+    if not 1 <= first < last:
+        raise ValueError(f"{value} are no ranks")
+    return first, last
+
+
+def _or_none(read: Callable[[Any], _T], value: Any) -> _T | None:
+    return None if value is None else read(value)
 
 
 def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
@@ -123,7 +161,7 @@ def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
         SelectionError: If the file is missing or holds something else.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise SelectionError(f"cannot read records from {path}: {error}") from error
     records = []
@@ -132,7 +170,7 @@ def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
             continue
         try:
             records.append(AlphaRecord.from_json(json.loads(line)))
-        except (json.JSONDecodeError, SelectionError) as error:
+        except (ValueError, RecursionError, SelectionError) as error:
             if number == len(lines):  # every finished line ends in a newline
                 break
             raise SelectionError(f"{path}, line {number}, is not a record of α: {error}") from error
@@ -146,13 +184,49 @@ def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
         SelectionError: If the file cannot be written.
     """
     line = _line(record)
+    lock = FileLock(f"{os.fspath(path)}.lock", timeout=LOCK_SECONDS)
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{os.fspath(path)}.lock"), open(path, "a+b") as file:
-            cut_half_line(file)
+        with lock, open(path, "a+b") as file:
+            _check_is_ours(path, file)
+            if _ends_in_half_a_line(file):
+                cut_half_line(file)
             file.write(line)
+    except Timeout as error:
+        raise SelectionError(f"cannot write a record to {path}: it is locked") from error
     except OSError as error:
         raise SelectionError(f"cannot write a record to {path}: {error}") from error
+
+
+def _check_is_ours(path: str | PathLike[str], file: BinaryIO) -> None:
+    """Refuse to write into a file of something else."""
+    file.seek(0)
+    first = file.readline(LONGEST_LINE)
+    if not first or _is_record(first) or (first.startswith(b'{"alpha"') and first[-1:] != b"\n"):
+        return
+    raise SelectionError(f"{path} is no file of records; nothing was written to it")
+
+
+def _ends_in_half_a_line(file: BinaryIO) -> bool:
+    """Whether a killed writer left half a line; a whole one without its end gets it."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(max(file.tell() - LONGEST_LINE, 0))
+    last = file.read().split(b"\n")[-1]
+    if not last:
+        return False
+    if _is_record(last):
+        file.write(b"\n")
+        return False
+    return True
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        AlphaRecord.from_json(json.loads(line.decode("utf-8-sig")))
+    except (ValueError, RecursionError, SelectionError):
+        return False
+    return True
 
 
 def write_records(path: str | PathLike[str], records: Iterable[AlphaRecord]) -> None:
