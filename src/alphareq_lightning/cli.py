@@ -13,6 +13,7 @@ from alphareq_lightning.errors import AlphaReQError, OptionError
 from alphareq_lightning.profile.command import POOLS, add_profile_command
 
 SOURCES = "checkpoints, run folders, record files, or the storage of a sweep"
+STUDY = "which one, where the storage of a sweep holds several"
 LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -116,6 +117,7 @@ def _add_rank(commands: Any) -> None:
     rank.add_argument("--by", default="alpha", help="alpha, a score, or a logged metric")
     _add_target(rank)
     rank.add_argument("--min-r2", type=float, default=0.0, help="least R² of a line to believe")
+    rank.add_argument("--study", help=STUDY)
     rank.add_argument("--layer", help="rank this layer's records")
     rank.add_argument("--fit-range", type=int, nargs=2, metavar="RANK", help="refit all on this")
     rank.add_argument("--force", action="store_true", help="rank mixed layers or windows too")
@@ -146,6 +148,7 @@ def _add_select(commands: Any) -> None:
     )
     select.add_argument("records", nargs="+", help=SOURCES)
     _add_model_and_data(select)
+    select.add_argument("--study", help=STUDY)
     select.add_argument("--layer", help="use this layer's records")
     select.add_argument("--probe", choices=("logistic", "adam", "knn"), default="logistic")
     select.add_argument("--labels-per-class", type=_positive, help="train readouts on this few")
@@ -168,12 +171,13 @@ def _add_report(commands: Any) -> None:
         "report", help="one HTML page: α against accuracy, the search replayed, spectra, a table"
     )
     report.add_argument("sources", nargs="+", help=SOURCES)
+    report.add_argument("--study", help=STUDY)
     report.add_argument("--layer", help="show this layer's records")
     report.add_argument("--out", type=Path, default=Path("report.html"))
     report.add_argument("--title", default="Model selection by α", help="default: %(default)s")
     _add_target(report)
-    report.add_argument("--top-k", type=int, default=5, help="default: %(default)s")
-    report.add_argument("--margin", type=int, default=0, help="default: %(default)s")
+    report.add_argument("--top-k", type=int, help="default: that of the search, or 5")
+    report.add_argument("--margin", type=int, help="default: that of the search, or 0")
     report.set_defaults(run=_posthoc("report"))
 
 

@@ -141,8 +141,13 @@ def test_what_goes_wrong_on_one_rank_is_said_on_all(tmp_path):
 
 
 def test_all_ranks_stop_together(tmp_path):
-    monitors = {"own": {"dataloader": BreaksOnRankOne(), "on_collapse": "stop"}}
-    for report in fit(tmp_path, Quiet, Data, 2, monitors, max_epochs=9)["own"]:
+    monitors = {
+        "own": {"dataloader": BreaksOnRankOne(), "on_collapse": "stop"},
+        "few": {"max_samples": 101},
+    }
+    found = fit(tmp_path, Quiet, Data, 2, monitors, max_epochs=9)
+    assert [report["samples"] for report in found["few"]] == [[101] * 2] * 2
+    for report in found["own"]:
         assert [alpha == alpha for alpha in report["alphas"]] == [True, False]
         assert report["stopped"]
 

@@ -1,5 +1,6 @@
 """One line and exit code 2, before anything is trained."""
 
+import sqlite3
 import sys
 
 import pytest
@@ -156,17 +157,68 @@ def test_a_study_of_the_same_name_with_something_else(tmp_path, capsys):
 
 def test_the_status_of_a_sweep_that_was_never_begun(tmp_path, capsys):
     error = refusal(capsys, write_sweep(tmp_path), "--status")
+    assert "there is no study in sqlite" in error
+    assert error.endswith("study.db: no sweep was begun there\n")
+    url = f"sqlite:///{tmp_path}/other.db"
+    optuna.create_study(study_name="other", storage=url)
+    error = refusal(capsys, write_sweep(tmp_path), "--status", "--storage", url)
     assert "there is no study 'tiny_sweep' in sqlite" in error
-    assert error.endswith("it holds: nothing\n")
+    assert error.endswith("it holds: other\n")
+
+
+FOREIGN = "epoch 1: loss 3.1\nepoch 2: lo"
+
+
+@pytest.mark.parametrize("name", ["train.log", "train.journal", "train.db"])
+def test_reading_leaves_files_as_they_are_and_makes_none(tmp_path, capsys, name):
+    def everything():
+        return {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+
+    config = write_sweep(tmp_path)
+    foreign, absent = tmp_path / name, tmp_path / "new" / name
+    foreign.write_text(FOREIGN)
+    if name.endswith(".db"):
+        foreign.unlink()
+        with sqlite3.connect(foreign) as database:
+            database.execute("create table notes (text)")
+        foreign, absent = f"sqlite:///{foreign}", f"sqlite:///{absent}"
+    before = everything()
+    for storage in (foreign, absent):
+        for command in (
+            ("rank", str(storage)),
+            ("report", str(storage), "--out", str(tmp_path / "page.html")),
+            ("sweep", "--config", str(config), "--status", "--storage", str(storage)),
+        ):
+            assert main([*command]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith("alphareq: ")
+            assert error.count("\n") == 1
+    assert everything() == before
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_worker_cuts_no_file_that_is_none_of_its_journals(tmp_path, capsys):
+    config = write_sweep(tmp_path)
+    for text in (FOREIGN, "one line without an end", '{"alpha": 1.0}\n{"al'):
+        journal = tmp_path / "notes.log"
+        journal.write_text(text)
+        error = refusal(capsys, config, "--storage", str(journal))
+        assert "notes.log is not a journal of Optuna, or is damaged in line 1; move it" in error
+        assert journal.read_text() == text
 
 
 def test_a_study_needs_no_name_where_it_is_the_only_one(tmp_path):
     url = str(tmp_path / "study.journal")
-    optuna.create_study(study_name="first", storage=open_storage(url).storage)
-    assert load_study(url).study_name == "first"
-    optuna.create_study(study_name="second", storage=open_storage(url).storage)
-    with pytest.raises(SweepError, match=r"more than one study.* it holds: first, second"):
+    storage = open_storage(url).storage
+    with pytest.raises(SweepError, match=r"there is no study in .*: no sweep was begun there"):
         load_study(url)
+    optuna.create_study(study_name="first", storage=storage)
+    assert load_study(url).study_name == "first"
+    assert load_study(url, "first").study_name == "first"
+    optuna.create_study(study_name="second", storage=storage)
+    with pytest.raises(SweepError, match=r"there are 2 studies in .*; name one of first, second"):
+        load_study(url)
+    assert load_study(url, "second").study_name == "second"
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,10 @@ def test_defaults_lie_beside_the_runs(tmp_path):
         ({"trials": 1.5}, "trials: expected a whole number >= 1, got 1.5"),
         ({"seed": -1}, "seed: expected a whole number >= 0, got -1"),
         ({"train": "gone.yaml"}, r"there is no config .*gone.yaml to train by"),
+        ({"out": ["a"]}, r"out: expected text, got \['a'\]"),
+        ({"name": {"a": 1}}, r"name: expected text, got \{'a': 1\}"),
+        ({"storage": ["a"]}, r"storage: expected text, got \['a'\]"),
+        ({"train": ["a"]}, r"train: expected text, got \['a'\]"),
         ({"train": None}, "'train' is missing or empty"),
     ],
 )

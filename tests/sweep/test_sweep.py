@@ -5,6 +5,8 @@ import signal
 
 import pytest
 import torch
+import yaml
+from rich.console import Console
 
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.cli import main
@@ -71,6 +73,35 @@ def test_a_sweep_pays_few_readouts_and_ends_with_the_best_model(tmp_path, capsys
     assert f"{summary['best']['accuracy']:.2f} %" in shown
 
 
+def test_studies_with_one_folder_keep_their_own_models(tmp_path, capsys):
+    kept = []
+    for width in (40, 44):
+        url = f"sqlite:///{tmp_path}/{width}.db"
+        config = write_sweep(tmp_path, space={"model.width": [width]})
+        sweep(capsys, config, "--storage", url)
+        kept += study_records(load_study(url))
+    for record, width in zip(kept, (40, 44), strict=True):
+        [on_disk] = records_from_checkpoints([record.path])
+        assert (on_disk.alpha, on_disk.num_features) == (record.alpha, width)
+    assert len(records_from_checkpoints([tmp_path / "out"])) == 2
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_folder_lists_each_model_once_unless_the_config_keeps_more(tmp_path, capsys, asked):
+    config = write_sweep(tmp_path, trials=2, trainer={"enable_checkpointing": None})
+    train = yaml.safe_load((tmp_path / "train.yaml").read_text())
+    if asked:
+        keep = {"class_path": "ModelCheckpoint", "init_args": {"filename": "asked"}}
+        train["trainer"]["callbacks"].append(keep)
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
+    summary = sweep(capsys, config)
+    files = sorted(path.name for path in (tmp_path / "out").rglob("*.ckpt"))
+    assert files == ["asked.ckpt"] * 2 * asked + ["trained.ckpt"] * 2
+    assert main(["rank", str(tmp_path / "out"), "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["ranking"]) == len(files)
+    assert summary["failed"] == []
+
+
 def test_an_interrupted_sweep_goes_on_to_the_same_end(tmp_path, capsys, monkeypatch):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
@@ -109,6 +140,28 @@ def test_a_trial_that_fails_keeps_its_reason_and_is_not_tried_again(tmp_path, ca
     monkeypatch.delenv(FAIL)
     assert sweep(capsys, config)["failed"] == [reason]
     assert marked(tmp_path / "marks", "begun") == WIDTHS
+
+
+def test_brackets_in_errors_and_parameters_are_text(tmp_path, capsys, monkeypatch):
+    def fails(*args, **options):
+        raise OSError("cannot open [/data/x] in [bold]")
+
+    space = {"model.width": [40], "trainer.check_val_every_n_epoch": [1]}
+    name = "tiny [/b] [red]"
+    config = write_sweep(tmp_path, name=name, space=space, trials=1)
+    monkeypatch.setattr("alphareq_lightning.sweep.trial.read_out", fails)
+    for more in ((), ("--status",)):
+        assert main(["sweep", "--config", str(config), *more]) == 0
+        output = " ".join(capsys.readouterr().out.split())
+        assert output.count("failed: trial 0: OSError: cannot open [/data/x] in [bold]") == 1
+        assert "tiny [/b] [red]: the best of 0 readouts" in output
+
+
+def test_a_summary_can_be_printed_by_any_console(tmp_path, capsys):
+    config = write_sweep(tmp_path, name="tiny [/b]", trials=1)
+    console = Console(width=200)
+    console.print(study_room.run_sweep(read_sweep(config), console=console).table())
+    assert "tiny [/b]: the best of 1 readouts" in capsys.readouterr().out
 
 
 def test_a_failed_readout_counts_as_paid(tmp_path, capsys, monkeypatch):

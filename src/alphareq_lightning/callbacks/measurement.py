@@ -59,9 +59,9 @@ def measure(
     )
     if moments is None:
         return unfit
-    seen = Seen(moments, beside)
-    unfit = replace(unfit, scores=read_scores(scores, seen))
     try:
+        seen = Seen(moments, beside)
+        unfit = replace(unfit, scores=read_scores(scores, seen))
         kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
         unfit = replace(unfit, eigenvalues=kept)
         fit = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from alphareq_lightning._lightning import Trainer
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.measurement import correct, measure, spoiled
-from alphareq_lightning.callbacks.scores import Companion
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.finite_sample import BiasCorrection
-from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import FitRange, resolve_fit_range
 from alphareq_lightning.selection.records import AlphaRecord
 
@@ -55,34 +52,22 @@ def measure_over_ranks(
         The record, and why it has an α but no corrected one, if so.
     """
     problem, uncorrected = tap.problem, None
-    record = _measured(None, None, None, fit_range, scores, bias_correction)[0]
+    moments, beside, halves = None, None, None
     across_ranks = trainer.world_size > 1
     try:
         moments = tap.moments.reduced(across_ranks=across_ranks)
         beside = tap.beside(across_ranks=across_ranks)
-        has_halves = tap.moments.halves
-        halves = tap.moments.reduced_halves(across_ranks=across_ranks) if has_halves else None
-        record, uncorrected = _measured(moments, beside, halves, fit_range, scores, bias_correction)
+        if tap.moments.halves:
+            halves = tap.moments.reduced_halves(across_ranks=across_ranks)
     except Exception as error:  # an observer must not end the training it observes
         problem = problem or str(error) or type(error).__name__
+    record = measure(moments, fit_range, scores, beside)
+    if bias_correction is not None:
+        record, uncorrected = correct(record, moments, halves, bias_correction)
     problem = _any_problem(trainer, problem or record.problem)
     if problem is not None and problem != record.problem:
         return spoiled(record, problem), None
     return record, uncorrected
-
-
-def _measured(
-    moments: FeatureMoments | None,
-    beside: Mapping[type[Companion], Any] | None,
-    halves: Sequence[FeatureMoments] | None,
-    fit_range: FitRange,
-    scores: Sequence[str],
-    bias_correction: BiasCorrection | None,
-) -> tuple[AlphaRecord, str | None]:
-    record = measure(moments, fit_range, scores, beside)
-    if bias_correction is None:
-        return record, None
-    return correct(record, moments, halves, bias_correction)
 
 
 def _any_problem(trainer: Trainer, problem: str | None) -> str | None:

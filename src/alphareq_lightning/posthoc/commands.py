@@ -26,7 +26,7 @@ from alphareq_lightning.posthoc.data import (
     labelled_loaders,
     unlabeled_loader,
 )
-from alphareq_lightning.posthoc.gather import gather_records
+from alphareq_lightning.posthoc.gather import gather_records, search_settings
 from alphareq_lightning.posthoc.models import ModelSource
 from alphareq_lightning.posthoc.rank import (
     ranking_csv,
@@ -55,7 +55,7 @@ WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 def rank(options: argparse.Namespace) -> int:
     """Sort the records in files and folders, without data, model or labels."""
-    records = gather_records(options.paths, layer=options.layer, note=_note)
+    records = gather_records(options.paths, layer=options.layer, study=options.study, note=_note)
     if options.fit_range is not None:
         window = check_fit_range(options.fit_range)
         records = [refit(record, window) for record in records]
@@ -130,7 +130,7 @@ def score(options: argparse.Namespace) -> int:
 
 def select(options: argparse.Namespace) -> int:
     """Pay readouts for the models that the interval search asks for."""
-    records = gather_records(options.records, layer=options.layer, note=_note)
+    records = gather_records(options.records, layer=options.layer, study=options.study, note=_note)
     rank_checkpoints(records)  # refuses what does not compare
     missing = [r.path for r in records if r.path is None or not Path(r.path).is_file()]
     if missing:
@@ -212,15 +212,17 @@ def select(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write one page about the records in files and folders."""
-    records = gather_records(options.sources, layer=options.layer, note=_note)
+    records = gather_records(options.sources, layer=options.layer, study=options.study, note=_note)
     low, high = _target(options)
+    search = search_settings(options.sources, study=options.study, note=_note)
+    given = {"top_k": options.top_k, "margin": options.margin}
+    search |= {name: value for name, value in given.items() if value is not None}
     path = write_report(
         options.out,
         records,
         title=options.title,
         target=(low, high),
-        top_k=options.top_k,
-        margin=options.margin,
+        **search,
     )
     print(path)
     return 0

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from alphareq_lightning.callbacks import records_from_checkpoints
-from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.selection import AlphaRecord, read_records
+from alphareq_lightning.errors import OptionError, SelectionError
+from alphareq_lightning.selection import AlphaIntervalSearch, AlphaRecord, read_records
+from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
 
 SAME_ALPHA = 1e-3
 """Measured in training and scored afterwards, one model gives α that differ by rounding."""
 RECORD_FILE = ".jsonl"
-JOURNALS = (".journal", ".log")
+JOURNAL = ".journal"
 
 
 def gather_records(
     sources: Iterable[str],
     *,
     layer: str | None = None,
+    study: str | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> list[AlphaRecord]:
     """All records in files and folders.
@@ -28,18 +32,24 @@ def gather_records(
     finds without a record in it is passed over; a file that was named must have one.
 
     Args:
-        sources: Checkpoints, record files, folders, storages of sweeps with one study.
+        sources: Checkpoints, record files, folders, storages of sweeps.
         layer: Keep this layer's records only.
+        study: Which study of those storages; not needed where they hold one.
         note: Told what was passed over.
 
     Raises:
         SelectionError: If a named file has no record, or nothing has.
+        SweepError: If a storage is not there, or it is not clear which of its studies is meant.
+        OptionError: If a study is named and no source is a storage.
     """
+    sources = list(sources)
+    if study is not None and not any(map(_is_storage, sources)):
+        raise OptionError(f"--study {study}: none of the sources is the storage of a sweep")
     records: list[AlphaRecord] = []
     for source in sources:
         path = Path(source)
-        if "://" in source or path.suffix in JOURNALS:
-            records += _from_study(source, layer)
+        if _is_storage(source):
+            records += _from_study(source, study, layer)
         elif path.is_dir():
             records += _from_folder(path, layer, note)
         else:
@@ -75,14 +85,70 @@ def _newest(records: list[AlphaRecord]) -> list[AlphaRecord]:
     return list(last.values())
 
 
-def _from_study(storage: str, layer: str | None) -> list[AlphaRecord]:
+def search_settings(
+    sources: Iterable[str],
+    *,
+    study: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, int]:
+    """``top_k`` and ``margin`` of the search that paid the readouts in these sources.
+
+    A study keeps them, and so does the folder of ``alphareq select``. Nothing is returned where
+    they are not known, or differ.
+
+    Args:
+        sources: As in `gather_records`.
+        study: As in `gather_records`.
+        note: Told where they differ.
+
+    Raises:
+        SelectionError: If the state of a search cannot be read.
+    """
+    found: list[dict[str, int]] = []
+    for source in sources:
+        path = Path(source)
+        if _is_storage(source):
+            found.append(_sweeps(source).search_options(_study(source, study)))
+        elif path.is_dir():
+            found += [_kept_beside(file) for file in sorted(path.rglob(RECORDS))]
+        elif path.name == RECORDS:
+            found.append(_kept_beside(path))
+    found = [settings for settings in found if settings]
+    if any(settings != found[0] for settings in found):
+        note("the sources come from searches of different settings; give --top-k, --margin")
+        return {}
+    return found[0] if found else {}
+
+
+def _kept_beside(records: Path) -> dict[str, int]:
+    state = records.with_name(STATE)
+    if not state.is_file():
+        return {}
+    search = AlphaIntervalSearch.load(state)
+    return {"top_k": search.top_k, "margin": search.margin}
+
+
+def _is_storage(source: str) -> bool:
+    return "://" in source or Path(source).suffix == JOURNAL
+
+
+def _sweeps(storage: str) -> ModuleType:
     try:
-        from alphareq_lightning.sweep import load_study, study_records
+        import alphareq_lightning.sweep as sweeps
     except ModuleNotFoundError as error:
         raise SelectionError(
             f"{storage} is a study of Optuna: pip install 'alphareq-lightning[sweep]'"
         ) from error
-    return [r for r in study_records(load_study(storage)) if layer in (None, r.layer)]
+    return sweeps
+
+
+def _study(storage: str, name: str | None) -> Any:
+    return _sweeps(storage).load_study(storage, name)
+
+
+def _from_study(storage: str, name: str | None, layer: str | None) -> list[AlphaRecord]:
+    records = _sweeps(storage).study_records(_study(storage, name))
+    return [record for record in records if layer in (None, record.layer)]
 
 
 def _from_file(path: Path, layer: str | None) -> list[AlphaRecord]:

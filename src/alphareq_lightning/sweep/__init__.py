@@ -2,7 +2,7 @@
 
 from alphareq_lightning.sweep.config import Sweep, read_sweep
 from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
-from alphareq_lightning.sweep.results import SweepSummary, study_records
+from alphareq_lightning.sweep.results import SweepSummary, search_options, study_records
 from alphareq_lightning.sweep.study import load_study, run_sweep, sweep_status
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "load_study",
     "read_sweep",
     "run_sweep",
+    "search_options",
     "study_records",
     "sweep_status",
 ]

@@ -18,7 +18,7 @@ INTERRUPTED = 130
 def sweep(options: argparse.Namespace) -> int:
     """Run a sweep, or show how far it is."""
     wanted = read_sweep(options.config, storage=options.storage, trials=options.trials)
-    console = Console(stderr=options.json)
+    console = Console(stderr=options.json, markup=False)
     try:
         summary = sweep_status(wanted) if options.status else run_sweep(wanted, console=console)
     except KeyboardInterrupt:

@@ -146,9 +146,9 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
             raise OptionError(f"{path}: {key!r} is missing or empty")
     sampler = values.get("sampler", "grid")
     _check_choice("sampler", sampler, SAMPLERS)
-    name = str(values.get("name", path.stem))
-    out = Path(str(values.get("out", f"runs/{name}")))
-    train = path.parent / str(values["train"])
+    name = _text("name", values.get("name") or path.stem)
+    out = Path(_text("out", values.get("out") or f"runs/{name}"))
+    train = path.parent / _text("train", values["train"])
     if not train.is_file():
         raise OptionError(f"{path}: there is no config {train} to train by")
     space = {
@@ -167,7 +167,7 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
         search=_search(values.get("search", {})),
         early_stopping=_early_stopping(values.get("early_stopping", "none")),
         out=out,
-        storage=storage or values.get("storage") or f"sqlite:///{out}/study.db",
+        storage=_text("storage", storage or values.get("storage") or f"sqlite:///{out}/study.db"),
         heartbeat=_whole("heartbeat", values.get("heartbeat", 60)),
     )
 
@@ -276,6 +276,12 @@ def _whole(where: str, value: Any, least: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise OptionError(f"{where}: expected a whole number >= {least}, got {value!r}")
     return value
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str | int | float):  # YAML reads some names as numbers
+        raise OptionError(f"{where}: expected text, got {value!r}")
+    return str(value)
 
 
 def _number(value: Any) -> Any:

@@ -11,6 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from alphareq_lightning.selection import AlphaRecord
 from alphareq_lightning.sweep.config import IDENTITY
@@ -58,14 +59,15 @@ class SweepSummary:
         rows = sorted((t for t in self.trials if t["accuracy"]), key=lambda t: -t["accuracy"])
         keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
         title = f"{self.name}: the best of {len(rows)} readouts"
-        table = Table("trial", *keys, "α", "R²", "top-1", title=title)
-        for column in table.columns:
-            column.justify = "right"
+        # Text, and no strings: rich would read brackets in names and errors as markup.
+        table = Table(title=Text(title, style="table.title"))
+        for header in ("trial", *keys, "α", "R²", "top-1"):
+            table.add_column(Text(header), justify="right")
         for row in rows[:SHOWN_ROWS]:
             values = (_text(row["params"].get(key)) for key in keys)
             figures = (f"{row['alpha']:.3f}", f"{row['r2']:.3f}", f"{row['accuracy']:.2f} %")
-            table.add_row(str(row["trial"]), *values, *figures)
-        return Group(table, *self._lines())
+            table.add_row(*map(Text, (str(row["trial"]), *values, *figures)))
+        return Group(table, *map(Text, self._lines()))
 
     def _lines(self) -> list[str]:
         low, high = (_text(bound) for bound in self.interval)
@@ -99,8 +101,7 @@ def summarize(study: Study) -> SweepSummary:
     seconds: Counter[str] = Counter()
     for trial in finished:
         seconds.update(trial.user_attrs.get(SECONDS, {}))
-    options = study.user_attrs.get(IDENTITY, {}).get("search", {})
-    low, high = AlphaIntervalPruner(**options).interval(study)
+    low, high = AlphaIntervalPruner(**search_options(study)).interval(study)
     return SweepSummary(
         name=study.study_name,
         num_slots=len({t.user_attrs[SLOT] for t in ours}),
@@ -116,6 +117,11 @@ def summarize(study: Study) -> SweepSummary:
         seconds=dict(seconds),
         trials=rows,
     )
+
+
+def search_options(study: Study) -> dict[str, Any]:
+    """``top_k`` and ``margin`` of a sweep's interval search; nothing for a study of others."""
+    return dict(study.user_attrs.get(IDENTITY, {}).get("search", {}))
 
 
 def _cautions(finished: list[FrozenTrial]) -> list[str]:

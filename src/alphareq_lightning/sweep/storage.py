@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import sqlalchemy
 from filelock import FileLock, Timeout
@@ -47,17 +47,18 @@ class Opened(NamedTuple):
     file: Path | None
 
 
-def open_storage(where: str, *, heartbeat: int = 60) -> Opened:
+def open_storage(where: str, *, heartbeat: int = 60, to_read: bool = False) -> Opened:
     """Open a storage, and create it if there is none.
 
     Args:
         where: A database URL, or the path of a journal that ends in ``.journal`` or ``.log``.
             A plain ``postgresql://`` or ``mysql://`` takes the driver that is installed.
         heartbeat: Seconds between two signs of life of a worker, in a database server.
+        to_read: Refuse a storage that is not there instead of creating it, and change nothing.
 
     Raises:
         OptionError: If ``where`` is neither, or its driver is not installed.
-        SweepError: If it cannot be reached, or is damaged.
+        SweepError: If it cannot be reached, is damaged, or is not there ``to_read``.
     """
     if "://" not in where:
         if not where.endswith(JOURNAL_SUFFIXES):
@@ -65,7 +66,9 @@ def open_storage(where: str, *, heartbeat: int = 60) -> Opened:
                 "expected a database URL, or a journal that ends in .journal or .log, "
                 f"got storage {where!r}"
             )
-        return Opened(_open_journal(Path(where)), Path(where))
+        if to_read and not Path(where).exists():
+            raise nothing_begun(where)
+        return Opened(_open_journal(Path(where), to_read), Path(where))
     try:
         url = make_url(where)
     except ArgumentError as error:
@@ -73,30 +76,39 @@ def open_storage(where: str, *, heartbeat: int = 60) -> Opened:
     if url.get_backend_name() == "sqlite":
         if not url.database or url.database == ":memory:":
             raise OptionError("a sweep needs a storage that outlives it, got SQLite in memory")
-        return Opened(_open_sqlite(url), Path(url.database))
-    return Opened(_open_server(url, heartbeat), None)
+        return Opened(_open_sqlite(url, to_read), Path(url.database))
+    return Opened(_open_server(url, heartbeat, to_read), None)
 
 
-def _open_sqlite(url: URL) -> RDBStorage:
+def nothing_begun(where: str) -> SweepError:
+    """The error of a storage that was to be read and is empty, or not there."""
+    return SweepError(f"there is no study in {shown(where)}: no sweep was begun there")
+
+
+def _open_sqlite(url: URL, to_read: bool) -> RDBStorage:
     assert url.database is not None
+    if to_read and not Path(url.database).exists():
+        raise nothing_begun(str(url))
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    return _open_database(url, {"connect_args": {"timeout": SQLITE_SECONDS}})
+    return _open_database(url, {"connect_args": {"timeout": SQLITE_SECONDS}}, to_read)
 
 
-def _open_server(url: URL, heartbeat: int) -> RDBStorage:
+def _open_server(url: URL, heartbeat: int, to_read: bool) -> RDBStorage:
     url = _with_driver(url)
     options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
-    return _open_database(url, options, heartbeat_interval=heartbeat)
+    return _open_database(url, options, to_read, heartbeat_interval=heartbeat)
 
 
 def _open_database(
-    url: URL, options: dict[str, object], heartbeat_interval: int | None = None
+    url: URL, options: dict[str, Any], to_read: bool, heartbeat_interval: int | None = None
 ) -> RDBStorage:
     shown = url.render_as_string(hide_password=True)
     for attempt in range(1, OPENING_TRIES + 1):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ExperimentalWarning)
+                if to_read and not _has_studies(url, options):  # Optuna would make its tables
+                    raise nothing_begun(url.render_as_string(hide_password=False))
                 return RDBStorage(
                     url.render_as_string(hide_password=False),
                     engine_kwargs=options,
@@ -111,6 +123,14 @@ def _open_database(
                 raise SweepError(f"cannot open the database {shown}: {reason}") from error
             time.sleep(0.2 * attempt)
     raise AssertionError("unreachable")
+
+
+def _has_studies(url: URL, options: dict[str, Any]) -> bool:
+    engine = sqlalchemy.create_engine(url, **options)
+    try:
+        return sqlalchemy.inspect(engine).has_table("studies")
+    finally:
+        engine.dispose()
 
 
 def _is_unreachable(error: Exception) -> bool:
@@ -133,12 +153,13 @@ def _with_driver(url: URL) -> URL:
 _PIP_NAMES = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql"}
 
 
-def _open_journal(path: Path) -> JournalStorage:
+def _open_journal(path: Path, to_read: bool) -> JournalStorage:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         lock = JournalFileOpenLock(str(path))
-        if path.exists():
-            _cut_unfinished(path, lock)
+        if not to_read:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                _cut_unfinished(path, lock)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except OSError as error:
         raise SweepError(f"cannot open the journal {path}: {error.strerror}") from error
@@ -154,19 +175,26 @@ def _cut_unfinished(path: Path, lock: JournalFileOpenLock) -> None:
     lock.acquire()
     try:
         with open(path, "r+b") as file:
+            first = file.readline()
+            if first and not _is_operation(first):
+                raise ValueError("somebody else's file is not for us to cut")
             cut_half_line(file)
     finally:
         lock.release()
 
 
+def _is_operation(line: bytes) -> bool:
+    try:
+        operation = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(operation, dict) and "op_code" in operation
+
+
 def _first_bad_line(path: Path) -> str:
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                operation = json.loads(line)
-            except ValueError:
-                operation = None
-            if not isinstance(operation, dict) or "op_code" not in operation:
+            if not _is_operation(line):
                 return f" in line {number}"
     return ""
 

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from secrets import token_hex
 from typing import Any
 
 import optuna
@@ -34,9 +35,9 @@ from alphareq_lightning.sweep.slots import (
     fill,
     is_surplus,
 )
-from alphareq_lightning.sweep.storage import Worker, first_line, open_storage, shown
+from alphareq_lightning.sweep.storage import Worker, first_line, nothing_begun, open_storage, shown
 from alphareq_lightning.sweep.training import check_training
-from alphareq_lightning.sweep.trial import run_trial
+from alphareq_lightning.sweep.trial import FOLDER, run_trial
 
 POLL_SECONDS = 1.0
 STORAGE_ERRORS = (UpdateFinishedTrialError, StorageInternalError, SQLAlchemyError)
@@ -63,7 +64,7 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
         SweepError: If the storage cannot be reached, or holds another sweep of this name.
         DataError: If there are no labels to read out with.
     """
-    console = console or Console()
+    console = console or Console(markup=False)
     with quiet():
         storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
         check_training(sweep)
@@ -97,16 +98,21 @@ def load_study(storage: str, name: str | None = None) -> Study:
         name: Of the study; not needed where there is only one.
 
     Raises:
-        SweepError: If the storage cannot be reached, or holds no such study.
+        SweepError: If the storage is not there, cannot be reached, or holds no such study;
+            nothing is created.
     """
-    opened = open_storage(storage).storage
+    opened = open_storage(storage, to_read=True).storage
     names = optuna.get_all_study_names(opened)
-    if name is None and len(names) == 1:
-        [name] = names
+    if not names:
+        raise nothing_begun(storage)
+    there = ", ".join(sorted(names))
+    if name is None and len(names) > 1:
+        raise SweepError(
+            f"there are {len(names)} studies in {shown(storage)}; name one of {there} (--study)"
+        )
+    name = names[0] if name is None else name
     if name not in names:
-        wanted = f"no study {name!r}" if name else "more than one study, or none,"
-        there = ", ".join(sorted(names)) or "nothing"
-        raise SweepError(f"there is {wanted} in {shown(storage)}; it holds: {there}")
+        raise SweepError(f"there is no study {name!r} in {shown(storage)}; it holds: {there}")
     return optuna.load_study(study_name=name, storage=opened)
 
 
@@ -140,6 +146,8 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> Study:
             f"a study {sweep.name!r} was begun with {_difference(found, wanted)}; "
             "choose another name: or storage: to begin anew"
         )
+    if FOLDER not in study.user_attrs:  # of two that begin at once both may use their own
+        study.set_user_attr(FOLDER, token_hex(4))
     return study
 
 
@@ -223,7 +231,7 @@ def _claim_one(sweep: Sweep, study: Study, worker: Worker, console: Console) -> 
         return
     trial = _trial(study, claimed[-1])
     if SURPLUS not in trial.user_attrs:
-        console.print(describe(trial), highlight=False, soft_wrap=True)
+        console.print(describe(trial), markup=False, highlight=False, soft_wrap=True)
 
 
 def _trial(study: Study, number: int) -> FrozenTrial:

@@ -10,10 +10,12 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Mapping
 from pathlib import Path
+from pydoc import locate
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningCLI
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
@@ -28,8 +30,14 @@ class TrialCLI(LightningCLI):
     """LightningCLI that keeps what a trial writes in the trial's own folder."""
 
     def before_instantiate_classes(self) -> None:
-        """Move loggers and checkpoints: workers that share a folder would share version numbers."""
+        """Move loggers and checkpoints: workers that share a folder would share version numbers.
+
+        A trial saves its trained model itself, so there are other checkpoints only where the
+        config asks for them.
+        """
         trainer = self.config.trainer
+        if trainer.enable_checkpointing is None and not _keeps_checkpoints(trainer.callbacks):
+            trainer.enable_checkpointing = False
         for part in (*_listed(trainer.logger), *_listed(trainer.callbacks)):
             options = getattr(part, "init_args", None)
             for name in ("save_dir", "dirpath"):
@@ -177,6 +185,11 @@ def _near(key: str, config: Mapping[str, Any] | Namespace) -> str:
         return ""
     near = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _keeps_checkpoints(callbacks: Any) -> bool:
+    kinds = [locate(str(getattr(part, "class_path", ""))) for part in _listed(callbacks)]
+    return any(isinstance(kind, type) and issubclass(kind, Checkpoint) for kind in kinds)
 
 
 def _listed(value: Any) -> list[Any]:

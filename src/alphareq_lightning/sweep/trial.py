@@ -33,6 +33,8 @@ from alphareq_lightning.sweep.training import build_training, find_monitor, labe
 
 READOUT_BATCH = 512
 CHECKPOINT = "trained.ckpt"
+FOLDER = "folder"
+"""The attribute of a study that keeps its trials apart from those of others with one ``out``."""
 
 RECORD, PATH, SECONDS, PAID, OUTCOME = "record", "path", "seconds", "paid", "outcome"
 """User attributes of a trial, beside its α."""
@@ -70,7 +72,8 @@ def run_trial(sweep: Sweep, trial: Trial) -> float:
         TrialPruned: If the training was stopped early, or its α is not worth a readout.
         KeyboardInterrupt: If the training was interrupted.
     """
-    folder = (sweep.out / "trials" / f"{trial.number:04d}").resolve()
+    token = trial.study.user_attrs[FOLDER]
+    folder = (sweep.out / "trials" / token / f"{trial.number:04d}").resolve()
     params = {key: suggest(trial, key, choices) for key, choices in sweep.space.items()}
     cli = build_training(sweep, params, folder)
     monitor = find_monitor(cli.trainer)
