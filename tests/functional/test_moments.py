@@ -3,10 +3,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from alphareq_lightning.errors import SpectrumError
-from alphareq_lightning.functional import feature_moments, merge_moments
-from alphareq_lightning.functional.moments import accumulate_, empty_moments
+from alphareq_lightning.functional import feature_moments, merge_moments, moments_eigenvalues
+from alphareq_lightning.functional.moments import (
+    CHUNK_ROWS,
+    accumulate_,
+    empty_moments,
+    remaining_moments,
+)
+from alphareq_lightning.functional.products import mirror_
 
 from oracles import planted_features
 
@@ -54,17 +61,70 @@ def test_state_is_float64_whatever_comes(dtype):
     assert {t.dtype for t in moments} == {torch.float64}
 
 
-def test_autocast_and_fast_matmuls_stay_out():
-    x = torch.randn(500, 30, generator=torch.Generator().manual_seed(2)) + 3
+@pytest.mark.parametrize("d", [30, 700])
+def test_autocast_stays_out(d):
+    x = torch.randn(500, d, generator=torch.Generator().manual_seed(2)) + 3
     expected = feature_moments(x.double())
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium")  # TF32, or bf16 where a CPU has it
-    try:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            got = feature_moments(x)
-    finally:
-        torch.set_float32_matmul_precision(precision)
-    torch.testing.assert_close(got.scatter, expected.scatter, rtol=1e-12, atol=1e-9)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = feature_moments(x)
+    # float32 products; bfloat16 would be off by 1e-3 of the diagonal
+    torch.testing.assert_close(got.scatter, expected.scatter, rtol=1e-6, atol=2e-4)
+    torch.testing.assert_close(got.mean, expected.mean, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_many_chunks_and_blocks_are_one_sum(dtype):
+    x = torch.randn(2 * CHUNK_ROWS + 77, 300, generator=torch.Generator().manual_seed(3))
+    x = (x * torch.linspace(0.1, 2, 300) + torch.arange(300)).to(dtype)
+    running = accumulate_(empty_moments(300), x[:5])
+    merged = merge_moments(accumulate_(running, x[5:]), empty_moments(300))
+    centred = x.double() - x.double().mean(0)
+    expected = centred.T @ centred
+    tolerance = 1e-12 if dtype == torch.float64 else 5e-6  # ε of float32 times √CHUNK_ROWS
+    for scatter in (feature_moments(x).scatter, mirror_(merged.scatter)):
+        torch.testing.assert_close(scatter, expected, rtol=0, atol=tolerance * expected.max())
+    torch.testing.assert_close(merged.mean, x.double().mean(0), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_drifting_mean_a_thousand_times_the_spread(dtype):
+    x = torch.tensor(planted_features(1.0, 4000, 64))
+    x = (x + 1000 * x.std() + torch.linspace(0, 0.1, 4000)[:, None].double()).to(dtype)
+    running = empty_moments(64)
+    for batch in x.split(64):
+        accumulate_(running, batch)
+    centred = x.double() - x.double().mean(0)
+    expected = centred.T @ centred
+    tolerance = 1e-9 if dtype == torch.float64 else 2e-7
+    torch.testing.assert_close(
+        mirror_(running.scatter), expected, rtol=0, atol=tolerance * expected.max()
+    )
+
+
+def test_what_is_left_over_has_the_rounding_of_both_products():
+    # A collapsed layer: what the difference of two float32 sums holds is no signal.
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2000, 1, generator=generator) @ torch.randn(1, 300, generator=generator) + 5
+    rest = remaining_moments(feature_moments(x), feature_moments(x[:-20]))
+    assert int((moments_eigenvalues(rest) > 0).sum()) == 1
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where the host would wait for a value on the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read"
+        return func(*args, **(kwargs or {}))
+
+
+def test_updates_are_never_read_by_the_host():
+    running = empty_moments(8)
+    with NoReading():
+        for dtype in (torch.float32, torch.bfloat16, torch.float64):
+            accumulate_(running, torch.ones(20, 8, dtype=dtype))
+        with pytest.raises(AssertionError, match="a value was read"):
+            running.num_samples.item()
+    assert running.num_samples == 60
 
 
 def test_arguments_are_left_alone():

@@ -68,6 +68,35 @@ def test_collapse_shows_as_zeros_not_as_rounding(rank, dtype, n, d):
     assert int((spectrum > 0).sum()) == rank
 
 
+@pytest.mark.parametrize(("n", "d"), [(3000, 64), (300, 64), (40, 64), (200, 300), (9000, 40)])
+@pytest.mark.parametrize("kind", ["relu", "two values", "heavy tail", "one feature"])
+def test_float32_products_round_below_the_floor(kind, n, d):
+    # What rounds worst: sums of equal or very unequal terms, all of one sign.
+    generator = torch.Generator().manual_seed(n)
+    rows = torch.randn(n, 1, generator=generator)
+    columns = torch.rand(1, d, generator=generator)
+    x = {
+        "relu": lambda: (rows @ (columns - 0.5)).relu(),  # rank 2
+        "two values": lambda: (rows > 0).float() @ columns,
+        "heavy tail": lambda: rows**5 @ columns**4,
+        "one feature": lambda: rows @ torch.cat([columns[:, :1] * 100, columns[:, 1:]], dim=1),
+    }[kind]()
+    assert int((eigenspectrum(x) > 0).sum()) == (2 if kind == "relu" else 1)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 2.5])
+def test_steep_spectra_keep_the_ranks_of_the_fit(alpha):
+    x = torch.tensor(oracles.planted_features(alpha, 1500, 640))
+    expected = eigenspectrum(x)
+    spectrum = eigenspectrum(x.float())
+    assert int((spectrum > 0).sum()) > 200
+    # ranks 4 to 100 reach down to 1e-5 of the largest eigenvalue
+    torch.testing.assert_close(spectrum[:100], expected[:100], rtol=1e-4, atol=0)
+    assert fit_power_law(spectrum).alpha.item() == pytest.approx(
+        fit_power_law(expected).alpha.item(), abs=1e-5
+    )
+
+
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e6])
 @pytest.mark.parametrize("n", [8, 100])
 def test_constant_features_have_no_spectrum(value, n):

@@ -47,6 +47,13 @@ def test_state_made_in_inference_mode_goes_on_outside():
     torch.testing.assert_close(metric.compute().scatter, feature_moments(X).scatter)
 
 
+def test_state_merged_in_inference_mode_is_read_outside():
+    metric = streamed(X[:200], 100)
+    with torch.inference_mode():
+        metric.merge_state(streamed(X[200:], 100))
+    torch.testing.assert_close(metric.moments().scatter, feature_moments(X).scatter)
+
+
 def test_merging_states():
     first, second = streamed(X[:200], 50), streamed(X[200:], 50)
     first.merge_state(second)
@@ -97,6 +104,24 @@ def test_halves_are_every_second_sample_however_batched(size):
         assert torch.equal(got, expected)
     metric.reset()
     assert metric.packed_half.numel() == 0
+
+
+def test_wide_layers_are_complete_wherever_they_may_be_read():
+    # Updates bring only the upper blocks up to date; 300 features are more than one block.
+    x = torch.tensor(planted_features(1.0, 400, 300))
+    metric, other = StreamingMoments(halves=True), StreamingMoments(halves=True)
+    metric.update(x[:150])
+    other.update(x[150:])
+    metric.merge_state(other)
+    halves = torch.arange(400).where(torch.arange(400) < 150, torch.arange(400) - 150) % 2 == 0
+    expected = [feature_moments(part).scatter for part in (x, x[halves], x[~halves])]
+    for whole, parts in (
+        (metric.moments(), metric.half_moments()),
+        (metric.reduced(), metric.reduced_halves()),
+    ):
+        for got, scatter in zip((whole, *parts), expected, strict=True):
+            torch.testing.assert_close(got.scatter, scatter, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(got.scatter, got.scatter.T, rtol=0, atol=1e-12)
 
 
 def test_halves_double_the_state_only_when_asked_for_and_merge():

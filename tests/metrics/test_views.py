@@ -8,8 +8,8 @@ from alphareq_lightning.metrics import Alignment, CrossValidatedAlpha, LiDAR
 import oracles
 from tiny import TinyModule, images, labelled_loader, make_trainer
 
-A = torch.tensor(oracles.planted_features(1.0, 400, 40, mean=1.0))
-B = A + 0.1 * torch.tensor(oracles.planted_features(0.0, 400, 40, seed=1))
+A = torch.tensor(oracles.planted_features(1.0, 400, 100, mean=1.0))  # more than one block
+B = A + 0.1 * torch.tensor(oracles.planted_features(0.0, 400, 100, seed=1))
 
 
 @pytest.mark.parametrize("size", [13, 400])
@@ -44,7 +44,7 @@ def test_merging_lidar():
         half.update(part)
     halves[0].merge_state(halves[1])
     assert halves[0].compute().item() == pytest.approx(oracles.lidar(views.numpy()), rel=1e-8)
-    with pytest.raises(SpectrumError, match="cannot merge states of 40 and 3 features"):
+    with pytest.raises(SpectrumError, match="cannot merge states of 100 and 3 features"):
         halves[0].merge_state({name: torch.zeros(15) for name in ("between", "within")})
 
 

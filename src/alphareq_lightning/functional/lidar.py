@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import FeatureMoments, accumulate_, empty_moments
+from alphareq_lightning.functional.products import mirror_
 from alphareq_lightning.functional.scores import entropy_of_shares
 from alphareq_lightning.functional.spectrum import (
     checked_count,
@@ -51,11 +52,14 @@ def view_moments(views: Tensor) -> ViewMoments:
     check_views(views)
     width = views.shape[2]
     empty = ViewMoments(empty_moments(width, views.device), empty_moments(width, views.device))
-    return accumulate_views_(empty, views)
+    moments = accumulate_views_(empty, views)
+    for part in moments:
+        mirror_(part.scatter)
+    return moments
 
 
 def accumulate_views_(moments: ViewMoments, views: Tensor) -> ViewMoments:
-    """Add a batch of grouped views to running moments in place.
+    """Add a batch of grouped views to running moments in place, to their upper blocks alone.
 
     Raises:
         SpectrumError: If ``views`` is not ``(n, q, d)`` as wide as the batches before.

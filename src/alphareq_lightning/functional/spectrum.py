@@ -11,12 +11,17 @@ from torch import Tensor
 
 from alphareq_lightning.errors import EigensolverWarning, SpectrumError
 from alphareq_lightning.functional.moments import (
+    CHUNK_ROWS,
     FeatureMoments,
+    accumulate_,
+    centre,
     check_features,
-    feature_moments,
+    empty_moments,
     moments_dtype,
+    product_rounding,
     rounding_steps,
 )
+from alphareq_lightning.functional.products import add_products_, full_precision, mirror_
 
 Solved = TypeVar("Solved")
 
@@ -40,7 +45,7 @@ def covariance(moments: FeatureMoments, *, correction: int = 1) -> Tensor:
             f"a covariance with {correction=} needs at least {correction + 1} samples, "
             f"got {int(moments.num_samples)}"
         )
-    return (moments.scatter + moments.scatter.T) / (2 * degrees)
+    return mirror_(moments.scatter / degrees)
 
 
 def covariance_eigenvalues(cov: Tensor) -> Tensor:
@@ -60,9 +65,15 @@ def covariance_eigenvalues(cov: Tensor) -> Tensor:
         >>> covariance_eigenvalues(torch.diag(torch.tensor([1.0, 3.0, 2.0]))).tolist()
         [3.0, 2.0, 1.0]
     """
-    eigenvalues: Tensor = solve_symmetric(torch.linalg.eigvalsh, cov).flip(0).clamp(min=0)
+    eigenvalues: Tensor = solve_symmetric(_eigvalsh, cov).flip(0).clamp(min=0)
     has_float64 = moments_dtype(cov.device) == torch.float64
     return eigenvalues.to(cov.device) if has_float64 else eigenvalues
+
+
+def _eigvalsh(matrix: Tensor) -> Tensor:
+    """Read from the upper triangle alone: LAPACK finds the lower one of the transpose."""
+    eigenvalues: Tensor = torch.linalg.eigvalsh(matrix.mT)
+    return eigenvalues
 
 
 def solve_symmetric(solver: Callable[[Tensor], Solved], matrix: Tensor) -> Solved:
@@ -112,7 +123,8 @@ def moments_eigenvalues(moments: FeatureMoments) -> Tensor:
         SpectrumError: If there are fewer than three samples or features that are not finite.
     """
     num_samples = checked_count(moments)
-    eigenvalues = covariance_eigenvalues(covariance(moments))
+    # The scatter itself is solved, which saves a copy of it for the covariance.
+    eigenvalues = covariance_eigenvalues(moments.scatter) / (num_samples - 1)
     rounding = rounding_variance(moments)
     return drop_rounding(eigenvalues, rounding, len(moments.mean))[:num_samples]
 
@@ -146,8 +158,7 @@ def moments_singular_values(moments: FeatureMoments) -> Tensor:
 
 def second_moments(moments: FeatureMoments) -> Tensor:
     """``XᵀX`` of the uncentred features, shape ``(d, d)``, symmetric to the last bit."""
-    products = moments.scatter + moments.num_samples * torch.outer(moments.mean, moments.mean)
-    return (products + products.T) / 2
+    return mirror_(torch.addr(moments.scatter, moments.mean * moments.num_samples, moments.mean))
 
 
 def eigenspectrum(features: Tensor) -> Tensor:
@@ -174,16 +185,25 @@ def eigenspectrum(features: Tensor) -> Tensor:
     check_features(features)
     num_samples, num_features = features.shape
     if num_samples >= num_features or num_samples < MIN_SAMPLES:
-        return moments_eigenvalues(feature_moments(features))
-    wide = features.detach().to(moments_dtype(features.device))
-    mean = wide.mean(dim=0)
-    if not bool(torch.isfinite(mean).all()):
-        raise SpectrumError(_not_finite(mean))
-    centred = wide - mean
-    gram = centred @ centred.T / (num_samples - 1)
+        return moments_eigenvalues(
+            accumulate_(empty_moments(num_features, features.device), features)
+        )
+    with full_precision(features.device):
+        centred, mean = centre(features)
+        if not bool(torch.isfinite(mean).all()):
+            raise SpectrumError(_not_finite(mean))
+        gram = torch.zeros(
+            num_samples, num_samples, dtype=moments_dtype(features.device), device=features.device
+        )
+        for columns in torch.split(centred, CHUNK_ROWS, dim=1):
+            add_products_(gram, columns.T)
+    variance = gram.diagonal().sum() / (num_samples - 1)
     relative, absolute = rounding_steps(features.dtype)
-    rounding = relative**2 * wide.square().mean() + absolute**2
-    return drop_rounding(covariance_eigenvalues(gram), rounding, num_features)
+    power = variance / num_features + mean.square().mean()
+    rounding = relative**2 * power + absolute**2
+    if centred.dtype != torch.float64:
+        rounding = rounding + product_rounding(variance, num_samples)
+    return drop_rounding(covariance_eigenvalues(gram) / (num_samples - 1), rounding, num_features)
 
 
 def checked_count(moments: FeatureMoments) -> int:
@@ -197,8 +217,10 @@ def checked_count(moments: FeatureMoments) -> int:
         raise SpectrumError(
             f"an eigenspectrum needs at least {MIN_SAMPLES} samples, got {num_samples}"
         )
-    if not bool(torch.isfinite(moments.mean).all()):
-        raise SpectrumError(_not_finite(moments.mean))
+    # Whatever is not finite in a feature shows on the diagonal too.
+    finite = torch.isfinite(moments.mean + moments.scatter.diagonal())
+    if not bool(finite.all()):
+        raise SpectrumError(_not_finite(moments.mean + moments.scatter.diagonal()))
     return num_samples
 
 

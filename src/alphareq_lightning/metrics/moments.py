@@ -20,6 +20,7 @@ from alphareq_lightning.functional.moments import (
     moments_dtype,
     remaining_moments,
 )
+from alphareq_lightning.functional.products import mirror_
 
 
 class StreamingMoments(Metric):
@@ -74,8 +75,8 @@ class StreamingMoments(Metric):
                 self.packed_half = empty_packed(features.shape[1], features.device)
         if self.halves:
             offset = int(self.packed[0]) % 2  # by parity of the running count, on each rank
-            accumulate_(unpack(self.packed_half), features[offset::2], computed_in)
-        accumulate_(unpack(self.packed), features, computed_in)
+            accumulate_(running(self.packed_half), features[offset::2], computed_in)
+        accumulate_(running(self.packed), features, computed_in)
 
     def compute(self) -> Any:
         """Moments of everything seen so far, over all ranks.
@@ -181,7 +182,7 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
         )
     if size == 0:
         packed = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)
-    count, mean, scatter, rounding = unpack(packed)
+    count, mean, scatter, rounding = running(packed)
     head = torch.cat([count.reshape(1), rounding, mean * count])
     dist.all_reduce(head, group=group)
     total, rounding, common_mean = head[0], head[1:3], head[3:] / head[0].clamp(min=1)
@@ -209,7 +210,15 @@ def pack(moments: FeatureMoments) -> Tensor:
 
 
 def unpack(packed: Tensor) -> FeatureMoments:
-    """Views into ``packed``: writing to them writes to the state."""
+    """Views into ``packed`` to read; the blocks that updates leave behind are completed first."""
+    moments = running(packed)
+    with torch.inference_mode():  # a state merged or moved in that mode can be written in no other
+        mirror_(moments.scatter)
+    return moments
+
+
+def running(packed: Tensor) -> FeatureMoments:
+    """Views into ``packed`` for `accumulate_` to write to; only `unpack` gives what may be read."""
     d = _width(packed)
     return FeatureMoments(
         num_samples=packed[0],

@@ -28,7 +28,13 @@ from alphareq_lightning.functional.power_law import (
 )
 from alphareq_lightning.functional.sphere import pair_distances
 from alphareq_lightning.functional.two_views import cross_validated_eigenvalues, pair_features
-from alphareq_lightning.metrics.moments import all_reduce_packed, empty_packed, merge_packed, unpack
+from alphareq_lightning.metrics.moments import (
+    all_reduce_packed,
+    empty_packed,
+    merge_packed,
+    running,
+    unpack,
+)
 from alphareq_lightning.metrics.spectral import SpectralScore
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
@@ -85,7 +91,7 @@ class LiDAR(Metric):
         if self.between.numel() == 0:
             self.between = empty_packed(views.shape[2], views.device)
             self.within = self.between.clone()
-        accumulate_views_(self.moments(), views)
+        accumulate_views_(ViewMoments(running(self.between), running(self.within)), views)
 
     def moments(self) -> ViewMoments:
         """The state as `ViewMoments`; inside `compute` it is summed over ranks.

@@ -1,0 +1,65 @@
+"""The targets on a CUDA GPU: update, solve, α against reptrix on the CPU, no synchronisation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from reptrix.alpha import get_alpha
+
+from alphareq_lightning import AlphaReQ, StreamingMoments
+from alphareq_lightning.functional import moments_eigenvalues
+from benchmarks.peers import features, ours
+from benchmarks.timing import arguments, interleaved, write
+
+
+def synchronised(function: Callable[[], Any]) -> Callable[[], None]:
+    def run() -> None:
+        function()
+        torch.cuda.synchronize()
+
+    return run
+
+
+def synchronisations(function: Callable[[], Any]) -> int:
+    """Waits of the host for the device while the function runs, counted by the profiler."""
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=activities) as profile:
+        function()
+    waits = ("aten::item", "aten::_local_scalar_dense", "cudaStreamSynchronize")
+    return sum(event.count for event in profile.key_averages() if event.key in waits)
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    if not torch.cuda.is_available():
+        sys.exit("benchmarks.gpu needs a CUDA GPU, and torch sees none")
+    n, d = (2000, 128) if options.smoke else (50_000, 2048)
+    host = features(n, d)
+    x = host.cuda()
+    batch = x[:1024]
+    metric = StreamingMoments().cuda()
+    metric.update(batch)
+    moments = metric.moments()
+    whole = AlphaReQ().cuda()
+    whole.update(batch)
+    times = interleaved(
+        {
+            "update": synchronised(lambda: metric.update(batch)),
+            "solve": synchronised(lambda: moments_eigenvalues(moments)),
+            "eigvalsh": synchronised(lambda: torch.linalg.eigvalsh(moments.scatter)),
+            "alpha": synchronised(lambda: ours(x)),
+        },
+        repeats=1 if options.smoke else 20,
+        warmup=3,
+    )
+    times |= interleaved({"reptrix on the CPU": lambda: get_alpha(host)}, 1, warmup=0)
+    waits = synchronisations(lambda: metric.update(batch))
+    write(options, "gpu", [{"n": n, "d": d, "ms": times, "synchronisations": waits}])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""What `AlphaMonitor` adds to a validation epoch that runs anyway, interleaved with and without."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.models import resnet18, resnet50
+
+from alphareq_lightning import AlphaMonitor
+from benchmarks.timing import arguments, write
+
+EPOCH_IMAGES = 10_000
+"""Images of the epoch that a target is about: CIFAR-10's test split."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "resnet18 at 32 px": {"net": resnet18, "pixels": 32, "batch": 128, "batches": 8, "rounds": 7},
+    "resnet50 at 224 px": {"net": resnet50, "pixels": 224, "batch": 16, "batches": 2, "rounds": 3},
+}
+
+
+class Classifier(pl.LightningModule):
+    """A torchvision network and a loss, as somebody's validation step."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.net(images)
+        return logits
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
+
+
+class Clocked(AlphaMonitor):
+    """The monitor, with a clock on its three parts: batches, solves and the figure."""
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        self.update_seconds = sum(tap.seconds for tap in self._taps)
+        started = time.perf_counter()
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.solve_seconds = time.perf_counter() - started
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        started = time.perf_counter()
+        super().on_validation_end(trainer, pl_module)
+        self.figure_seconds = time.perf_counter() - started
+
+
+def epoch(module: Classifier, loader: DataLoader[Any], mode: str, folder: str) -> dict[str, float]:
+    """Seconds of one validation epoch, and those of the monitor's parts."""
+    images = [image for image, _ in loader.dataset]  # type: ignore[attr-defined]
+    monitor = Clocked(
+        "net.fc",
+        take="input",
+        dataloader=DataLoader(images, batch_size=loader.batch_size) if mode == "own" else None,
+    )
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        logger=False,
+        callbacks=[] if mode == "without" else [monitor],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    started = time.perf_counter()
+    trainer.validate(module, loader, verbose=False)
+    seconds = {"epoch": time.perf_counter() - started}
+    if mode != "without":
+        seconds |= {
+            "update": monitor.update_seconds,
+            "solve": monitor.solve_seconds,
+            "figure": monitor.figure_seconds,
+        }
+    return seconds
+
+
+def summary(runs: dict[str, list[dict[str, float]]], batches: int, batch: int) -> dict[str, Any]:
+    """Medians in ms, and the share that the parts have in an epoch of `EPOCH_IMAGES`."""
+
+    def median(mode: str, part: str) -> float:
+        return statistics.median(run[part] for run in runs[mode])
+
+    of_batch = median("without", "epoch") / batches
+    update = median("reused", "update") / batches
+    once = median("reused", "solve")
+    many = EPOCH_IMAGES / batch
+    return {
+        "epoch_ms": {mode: round(median(mode, "epoch") * 1e3, 1) for mode in runs},
+        "batch_ms": round(of_batch * 1e3, 2),
+        "update_ms": round(update * 1e3, 3),
+        "solve_ms": round(once * 1e3, 1),
+        "figure_ms": round(median("reused", "figure") * 1e3, 1),
+        "percent_of_10000_images": round(100 * (many * update + once) / (many * of_batch), 2),
+    }
+
+
+def main() -> None:
+    options = arguments(__doc__)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    rows = []
+    for name, setting in SETTINGS.items():
+        if options.smoke and name != "resnet18 at 32 px":
+            continue
+        batch = 8 if options.smoke else setting["batch"]
+        n = batch * (2 if options.smoke else setting["batches"])
+        torch.manual_seed(0)
+        pixels = setting["pixels"]
+        loader = DataLoader(
+            TensorDataset(torch.randn(n, 3, pixels, pixels), torch.zeros(n, dtype=torch.int64)),
+            batch_size=batch,
+        )
+        module = Classifier(setting["net"]())
+        runs: dict[str, list[dict[str, float]]] = {"without": [], "reused": [], "own": []}
+        rounds = 1 if options.smoke else setting["rounds"]
+        with tempfile.TemporaryDirectory() as folder:
+            for warm in range(1 + rounds):
+                for mode in runs:
+                    seconds = epoch(module, loader, mode, folder)
+                    if warm:
+                        runs[mode].append(seconds)
+        rows.append(
+            {"network": name, "images": n, "batch": batch, **summary(runs, n // batch, batch)}
+        )
+    write(options, "overhead", rows)
+
+
+if __name__ == "__main__":
+    main()

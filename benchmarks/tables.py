@@ -1,0 +1,176 @@
+"""Writes the tables between ``<!-- table: name -->`` marks of the README from committed results.
+
+``python -m benchmarks.tables`` rewrites them; a test holds the README to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import latest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def _ratio(times: dict[str, Any], above: str, below: str, clock: str = "median") -> float:
+    return times[above][clock] / times[below][clock]
+
+
+def _cell(times: dict[str, Any], above: str, below: str) -> str:
+    return f"{_ratio(times, above, below):.2f} ({_ratio(times, above, below, 'cpu'):.2f})"
+
+
+def _row(benchmark: str, n: int, d: int) -> dict[str, Any]:
+    [times] = [r["ms"] for r in latest(benchmark)["rows"] if (r["n"], r["d"]) == (n, d)]
+    return dict(times)
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "**missed**"
+
+
+def targets() -> list[str]:
+    """Each target, the measured figure, and the command."""
+    lines = ["| target | wall (CPU time) | | run it |", "|---|---|---|---|"]
+
+    def add(text: str, figure: str, met: bool | None, benchmark: str) -> None:
+        verdict = "not measured" if met is None else _verdict(met)
+        lines.append(f"| {text} | {figure} | {verdict} | `make bench-{benchmark}` |")
+
+    for n, d, wanted in ((20_000, 2048, 7), (20_000, 1280, 7), (512, 1280, 6)):
+        times = _row("peers", n, d)
+        met = _ratio(times, "reptrix", "ours") >= wanted
+        figure = _cell(times, "reptrix", "ours")
+        add(f"≥ {wanted} × faster than reptrix, {n:,} × {d}", figure, met, "peers")
+    for n, d in ((20_000, 2048), (20_000, 1280)):
+        times = _row("peers", n, d)
+        met = _ratio(times, "svdvals", "ours") >= 5
+        figure = _cell(times, "svdvals", "ours")
+        add(f"≥ 5 × faster than svdvals, {n:,} × {d}", figure, met, "peers")
+    for row in latest("limit")["rows"]:
+        n, d, wanted = row["n"], row["d"], 0.85 if row["n"] >= 10 * row["d"] else 1.1
+        met = _ratio(row["ms"], "ours", "naive") <= wanted
+        figure = _cell(row["ms"], "ours", "naive")
+        add(f"≤ {wanted} × the naive limit, {n:,} × {d}", figure, met, "limit")
+    for row, wanted in zip(latest("overhead")["rows"], (3, 1), strict=True):
+        share = row["percent_of_10000_images"]
+        text = f"≤ {wanted} % of a validation epoch of 10,000 images, {row['network']}"
+        add(text, f"{share:.2f} %", share <= wanted, "overhead")
+    for row in latest("memory")["rows"]:
+        text = f"≤ 3·d²·8 bytes + a batch of memory, {row['n']:,} × {row['d']}"
+        figure = f"{row['peak_bytes'] / row['allowed_bytes']:.2f} of it"
+        add(text, figure, row["peak_bytes"] <= row["allowed_bytes"], "memory")
+    add("on a GPU: update, solve, 100 × reptrix, no synchronisation", "no GPU here", None, "gpu")
+    return lines
+
+
+def peers() -> list[str]:
+    """Milliseconds of everyone on the same features."""
+    names = ["ours", "streamed", "reptrix", "sklearn", "svdvals", "naive"]
+    lines = [f"| n × d | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for row in latest("peers")["rows"]:
+        cells = " | ".join(f"{row['ms'][name]['median']:,.0f}" for name in names)
+        lines.append(f"| {row['n']:,} × {row['d']} | {cells} |")
+    return lines
+
+
+def overhead() -> list[str]:
+    """Where the monitor's time goes."""
+    lines = [
+        "| network | a batch | an update | solves, once | epoch without / with |",
+        "|---|---|---|---|---|",
+    ]
+    for row in latest("overhead")["rows"]:
+        epochs = row["epoch_ms"]
+        lines.append(
+            f"| {row['network']}, {row['images']} images by {row['batch']} | "
+            f"{row['batch_ms']:.0f} ms | {row['update_ms']:.2f} ms | {row['solve_ms']:.0f} ms | "
+            f"{epochs['without'] / 1e3:.2f} / {epochs['reused'] / 1e3:.2f} s |"
+        )
+    return lines
+
+
+def topk() -> list[str]:
+    """All eigenvalues against the largest alone."""
+    results = latest("topk")["rows"]
+    alphas = list(results[0]["worst_relative_error"])
+    lines = [
+        f"| solver, d = {results[0]['d']} | ms | CPU ms | "
+        + " | ".join(f"worst error to rank 100, α = {alpha}" for alpha in alphas)
+        + " |",
+        "|---" * (3 + len(alphas)) + "|",
+    ]
+    for row in results:
+        errors = " | ".join(f"{row['worst_relative_error'][alpha]:.0e}" for alpha in alphas)
+        times = row["ms"]
+        lines.append(f"| {row['solver']} | {times['median']:.0f} | {times['cpu']:.0f} | {errors} |")
+    return lines
+
+
+def interval_search() -> list[str]:
+    """Readouts that the search pays, and how often it finds the best model, over 60 landscapes."""
+    rows = {
+        (row["noise"], row["models"], row["rule"]): row
+        for row in latest("interval_search")["rows"]
+        if row["landscapes"] == 60
+    }
+    lines = [
+        "| noise | readouts of 80 models | success | `--careful`: readouts of 80 | success | "
+        "readouts of 1,000 models | published |",
+        "|---" * 7 + "|",
+    ]
+    for noise in sorted({noise for noise, _, _ in rows}):
+        few, careful = rows[noise, 80, "paper"], rows[noise, 80, "careful"]
+        many = rows[noise, 1000, "paper"]
+        lines.append(
+            f"| {noise:.0f} | {few['readouts']:.1f} | {few['success']:.1%} | "
+            f"{careful['readouts']:.1f} | {careful['success']:.1%} | "
+            f"{many['readouts']:.1f} | {many['published']} |"
+        )
+    return lines
+
+
+def machines() -> list[str]:
+    """Where and when, one line a benchmark."""
+    lines = []
+    for benchmark in ("peers", "limit", "overhead", "memory", "topk", "growth"):
+        result = latest(benchmark)
+        machine = result["machine"]
+        lines.append(
+            f"* {benchmark}: {result['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
+            f"{machine['torch']}, load average {machine['load']}"
+            + (f"; {result['note']}" if result.get("note") else "")
+        )
+    return lines
+
+
+TABLES: dict[str, Callable[[], list[str]]] = {
+    "targets": targets,
+    "peers": peers,
+    "overhead": overhead,
+    "topk": topk,
+    "interval_search": interval_search,
+    "machines": machines,
+}
+
+
+def rendered(text: str) -> str:
+    """``text`` with every marked table made anew."""
+    for name, table in TABLES.items():
+        mark, end = f"<!-- table: {name} -->", "<!-- end -->"
+        pattern = re.compile(rf"{re.escape(mark)}\n.*?{re.escape(end)}", flags=re.DOTALL)
+        if len(pattern.findall(text)) != 1:
+            raise SystemExit(f"expected one {mark} … {end} in the README")
+        body = "\n".join([mark, *table(), end])
+        text = pattern.sub(lambda _, body=body: body, text)  # type: ignore[misc]
+    return text
+
+
+if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"wrote {README}")
