@@ -7,13 +7,17 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-slow test-lowest lint types bench-tables clean
+.PHONY: demo test test-database test-slow test-lowest lint types bench-tables clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
+
+# Four workers on a real PostgreSQL server, which comes as a Python package.
+test-database: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow tests/sweep
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow

@@ -61,6 +61,7 @@ def check_exactly_once(study, marks, widths, summaries):
     assert len(study_records(study)) == len(widths)
 
 
+@pytest.mark.slow  # CI runs it by `make test-database`
 @pytest.mark.timeout(420)
 def test_four_workers_on_postgresql_and_one_is_killed(tmp_path, postgresql):
     widths = list(range(40, 72, 4))
