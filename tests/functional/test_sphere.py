@@ -66,3 +66,13 @@ def test_pairs_and_options():
         alignment(torch.ones(3, 2), torch.ones(3, 4))
     with pytest.raises(OptionError, match="temperature > 0, got -1"):
         uniformity(torch.ones(3, 2), temperature=-1)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_features_that_are_not_finite_are_refused(bad):
+    x = torch.randn(20, 3)
+    broken = x.clone()
+    broken[4, 1] = bad
+    for score in (uniformity, selfcluster, lambda f: alignment(x, f)):
+        with pytest.raises(SpectrumError, match="1 of 60 feature values are NaN or infinite"):
+            score(broken)

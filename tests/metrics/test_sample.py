@@ -6,7 +6,14 @@ import torch
 from torchmetrics import MetricCollection
 
 from alphareq_lightning.errors import NoFitWarning, OptionError, SpectrumError
-from alphareq_lightning.metrics import Coherence, FeatureSample, IntrinsicDimension, Uniformity
+from alphareq_lightning.metrics import (
+    Alignment,
+    Coherence,
+    FeatureSample,
+    IntrinsicDimension,
+    SelfCluster,
+    Uniformity,
+)
 
 import oracles
 
@@ -110,3 +117,12 @@ def test_bad_input():
         metric.update(torch.ones(2, 4))
     with pytest.raises(SpectrumError, match=r"got shape \(3,\)"):
         metric.update(torch.ones(3))
+
+
+def test_nan_features_end_no_training_but_warn():
+    x = torch.randn(20, 3)
+    x[4, 1] = torch.nan
+    for metric, batch in ((Uniformity(), (x,)), (SelfCluster(), (x,)), (Alignment(), (x, x))):
+        metric.update(*batch)
+        with pytest.warns(NoFitWarning, match="is NaN: .*NaN or infinite"):
+            assert metric.compute().isnan()

@@ -122,6 +122,14 @@ def test_refit_is_the_fit_of_the_functional_package():
         assert math.isnan(refit(record(1.0, eigenvalues=tuple(spectrum)), window).alpha)
 
 
+@pytest.mark.parametrize("window", [(5, 40), (5, 400)])
+def test_a_corrected_alpha_of_the_old_window_is_dropped(window):
+    corrected = {"alpha_corrected": 1.1, "alpha_stderr": 0.1, "bias_correction": "inversion"}
+    power = tuple(n**-1.5 for n in range(1, 60))
+    again = refit(record(1.5, eigenvalues=power, **corrected), window)
+    assert [getattr(again, name) for name in corrected] == [None] * 3
+
+
 def test_kendall_tau_is_scipys():
     rng = np.random.default_rng(1)
     for _ in range(20):

@@ -12,10 +12,8 @@ from alphareq_lightning.functional.moments import (
     feature_moments,
     moments_dtype,
 )
+from alphareq_lightning.functional.point_cloud import BLOCK_ROWS, finite_features
 from alphareq_lightning.functional.spectrum import second_moments
-
-BLOCK_ROWS = 512
-"""Rows of a distance matrix at a time: 4,096 samples need 16 MB of it, not 134."""
 
 
 def unit_features(features: Tensor) -> Tensor:
@@ -28,12 +26,17 @@ def unit_features(features: Tensor) -> Tensor:
         Float64 directions (float32 on MPS), shape ``(at most n, d)``.
 
     Raises:
-        SpectrumError: If ``features`` is not a floating-point ``(n, d)`` matrix.
+        SpectrumError: If ``features`` is not a floating-point ``(n, d)`` matrix of finite values.
 
     Example:
         >>> unit_features(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6, 0.8]]
     """
+    return directions(finite_features(features))
+
+
+def directions(features: Tensor) -> Tensor:
+    """`unit_features` that lets NaN through: a state that it enters tells of it in the end."""
     check_features(features)
     wide = features.detach().to(moments_dtype(features.device))
     # Scaled first: the squares of numbers near the ends of the range leave it.
@@ -76,6 +79,8 @@ def selfcluster_of_moments(moments: FeatureMoments) -> Tensor:
         raise SpectrumError(
             f"selfcluster needs at least 2 directions in 2 dimensions, got {int(n)} in {d}"
         )
+    if not bool(torch.isfinite(moments.mean).all()):
+        raise SpectrumError("selfcluster needs features without NaN or infinite values")
     # ‖XXᵀ‖ and ‖XᵀX‖ are the same; under an even distribution the square is `expected`.
     actual = second_moments(moments).double().square().sum()
     expected = n + n * (n - 1) / d
@@ -104,7 +109,8 @@ def alignment(view_a: Tensor, view_b: Tensor, *, power: float = 2.0) -> Tensor:
         Wang and Isola, "Understanding contrastive representation learning through alignment and
         uniformity on the hypersphere", ICML 2020.
     """
-    distances = pair_distances(view_a, view_b).pow(power)
+    check_pair(view_a, view_b)
+    distances = pair_distances(finite_features(view_a), finite_features(view_b)).pow(power)
     if len(distances) == 0:
         raise SpectrumError("alignment needs at least one pair of views that are not zero")
     return distances.mean()
@@ -118,7 +124,7 @@ def pair_distances(view_a: Tensor, view_b: Tensor) -> Tensor:
     """
     check_pair(view_a, view_b)
     directed = (view_a != 0).any(dim=1) & (view_b != 0).any(dim=1)
-    difference = unit_features(view_a[directed]) - unit_features(view_b[directed])
+    difference = directions(view_a[directed]) - directions(view_b[directed])
     distances: Tensor = torch.linalg.vector_norm(difference, dim=1)
     return distances
 

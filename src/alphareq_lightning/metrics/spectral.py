@@ -33,7 +33,7 @@ from alphareq_lightning.functional.scores import (
     stable_rank,
 )
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
-from alphareq_lightning.functional.sphere import selfcluster_of_moments, unit_features
+from alphareq_lightning.functional.sphere import directions, selfcluster_of_moments
 from alphareq_lightning.metrics.moments import StreamingMoments
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
@@ -254,7 +254,7 @@ class SelfCluster(SpectralScore):
 
     def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
         """Add a batch of features, shape ``(n, d)``; rows of zeros are left out."""
-        super().update(unit_features(features), computed_in or features.dtype)
+        super().update(directions(features), computed_in or features.dtype)
 
     def score(self, moments: FeatureMoments) -> Tensor:
         """SelfCluster of the given moments of directions, shape ``()``."""

@@ -160,6 +160,8 @@ class Alignment(Metric):
     def _mean(self) -> Tensor:
         if self.count == 0:
             raise SpectrumError("no pair of views with directions was seen")
+        if not bool(torch.isfinite(self.total)):
+            raise SpectrumError("alignment needs features without NaN or infinite values")
         return self.total / self.count
 
 

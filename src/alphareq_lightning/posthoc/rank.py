@@ -38,7 +38,8 @@ COLUMNS = (
 def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[str, Any]]:
     """Each record as a flat mapping, in the order given; NaN is `None`.
 
-    Behind `COLUMNS` come the scores, ``accuracy`` if one was paid for, and the logged metrics.
+    Behind `COLUMNS` come the corrected α with its standard error if there is one, the scores,
+    ``accuracy`` if one was paid for, and the logged metrics.
     """
     extra = sorted({name for r in records for name in r.scores})
     metrics = sorted({name for r in records for name in r.metrics} - set(extra))
@@ -60,6 +61,8 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
             r.num_features,
         )
         row: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
+        if _corrected(records):
+            row |= {"alpha_corrected": r.alpha_corrected, "alpha_stderr": r.alpha_stderr}
         row |= {name: r.scores.get(name) for name in extra}
         if any(other.accuracy is not None for other in records):
             row["accuracy"] = r.accuracy
@@ -89,7 +92,9 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
     paid = any(r.accuracy is not None for r in records)
     known = {name for r in records for name in r.metrics}
     losses = [name for name in ("val_loss", "train_loss") if name in known]
-    columns = ["epoch", "step", "α", "dist.", "R²", "ranks", "images", "RankMe", *losses[:1]]
+    corrected = _corrected(records)
+    columns = ["epoch", "step", "α", *(["α corr."] if corrected else [])]
+    columns += ["dist.", "R²", "ranks", "images", "RankMe", *losses[:1]]
     columns += ["readout"] if paid else []
     table = Table("checkpoint", *columns, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.columns[0].overflow, table.columns[0].min_width = "fold", NAME_WIDTH
@@ -102,6 +107,7 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
             str(r.epoch),
             str(r.global_step),
             _number(r.alpha, 3),
+            *([_with_error(r)] if corrected else []),
             _number(target_distance(r.alpha, target), 3),
             _number(r.r2, 3),
             window,
@@ -159,6 +165,16 @@ def _short_names(records: Sequence[AlphaRecord]) -> list[str]:
     while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
         shared += 1
     return ["/".join(p[shared:]) for p in parts]
+
+
+def _corrected(records: Sequence[AlphaRecord]) -> bool:
+    return any(r.alpha_corrected is not None for r in records)
+
+
+def _with_error(record: AlphaRecord) -> str:
+    corrected, stderr = record.alpha_corrected, record.alpha_stderr
+    text = _number(corrected, 3)
+    return text if text == "–" or stderr is None else f"{text} ± {_number(stderr, 3)}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -123,7 +123,8 @@ def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
 def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> AlphaRecord:
     """A record with α, R² and window of another fit range, from its stored eigenvalues.
 
-    Where they do not reach, one is 0, or the range is too short, α and R² are NaN.
+    Where they do not reach, one is 0, or the range is too short, α and R² are NaN. A corrected α
+    was one of the old window and is dropped.
 
     Args:
         record: With its first eigenvalues.
@@ -137,6 +138,7 @@ def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> AlphaRecord:
         (1.5, nan)
     """
     first, last = fit_range
+    record = replace(record, alpha_corrected=None, alpha_stderr=None, bias_correction=None)
     eigenvalues = np.asarray(record.eigenvalues[first - 1 : last], dtype=np.float64)
     too_short = len(eigenvalues) < max(last - first + 1, MIN_RANKS)
     if too_short or not (eigenvalues > 0).all():
