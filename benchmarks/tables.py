@@ -38,12 +38,15 @@ def targets() -> list[str]:
     lines = ["| target | wall (CPU time) | | run it |", "|---|---|---|---|"]
 
     def add(text: str, figure: str, met: bool | None, benchmark: str) -> None:
-        verdict = "not measured" if met is None else _verdict(met)
+        verdict = "open" if met is None else _verdict(met)
         lines.append(f"| {text} | {figure} | {verdict} | `make bench-{benchmark}` |")
 
+    # Peers on OpenBLAS suffer more from a busy machine than we do: such a "met" would flatter us.
+    machine = latest("peers")["machine"]
+    busy = machine["load"] > machine["cores"]
     for n, d, wanted in ((20_000, 2048, 7), (20_000, 1280, 7), (512, 1280, 6)):
         times = _row("peers", n, d)
-        met = _ratio(times, "reptrix", "ours") >= wanted
+        met = None if busy else _ratio(times, "reptrix", "ours") >= wanted
         figure = _cell(times, "reptrix", "ours")
         add(f"≥ {wanted} × faster than reptrix, {n:,} × {d}", figure, met, "peers")
     for n, d in ((20_000, 2048), (20_000, 1280)):
