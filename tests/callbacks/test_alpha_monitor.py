@@ -275,7 +275,7 @@ def test_collapse_keeps_every_key_and_warns_once(tmp_path):
     monitor = AlphaMonitor()
     keep = ModelCheckpoint(tmp_path, monitor="val_alpha_distance", mode="min")
     stop = EarlyStopping("val_alpha_distance", patience=50)
-    with pytest.warns(NoFitWarning, match="layer 'backbone'.*span only 3 dimensions") as caught:
+    with pytest.warns(NoFitWarning, match="layer 'backbone'.*span at most 3 dimensions") as caught:
         trainer, _ = fit(
             tmp_path, monitor, Collapses(), keep, stop, max_epochs=4, enable_checkpointing=True
         )
@@ -285,14 +285,14 @@ def test_collapse_keeps_every_key_and_warns_once(tmp_path):
     assert trainer.callback_metrics["val_alpha_distance"] == 10.0
     assert "epoch=0" in keep.best_model_path
     assert math.isnan(monitor.history[-1].alpha)
-    assert "span only 3" in monitor.history[-1].problem
+    assert "span at most 3" in monitor.history[-1].problem
 
 
 @pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.NoFitWarning")
 def test_on_collapse(tmp_path):
     trainer, _ = fit(tmp_path, AlphaMonitor(on_collapse="stop"), Collapses(), max_epochs=9)
     assert trainer.current_epoch == 2
-    with pytest.raises(SpectrumError, match="span only 3 dimensions"):
+    with pytest.raises(SpectrumError, match="span at most 3 dimensions"):
         fit(tmp_path, AlphaMonitor(on_collapse="raise"), Collapses(), max_epochs=9)
 
 

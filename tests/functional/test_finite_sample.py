@@ -152,7 +152,7 @@ def test_an_outlier_on_a_flat_spectrum_is_refused_instead_of_misread():
 
 
 def test_what_cannot_be_corrected():
-    with pytest.raises(SpectrumError, match="span only 19 dimensions"):
+    with pytest.raises(SpectrumError, match="span at most 19 dimensions"):
         correct_alpha(
             torch.cat([torch.ones(19), torch.zeros(81)]), (4, 60), num_samples=400, num_features=100
         )

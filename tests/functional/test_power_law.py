@@ -123,7 +123,7 @@ def test_fewer_features_or_samples_than_the_fit_needs():
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0, r"at rank 20 of the fit range \(4, 60\) is 0: the features span only 19 dim"),
+        (0.0, r"at rank 20 of the fit range \(4, 60\) is 0: the features span at most 19 dim"),
         (-1.0, "at rank 20 .* is -1: .*not negative"),
         (float("nan"), "is nan"),
         (float("inf"), "is inf"),

@@ -126,3 +126,13 @@ def test_nan_features_end_no_training_but_warn():
         metric.update(*batch)
         with pytest.warns(NoFitWarning, match="is NaN: .*NaN or infinite"):
             assert metric.compute().isnan()
+
+
+def test_what_is_no_state_is_not_merged():
+    one, other = FeatureSample(), FeatureSample()
+    with pytest.raises(SpectrumError, match=r"expected a state with 'kept', got \['x'\]"):
+        one.merge_state({"x": 1})
+    one.update(torch.ones(2, 3))
+    other.update(torch.ones(2, 4))
+    with pytest.raises(SpectrumError, match="cannot merge samples of 3 and 4 features"):
+        one.merge_state(other)

@@ -101,7 +101,7 @@ def test_forward_gives_the_batch_and_keeps_the_sum():
     ("features", "text"),
     [
         (torch.randn(2, 64), "AlphaReQ is NaN: .*at least 3 samples, got 2"),
-        (torch.ones(100, 64), "span only 3 dimensions"),
+        (torch.ones(100, 64), "span at most 3 dimensions"),
         (torch.full((100, 64), float("nan")), "64 of 64 features hold NaN"),
         (torch.randn(100, 8), "needs at least 30 attainable ranks"),
     ],

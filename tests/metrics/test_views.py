@@ -48,6 +48,11 @@ def test_merging_lidar():
         halves[0].merge_state({name: torch.zeros(15) for name in ("between", "within")})
 
 
+def test_what_is_no_state_is_not_merged():
+    with pytest.raises(SpectrumError, match=r"expected a state with 'between', got \['x'\]"):
+        LiDAR().merge_state({"x": 1})
+
+
 def test_no_views_are_nan_and_a_warning():
     metric = LiDAR()
     metric.update(torch.ones(5, 2, 4))

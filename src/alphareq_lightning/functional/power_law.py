@@ -202,7 +202,7 @@ def check_fitted(fitted: Tensor, first: int, last: int) -> None:
     index = int(bad.nonzero()[0])
     value = fitted[index].item()
     reason = (
-        f"the features span only {first + index - 1} dimensions (collapse)"
+        f"the features span at most {first + index - 1} dimensions (collapse)"
         if value == 0
         else "eigenvalues of a covariance are finite and not negative"
     )

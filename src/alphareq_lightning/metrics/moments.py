@@ -53,9 +53,9 @@ class StreamingMoments(Metric):
     def __init__(self, *, halves: bool = False, **kwargs: Any) -> None:
         super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
         # One flat tensor, because mean and scatter must be reduced together.
-        self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=_first)
+        self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=first)
         if halves:
-            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=_first)
+            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=first)
         self.halves = halves
 
     def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
@@ -192,8 +192,8 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
     return [pack(FeatureMoments(total, common_mean, scatter, rounding))]
 
 
-def _first(stacked: Tensor) -> Tensor:
-    # `all_reduce_packed` hands torchmetrics a list of one state, already summed.
+def first(stacked: Tensor) -> Tensor:
+    """A ``dist_reduce_fx``: a ``dist_sync_fn`` here gives a list of one state, already whole."""
     return stacked[0]
 
 

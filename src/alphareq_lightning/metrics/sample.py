@@ -15,6 +15,7 @@ from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import check_features
 from alphareq_lightning.functional.point_cloud import coherence, twonn_dimension
 from alphareq_lightning.functional.sphere import uniformity
+from alphareq_lightning.metrics.moments import first
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
 MAX_SAMPLES = 4096
@@ -58,7 +59,7 @@ class FeatureSample(Metric):
         super().__init__(**{"dist_sync_fn": sync, **kwargs})
         self.max_samples = max_samples
         # The first column is the priority, so that it travels with its row.
-        self.add_state("kept", default=torch.zeros(0, 1), dist_reduce_fx=_first)
+        self.add_state("kept", default=torch.zeros(0, 1), dist_reduce_fx=first)
         self.add_state("seen", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
@@ -108,11 +109,21 @@ class FeatureSample(Metric):
         return _rows(kept) if len(kept) else None
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the sample of another metric, for example from another process."""
+        """Add the sample of another metric, for example from another process.
+
+        Raises:
+            SpectrumError: If it is not the state of a sample of features of the same width.
+        """
         incoming: Any = incoming_state
         if isinstance(incoming, Metric):
             incoming = incoming.metric_state
+        for name in ("kept", "seen"):
+            if not isinstance(incoming.get(name), Tensor):
+                raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming)}")
         samples = [s for s in (self.kept, incoming["kept"]) if len(s)]
+        widths = [s.shape[1] - 1 for s in samples]
+        if len(set(widths)) > 1:
+            raise SpectrumError(f"cannot merge samples of {widths[0]} and {widths[1]} features")
         if samples:
             self.kept = lowest(torch.cat(samples), self.max_samples)
         self.seen = self.seen + incoming["seen"]
@@ -233,8 +244,3 @@ def _rows(kept: Tensor) -> Tensor:
     if len(kept) == 0:
         raise SpectrumError("no features were seen: update() was never called")
     return kept[:, 1:]
-
-
-def _first(stacked: Tensor) -> Tensor:
-    # `gather_sample` hands torchmetrics a list of one state, already together.
-    return stacked[0]

@@ -31,6 +31,7 @@ from alphareq_lightning.functional.two_views import cross_validated_eigenvalues,
 from alphareq_lightning.metrics.moments import (
     all_reduce_packed,
     empty_packed,
+    first,
     merge_packed,
     running,
     unpack,
@@ -75,7 +76,7 @@ class LiDAR(Metric):
         self.delta = delta
         self.epsilon = epsilon
         for name in ("between", "within"):
-            self.add_state(name, default=torch.zeros(0), dist_reduce_fx=_first)
+            self.add_state(name, default=torch.zeros(0), dist_reduce_fx=first)
 
     def update(self, views: Tensor) -> None:
         """Add images with all their views.
@@ -110,10 +111,17 @@ class LiDAR(Metric):
         )
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Add the images of another metric, for example from another process."""
+        """Add the images of another metric, for example from another process.
+
+        Raises:
+            SpectrumError: If it is not the state of a LiDAR of features of the same width.
+        """
         incoming: Any = incoming_state
         if isinstance(incoming, Metric):
             incoming = incoming.metric_state
+        for name in ("between", "within"):
+            if not isinstance(incoming.get(name), Tensor):
+                raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming)}")
         self.between = merge_packed(self.between, incoming["between"])
         self.within = merge_packed(self.within, incoming["within"])
 
@@ -218,8 +226,3 @@ def _all_reduce_sum(value: Tensor, group: Any = None) -> list[Tensor]:
     value = value.to(moments_dtype(value.device), copy=True)
     dist.all_reduce(value, group=group)
     return [value]
-
-
-def _first(stacked: Tensor) -> Tensor:
-    # `all_reduce_packed` hands torchmetrics a list of one state, already summed.
-    return stacked[0]
