@@ -188,15 +188,11 @@ def test_learning_rate_finder(tmp_path, make):
         def configure_optimizers(self):
             return torch.optim.Adam(self.parameters(), lr=self.lr)
 
-        def on_validation_epoch_end(self):
-            if not self.trainer.sanity_checking:
-                validated.append(self.current_epoch)
-
-    monitor, validated = make(), []
+    monitor = make()
     fit(tmp_path, LearningRateFinder(num_training_steps=5), monitor, module=Tuned())
-    # Lightning 2.4 counts the finder's own epoch, later ones do not.
-    assert [r.epoch for r in monitor.history] == validated
-    assert validated[-1] == 1
+    # Lightning 2.4 takes the finder's own epoch for the first of the training.
+    finder_counts = tuple(map(int, pl.__version__.split(".")[:2])) < (2, 6)
+    assert [r.epoch for r in monitor.history] == ([1] if finder_counts else [0, 1])
 
 
 @both_modes
