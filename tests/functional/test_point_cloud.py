@@ -85,3 +85,8 @@ def test_rounding_has_no_dimension(dtype):
         twonn_dimension(x)
     with pytest.raises(SpectrumError, match="vary no more than their rounding"):
         twonn_dimension(x.double(), computed_in=dtype)
+
+
+def test_coherence_of_half_precision():
+    x = torch.randn(300, 10, generator=torch.manual_seed(0)).bfloat16()
+    assert coherence(x).item() == pytest.approx(oracles.coherence(x.double().numpy()), rel=1e-6)

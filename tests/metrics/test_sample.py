@@ -136,3 +136,12 @@ def test_what_is_no_state_is_not_merged():
     other.update(torch.ones(2, 4))
     with pytest.raises(SpectrumError, match="cannot merge samples of 3 and 4 features"):
         one.merge_state(other)
+
+
+def test_samples_of_different_size_are_not_shared():
+    few, many = Uniformity(max_samples=50), Uniformity(max_samples=400)
+    collection = MetricCollection({"few": few, "many": many})
+    for batch in torch.tensor(X).split(20):
+        collection.update(batch)
+    collection.compute()
+    assert (len(collection["few"].sample()), len(collection["many"].sample())) == (50, 400)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import check_features, moments_dtype, rounding_steps
+from alphareq_lightning.functional.spectrum import drop_rounding
 
 BLOCK_ROWS = 512
 """Rows of a distance matrix at a time: 4,096 samples need 16 MB of it, not 134."""
@@ -88,8 +89,8 @@ def coherence(features: Tensor) -> Tensor:
     """
     x = finite_features(features)
     u, singular_values, _ = torch.linalg.svd(x, full_matrices=False)
-    rounding = torch.finfo(features.dtype).eps * max(x.shape) * singular_values[:1]
-    rank = int((singular_values > rounding).sum())
+    rounding = len(x) * _rounding_variance(x, features.dtype)
+    rank = int((drop_rounding(singular_values.square(), rounding, x.shape[1]) > 0).sum())
     if rank in (0, len(x)):
         raise SpectrumError(
             f"coherence needs features that are not all 0 and more samples than their rank, "
