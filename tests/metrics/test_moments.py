@@ -117,7 +117,7 @@ def test_wide_layers_are_complete_wherever_they_may_be_read():
     expected = [feature_moments(part).scatter for part in (x, x[halves], x[~halves])]
     for whole, parts in (
         (metric.moments(), metric.half_moments()),
-        (metric.reduced(), metric.reduced_halves()),
+        (metric.reduced(), metric.reduced_halves(metric.reduced())),
     ):
         for got, scatter in zip((whole, *parts), expected, strict=True):
             torch.testing.assert_close(got.scatter, scatter, rtol=1e-8, atol=1e-8)

@@ -59,8 +59,8 @@ def selfcluster(features: Tensor) -> Tensor:
         SpectrumError: If fewer than two features have a direction, or ``d`` is 1.
 
     Example:
-        >>> round(selfcluster(torch.ones(5, 3)).item(), 3), selfcluster(torch.eye(3)).item()
-        (1.0, -0.5)
+        >>> [round(selfcluster(x).item(), 3) for x in (torch.ones(5, 3), torch.eye(3))]
+        [1.0, -0.5]
 
     References:
         Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
