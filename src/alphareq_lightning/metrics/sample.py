@@ -58,10 +58,11 @@ class FeatureSample(Metric):
         sync = partial(gather_sample, max_samples=max_samples)
         super().__init__(**{"dist_sync_fn": sync, **kwargs})
         self.max_samples = max_samples
+        # Never read: in a MetricCollection equal states are shared, and these must not be. First,
+        # because older versions of torchmetrics compare the first state only.
+        self.add_state("limit", default=torch.tensor(max_samples), dist_reduce_fx=first)
         # The first column is the priority, so that it travels with its row.
         self.add_state("kept", default=torch.zeros(0, 1), dist_reduce_fx=first)
-        # Never read: in a MetricCollection equal states are shared, and these must not be.
-        self.add_state("limit", default=torch.tensor(max_samples), dist_reduce_fx=first)
         self.add_state("seen", default=torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, features: Tensor) -> None:
