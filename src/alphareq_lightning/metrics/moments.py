@@ -132,16 +132,22 @@ class StreamingMoments(Metric):
         Raises:
             SpectrumError: If it is not the state of a metric of this family, of the same width.
         """
-        if isinstance(incoming_state, Metric):
-            incoming_state = incoming_state.metric_state
-        for name in ("packed", "packed_half") if self.halves else ("packed",):
-            self._merge(name, incoming_state)
+        names = ("packed", "packed_half") if self.halves else ("packed",)
+        for name, incoming in incoming_tensors(incoming_state, *names).items():
+            setattr(self, name, merge_packed(getattr(self, name), incoming))
 
-    def _merge(self, name: str, incoming_state: dict[str, Any]) -> None:
-        incoming, packed = incoming_state.get(name), getattr(self, name)
-        if not isinstance(incoming, Tensor):
-            raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming_state)}")
-        setattr(self, name, merge_packed(packed, incoming))
+
+def incoming_tensors(state: dict[str, Any] | Metric, *names: str) -> dict[str, Tensor]:
+    """The named states of another metric, for `Metric.merge_state`.
+
+    Raises:
+        SpectrumError: If one of them is missing, or is no tensor.
+    """
+    values: Any = state.metric_state if isinstance(state, Metric) else state
+    for name in names:
+        if not isinstance(values.get(name), Tensor):
+            raise SpectrumError(f"expected a state with {name!r}, got {sorted(values)}")
+    return {name: values[name] for name in names}
 
 
 def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:

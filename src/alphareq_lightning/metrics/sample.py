@@ -15,7 +15,7 @@ from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import check_features
 from alphareq_lightning.functional.point_cloud import coherence, twonn_dimension
 from alphareq_lightning.functional.sphere import uniformity
-from alphareq_lightning.metrics.moments import first
+from alphareq_lightning.metrics.moments import first, incoming_tensors
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
 MAX_SAMPLES = 4096
@@ -117,12 +117,7 @@ class FeatureSample(Metric):
         Raises:
             SpectrumError: If it is not the state of a sample of features of the same width.
         """
-        incoming: Any = incoming_state
-        if isinstance(incoming, Metric):
-            incoming = incoming.metric_state
-        for name in ("kept", "seen"):
-            if not isinstance(incoming.get(name), Tensor):
-                raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming)}")
+        incoming = incoming_tensors(incoming_state, "kept", "seen")
         samples = [s for s in (self.kept, incoming["kept"]) if len(s)]
         widths = [s.shape[1] - 1 for s in samples]
         if len(set(widths)) > 1:

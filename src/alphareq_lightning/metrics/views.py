@@ -32,6 +32,7 @@ from alphareq_lightning.metrics.moments import (
     all_reduce_packed,
     empty_packed,
     first,
+    incoming_tensors,
     merge_packed,
     running,
     unpack,
@@ -116,12 +117,7 @@ class LiDAR(Metric):
         Raises:
             SpectrumError: If it is not the state of a LiDAR of features of the same width.
         """
-        incoming: Any = incoming_state
-        if isinstance(incoming, Metric):
-            incoming = incoming.metric_state
-        for name in ("between", "within"):
-            if not isinstance(incoming.get(name), Tensor):
-                raise SpectrumError(f"expected a state with {name!r}, got {sorted(incoming)}")
+        incoming = incoming_tensors(incoming_state, "between", "within")
         self.between = merge_packed(self.between, incoming["between"])
         self.within = merge_packed(self.within, incoming["within"])
 
