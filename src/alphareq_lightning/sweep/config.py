@@ -23,11 +23,11 @@ from optuna.distributions import (
 )
 
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.readout import PROBES
 
 IDENTITY = "sweep"
 """The attribute of a study that says what its trials have in common."""
 SAMPLERS = ("grid", "random", "tpe")
-PROBES = ("logistic", "adam", "knn")
 RANGE_KEYS = ("low", "high", "log", "step")
 SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -227,7 +227,7 @@ def _num_trials(sampler: str, space: Mapping[str, BaseDistribution], trials: int
 def _readout(value: Any) -> ReadoutOptions:
     values = _mapping("readout", value)
     _check_keys("readout", values, [f.name for f in fields(ReadoutOptions)])
-    _check_choice("readout: probe", values.get("probe", "logistic"), PROBES)
+    _check_choice("readout: probe", values.get("probe", "logistic"), tuple(PROBES))
     if values.get("labels_per_class") is not None:
         _whole("readout: labels_per_class", values["labels_per_class"])
     return ReadoutOptions(**values)
