@@ -13,7 +13,8 @@ from benchmarks.timing import arguments, interleaved, write
 
 PEER_SIZES = [(20_000, 2048), (20_000, 1280), (512, 1280)]
 """Sizes of the targets against reptrix."""
-REPEATS = 3
+REPEATS = (5, 15)
+"""Of large and of small sizes."""
 
 
 def features(n: int, d: int) -> torch.Tensor:
@@ -54,8 +55,8 @@ def main() -> None:
                 "svdvals": lambda x=x: torch.linalg.svdvals(x),
                 "naive": lambda x=x: naive(x),
             },
-            1 if options.smoke else REPEATS,
-            warmup=0 if options.smoke or n > 1000 else 1,
+            1 if options.smoke else REPEATS[n < 1000],
+            warmup=0 if options.smoke else 1,
         )
         rows.append({"n": n, "d": d, "ms": times})
     write(options, "peers", rows)

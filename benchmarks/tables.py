@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -161,13 +161,13 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 }
 
 
-def rendered(text: str) -> str:
+def rendered(text: str, tables: Mapping[str, Callable[[], list[str]]] = TABLES) -> str:
     """``text`` with every marked table made anew."""
-    for name, table in TABLES.items():
+    for name, table in tables.items():
         mark, end = f"<!-- table: {name} -->", "<!-- end -->"
         pattern = re.compile(rf"{re.escape(mark)}\n.*?{re.escape(end)}", flags=re.DOTALL)
         if len(pattern.findall(text)) != 1:
-            raise SystemExit(f"expected one {mark} … {end} in the README")
+            raise SystemExit(f"expected one {mark} … {end} in the text")
         body = "\n".join([mark, *table(), end])
         text = pattern.sub(lambda _, body=body: body, text)  # type: ignore[misc]
     return text
