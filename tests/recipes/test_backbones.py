@@ -15,6 +15,7 @@ from alphareq_lightning.recipes import build_backbone
         ("convnext_tiny", 768, 32),
         ("efficientnet_b0", 1280, 32),
         ("vit_b_16", 768, 224),
+        ("mobilenetv4_conv_small", 1280, 64),  # of timm
     ],
 )
 def test_backbones_end_in_their_penultimate_features(name, width, size):
@@ -29,6 +30,20 @@ def test_small_images_keep_their_resolution():
     large, _ = build_backbone("resnet18", small_images=False)
     assert isinstance(small.maxpool, nn.Identity)
     assert (small.conv1.stride, large.conv1.stride) == ((1, 1), (2, 2))
+
+
+def test_models_of_timm_take_their_own_options():
+    options = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    backbone, num_features = build_backbone("vit_tiny_patch16_224", **options)
+    assert backbone(torch.zeros(1, 3, 32, 32)).shape == (1, num_features) == (1, 48)
+
+
+def test_a_strided_stem_halves_the_maps():
+    maps = {}
+    for stride in (1, 2):
+        backbone, _ = build_backbone("narrow_resnet", stem_stride=stride)
+        maps[stride] = backbone.stem(torch.zeros(1, 3, 16, 16)).shape[2:]
+    assert maps == {1: (16, 16), 2: (8, 8)}
 
 
 def test_channels_are_multiples_of_sixteen():
