@@ -1,4 +1,5 @@
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_resume_and_validate_are_those_of_lightning(tmp_path):
     [history] = [s["history"] for k, s in state.items() if k.startswith("AlphaMonitor")]
     assert [record["epoch"] for record in history] == [0, 1]
     assert main(["train", "validate", *digits(tmp_path)]) == 0
+
+
+def test_classes_of_the_folder_it_runs_in_are_found(tmp_path, monkeypatch, capsys):
+    own = "from alphareq_lightning.recipes import BarlowTwins\nclass Own(BarlowTwins):\n    pass\n"
+    (tmp_path / "own_models.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    config = str(CONFIGS / "barlow_twins_digits.yaml")
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--config", config, "--model=own_models.Own", "--print_config"])
+    assert ended.value.code in (0, None)
+    assert "own_models.Own" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["barlow_twins_digits", "barlow_twins_cifar10"])

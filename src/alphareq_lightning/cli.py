@@ -20,6 +20,8 @@ LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``alphareq``; errors of this package end with exit code 2 and their message alone."""
     arguments = list(sys.argv[1:] if args is None else args)
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # configs name classes of the user's own modules
     try:
         if arguments[:1] == ["train"]:  # LightningCLI parses the rest
             return train(arguments[1:])

@@ -50,6 +50,11 @@ def test_overrides_that_the_config_refuses(tmp_path, capsys):
     assert "train.yaml with its overrides: unrecognized arguments: --trainer.max_epoch=3" in error
 
 
+def test_a_class_that_cannot_be_imported(tmp_path, capsys):
+    error = refusal(capsys, write_sweep(tmp_path, overrides={"model": "no_such_module.Model"}))
+    assert "train.yaml with its overrides: No module named 'no_such_module'" in error
+
+
 def test_an_empty_space_and_an_unknown_key_of_the_file(tmp_path, capsys):
     assert "'space' is missing or empty" in refusal(capsys, write_sweep(tmp_path, space={}))
     error = refusal(capsys, write_sweep(tmp_path, sampelr="grid"))

@@ -23,7 +23,9 @@ from alphareq_lightning.callbacks import AlphaMonitor
 from alphareq_lightning.errors import AlphaReQError, DataError, OptionError
 from alphareq_lightning.sweep.config import Params, Sweep
 
-REASON = re.compile(r"Option '.*' is not accepted|unrecognized arguments: .*|Expected a .*Got.*")
+REASON = re.compile(
+    r"Option '.*' is not accepted|unrecognized arguments: .*|Expected a .*Got.*|No module named .*"
+)
 
 
 class TrialCLI(LightningCLI):
