@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 
 import lightning.pytorch as pl
 import torch
@@ -10,6 +11,8 @@ import torch.multiprocessing as mp
 from torch.utils.data import DataLoader, DistributedSampler
 
 from tiny import TinyModule, labelled_loader
+
+LETTING_GO_SECONDS = 0.2
 
 
 class TellsHistory(pl.Callback):
@@ -92,4 +95,7 @@ def _run(rank, function, world_size, port, arguments):
     try:
         function(rank, world_size, *arguments)
     finally:
+        # gloo's thread may still hold the tensors of the last reduction. In torch 2.4 it needs the
+        # GIL to let them go, while destroying the group holds the GIL and waits for the thread.
+        time.sleep(LETTING_GO_SECONDS)
         dist.destroy_process_group()
