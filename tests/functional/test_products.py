@@ -61,3 +61,19 @@ def test_switches_of_one_backend_do_not_break_it():
         assert switch.fp32_precision == "bf16"
     finally:
         switch.fp32_precision = before
+
+
+@pytest.mark.skipif(settings_of_the_user()[1] is None, reason="this torch has no such switch")
+def test_switches_that_follow_the_common_one_go_on_following():
+    before = torch.backends.fp32_precision
+    switch = torch.backends.mkldnn.matmul
+    switch.fp32_precision = "none"  # other tests have set it
+    torch.backends.fp32_precision = "bf16"
+    try:
+        with full_precision(CPU):
+            assert switch.fp32_precision == "ieee"
+        assert switch.fp32_precision == "bf16"
+        torch.backends.fp32_precision = "ieee"
+        assert switch.fp32_precision == "ieee"
+    finally:
+        torch.backends.fp32_precision = before

@@ -52,6 +52,8 @@ def test_state_merged_in_inference_mode_is_read_outside():
     with torch.inference_mode():
         metric.merge_state(streamed(X[200:], 100))
     torch.testing.assert_close(metric.moments().scatter, feature_moments(X).scatter)
+    metric.update(X[:5])  # nor is it one that only inference mode may write to
+    assert metric.moments().num_samples == len(X) + 5
 
 
 def test_merging_states():

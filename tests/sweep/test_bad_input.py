@@ -13,6 +13,8 @@ from sweeps import write_sweep
 
 optuna = pytest.importorskip("optuna")
 
+from sqlalchemy.exc import OperationalError  # noqa: E402
+
 from alphareq_lightning.sweep import read_sweep  # noqa: E402
 from alphareq_lightning.sweep import storage as storage_room  # noqa: E402
 from alphareq_lightning.sweep.storage import open_storage  # noqa: E402
@@ -253,3 +255,20 @@ def test_without_optuna(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     error = refusal(capsys, write_sweep(tmp_path))
     assert "a sweep needs its extra: pip install 'alphareq-lightning[sweep]'" in error
+
+
+def test_a_database_that_another_worker_is_just_setting_up(tmp_path, monkeypatch):
+    """Workers that start together all find no tables, and all but one then fail to make them."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    make, calls = storage_room.RDBStorage, []
+
+    def second_worker(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 1:
+            make(url)  # the first worker was faster
+            raise OperationalError("CREATE TABLE studies", None, "table studies already exists")
+        return make(*args, **kwargs)
+
+    monkeypatch.setattr(storage_room, "RDBStorage", second_worker)
+    assert open_storage(url).storage.get_all_studies() == []
+    assert len(calls) == 2

@@ -68,11 +68,14 @@ def _no_fast_products(device: torch.device) -> Iterator[None]:
         if before in ("ieee", "none"):
             yield
             return
+        # A switch that is not set reads as those above it: then it must go on following them.
+        above = [getattr(part, "fp32_precision", None) for part in (backend, torch.backends)]
+        follows = before in above
         switch.fp32_precision = "ieee"
         try:
             yield
         finally:
-            switch.fp32_precision = before
+            switch.fp32_precision = "none" if follows else before
         return
     before = torch.get_float32_matmul_precision()
     if before == "highest":

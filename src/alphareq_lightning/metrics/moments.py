@@ -74,7 +74,7 @@ class StreamingMoments(Metric):
             if self.halves:
                 self.packed_half = empty_packed(features.shape[1], features.device)
         if self.halves:
-            offset = int(self.packed[0]) % 2  # by parity of the running count, on each rank
+            offset = int(self.packed[0]) % 2  # parity of the running count: waits for the device
             accumulate_(running(self.packed_half), features[offset::2], computed_in)
         accumulate_(running(self.packed), features, computed_in)
 
@@ -156,13 +156,14 @@ def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:
     Raises:
         SpectrumError: If they differ in width.
     """
-    if mine.numel() == 0 or incoming.numel() == 0:
-        return (incoming if mine.numel() == 0 else mine).clone()
-    if mine.numel() != incoming.numel():
+    if 0 < mine.numel() != incoming.numel() > 0:
         raise SpectrumError(
             f"cannot merge states of {_width(mine)} and {_width(incoming)} features"
         )
-    return pack(merge_moments(unpack(mine), unpack(incoming)))
+    with torch.inference_mode(False):  # so that it can be updated outside of that mode
+        if mine.numel() == 0 or incoming.numel() == 0:
+            return (incoming if mine.numel() == 0 else mine).clone()
+        return pack(merge_moments(unpack(mine), unpack(incoming)))
 
 
 def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:

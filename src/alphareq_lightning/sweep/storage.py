@@ -135,7 +135,8 @@ def _has_studies(url: URL, options: dict[str, Any]) -> bool:
 
 def _is_unreachable(error: Exception) -> bool:
     """As opposed to a database that somebody else is just setting up."""
-    return isinstance(error, sqlalchemy.exc.OperationalError) and "lock" not in str(error)
+    set_up_by_others = any(sign in str(error) for sign in ("lock", "already exists"))
+    return isinstance(error, sqlalchemy.exc.OperationalError) and not set_up_by_others
 
 
 def _with_driver(url: URL) -> URL:
