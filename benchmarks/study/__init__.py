@@ -1,0 +1,1 @@
+"""The case study: does α choose Barlow Twins hyperparameters better than the loss does?"""

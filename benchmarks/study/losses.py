@@ -1,0 +1,48 @@
+"""SimCLR and VICReg with the backbone, projector and optimizer of the Barlow Twins recipe."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from lightly.loss import NTXentLoss, VICRegLoss
+from torch import Tensor
+
+from alphareq_lightning.recipes import BarlowTwins
+
+
+class OneTerm(NamedTuple):
+    """A loss that is logged whole."""
+
+    loss: Tensor
+
+
+class SimCLR(BarlowTwins):
+    """Chen et al., ICML 2020.
+
+    Args:
+        temperature: Of the softmax over similarities.
+        options: Of the recipe; ``lambd`` has no meaning here.
+    """
+
+    def __init__(self, temperature: float = 0.5, **options: Any) -> None:
+        super().__init__(**options)
+        self.criterion = NTXentLoss(temperature)
+
+    def _loss(self, batch: Any) -> Any:
+        return OneTerm(self.criterion(*(self.projector(self(view)) for view in batch)))
+
+
+class VICReg(BarlowTwins):
+    """Bardes et al., ICLR 2022.
+
+    Args:
+        covariance: Weight of the covariance term; invariance and variance have 25 each.
+        options: Of the recipe; ``lambd`` has no meaning here.
+    """
+
+    def __init__(self, covariance: float = 1.0, **options: Any) -> None:
+        super().__init__(**options)
+        self.criterion = VICRegLoss(nu_param=covariance)
+
+    def _loss(self, batch: Any) -> Any:
+        return OneTerm(self.criterion(*(self.projector(self(view)) for view in batch)))
