@@ -39,6 +39,7 @@ OTHERS = {
 }
 FEATURES = 256
 """Width of the ResNet's features."""
+SELFCLUSTER = study.companion("selfcluster")
 INNER = "backbone.stages.2"
 SHOWN_WINDOWS = ((1, 12), (4, 32), (4, 48), (8, 48), (11, 100), (16, 64), (32, 128))
 
@@ -129,7 +130,7 @@ def correlations() -> list[str]:
 def by_epoch() -> list[str]:
     """How early a score tells the final accuracy."""
     rows = []
-    for which in (DISTANCE, CORRECTED, RANKME, LIDAR, LOSS, LOG_LOSS):
+    for which in (DISTANCE, CORRECTED, RANKME, LIDAR, SELFCLUSTER, LOSS, LOG_LOSS):
         cells = [which.label]
         for epoch in grid()[0].epochs_read_out:
             values = study.values_of(which, grid(), epoch)
@@ -173,6 +174,7 @@ def choosers() -> list[str]:
         "α alone": score(DISTANCE),
         "RankMe alone": score(RANKME),
         "LiDAR alone": score(LIDAR),
+        "SelfCluster alone": score(SELFCLUSTER),
         "consensus of α and RankMe": study.consensus([score(DISTANCE), score(RANKME)]),
         "consensus of α, RankMe and LiDAR": study.consensus(
             [score(DISTANCE), score(RANKME), score(LIDAR)]
@@ -245,7 +247,7 @@ def checkpoints() -> list[str]:
     found = np.array([study.accuracies(grid(), epoch) for epoch in epochs])
     latest = Score("the last", lambda training, epoch: float(epoch))
     rows = []
-    for which in (DISTANCE, RANKME, LIDAR, LOSS, latest):
+    for which in (DISTANCE, RANKME, LIDAR, SELFCLUSTER, LOSS, latest):
         values = np.array([study.values_of(which, grid(), epoch) for epoch in epochs])
         lost = [study.regret(v, a) for v, a in zip(values.T, found.T, strict=True)]
         hits = sum(value == 0 for value in lost)
@@ -340,17 +342,18 @@ def draw_epochs() -> Figure:
     made = figure(10.5, 3.4)
     epochs = [values["epoch"] for values in grid()[0].epochs]
     for axes, (task, label) in zip(made.subplots(1, 2, sharey=True), TASKS.items(), strict=True):
-        for which in (DISTANCE, CORRECTED, RANKME, LOSS, LOG_LOSS):
+        for which in (DISTANCE, RANKME, SELFCLUSTER, LOSS, LOG_LOSS):
             rhos = [
                 study.spearman(study.values_of(which, grid(), epoch), accuracy(task))
                 for epoch in epochs
             ]
-            axes.plot(epochs, rhos, "o-", ms=3, label=which.label)
+            label_once = which.label if task == "cifar10" else None
+            axes.plot(epochs, rhos, "o-", ms=3, label=label_once)
         axes.axhline(0, color="0.7", lw=1, zorder=0)
         axes.set_xlabel("epoch of the score")
         axes.set_title(label, fontsize=10)
         axes.set_ylabel("ρ with final accuracy")
-    axes.legend(fontsize=8)
+    made.legend(loc="outside lower center", ncols=5, fontsize=8)
     return made
 
 
