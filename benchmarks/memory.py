@@ -1,4 +1,4 @@
-"""Peak extra memory of the monitor, with its default scores, over a validation epoch."""
+"""Peak extra memory of the monitor over a validation epoch, with and without RankMe."""
 
 from __future__ import annotations
 
@@ -59,17 +59,20 @@ def main() -> None:
     rows = []
     for n in (1_000, 2_000) if options.smoke else (10_000, 100_000):
         without = peak_memory(lambda n=n: epoch(n, d))
-        rows.append(
-            {
-                "n": n,
-                "d": d,
-                "batch": BATCH,
-                "without_bytes": without,
-                "peak_bytes": peak_memory(lambda n=n: epoch(n, d, AlphaMonitor(figures=False)))
-                - without,
-                "allowed_bytes": 3 * d * d * 8 + BATCH * d * 4,
-            }
-        )
+        for scores in ((), ("rankme",)):
+            monitor = AlphaMonitor(figures=False, scores=scores)
+            peak = peak_memory(lambda n=n, monitor=monitor: epoch(n, d, monitor))
+            rows.append(
+                {
+                    "n": n,
+                    "d": d,
+                    "batch": BATCH,
+                    "scores": scores,
+                    "without_bytes": without,
+                    "peak_bytes": peak - without,
+                    "allowed_bytes": 3 * d * d * 8 + BATCH * d * 4,
+                }
+            )
     write(options, "memory", rows)
 
 

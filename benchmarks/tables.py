@@ -22,7 +22,8 @@ def _ratio(times: dict[str, Any], above: str, below: str, clock: str = "median")
 
 
 def _cell(times: dict[str, Any], above: str, below: str) -> str:
-    return f"{_ratio(times, above, below):.2f} ({_ratio(times, above, below, 'cpu'):.2f})"
+    wall, cpu = (_ratio(times, above, below, clock) for clock in ("median", "cpu"))
+    return f"{wall:.3f} ({cpu:.3f})" if wall < 0.1 else f"{wall:.2f} ({cpu:.2f})"
 
 
 def _row(benchmark: str, n: int, d: int) -> dict[str, Any]:
@@ -68,7 +69,8 @@ def targets() -> list[str]:
         text = f"≤ {wanted} % of a validation epoch of 10,000 images, {row['network']}"
         add(text, f"{share:.2f} %", share <= wanted, "overhead")
     for row in latest("memory")["rows"]:
-        text = f"≤ 3·d²·8 bytes + a batch of memory, {row['n']:,} × {row['d']}"
+        what = "α and RankMe" if row["scores"] else "α alone"
+        text = f"≤ 3·d²·8 bytes + a batch of memory, {row['n']:,} × {row['d']}, {what}"
         figure = f"{row['peak_bytes'] / row['allowed_bytes']:.2f} of it"
         add(text, figure, row["peak_bytes"] <= row["allowed_bytes"], "memory")
     for text, figure, met in _of_gpu():
