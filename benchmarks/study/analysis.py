@@ -149,7 +149,7 @@ def values_of(score: Score, trainings: Sequence[Training], epoch: int) -> Number
 
 
 def accuracies(trainings: Sequence[Training], epoch: int, task: str = "cifar10") -> Numbers:
-    """Top-1 of the readout in percent."""
+    """Accuracy of the readout on one of `TASKS`, in percent."""
     return np.array([training.at(epoch)["readouts"][task] for training in trainings])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -149,10 +150,10 @@ def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str,
     return {"alpha": fit.alpha.item(), "rankme": rank, **readouts(features, tasks, views)}
 
 
-def result_path(sweep: Sweep, params: dict[str, Any]) -> Path:
+def result_path(folder: Path, sweep: Sweep, params: dict[str, Any]) -> Path:
     """Where the result of a training belongs."""
     name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-    return RESULTS / sweep.name.removeprefix("sweep_") / f"{name}.json"
+    return folder / sweep.name.removeprefix("sweep_") / f"{name}.json"
 
 
 def write_result(path: Path, values: dict[str, Any]) -> None:
@@ -160,13 +161,16 @@ def write_result(path: Path, values: dict[str, Any]) -> None:
     head = {key: value for key, value in values.items() if key != "epochs"}
     lines = ",\n".join(json.dumps(short(epoch)) for epoch in values["epochs"])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{json.dumps(short(head))[:-1]}, "epochs": [\n{lines}\n]}}\n')
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(f'{json.dumps(short(head))[:-1]}, "epochs": [\n{lines}\n]}}\n')
+    os.replace(unfinished, path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sweeps", nargs="*", help="by name, for example barlow_twins; all if none")
     parser.add_argument("--data", type=Path, default=Path("runs/data"), help="folder of the images")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
     folders = {"cifar10": "cifar10", "tiny_imagenet": "tiny-imagenet-val"}
     data = {
@@ -175,15 +179,16 @@ def main() -> None:
     }
     tasks = {name: labelled_images(module) for name, module in data.items()}
     views = views_of_one(data["cifar10"])
-    start = RESULTS / "untrained.json"
+    start = options.out / "untrained.json"
     if not start.exists():
         found = untrained(read_sweep(CONFIGS / "sweep_barlow_twins.yaml"), tasks, views)
+        start.parent.mkdir(parents=True, exist_ok=True)
         start.write_text(json.dumps(short(found)) + "\n")
     names = options.sweeps or [p.stem for p in sorted(CONFIGS.glob("sweep_*.yaml"))]
     for name in names:
         sweep = read_sweep(CONFIGS / f"sweep_{name.removeprefix('sweep_')}.yaml")
         for trial in load_study(sweep.storage, sweep.name).get_trials(states=[TrialState.COMPLETE]):
-            path = result_path(sweep, trial.params)
+            path = result_path(options.out, sweep, trial.params)
             if not path.exists():
                 write_result(path, collect(sweep, trial, tasks, views))
                 print(path, flush=True)

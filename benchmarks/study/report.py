@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from alphareq_lightning.functional.windows import window_family
 from benchmarks.interval_search import RULES, WITHIN
@@ -40,6 +41,8 @@ OTHERS = {
 FEATURES = 256
 """Width of the ResNet's features."""
 SELFCLUSTER = study.companion("selfcluster")
+LEARNED = 5.0
+"""Points of accuracy above the untrained network from which a model counts as one that learnt."""
 INNER = "backbone.stages.2"
 SHOWN_WINDOWS = ((1, 12), (4, 32), (4, 48), (8, 48), (11, 100), (16, 64), (32, 128))
 
@@ -111,7 +114,8 @@ def targets() -> list[str]:
     lost = study.regret(score(DISTANCE), accuracy("cifar10"))
     add("regret of the choice by α ≤ 2 points", f"{lost:.2f} points", lost <= 2)
     far = rho(DISTANCE, "tiny_imagenet_top5")
-    add("the same sign out of distribution", shown(far), far.value > 0)
+    same = alpha.value * far.value > 0
+    add("the same sign out of distribution, right or wrong", shown(far), same)
     return table(["target", "measured", ""], rows)
 
 
@@ -241,6 +245,31 @@ def seeds() -> list[str]:
     return table(["λ, width", "α of each seed", "accuracy of each seed"], rows)
 
 
+def learned(task: str = "cifar10") -> NDArray[np.bool_]:
+    """Which models of the grid ended well above the untrained network: known from labels only."""
+    return accuracy(task) >= study.untrained()[task] + LEARNED
+
+
+def subsets() -> list[str]:
+    """The correlations without the models that failed."""
+    few = np.array([t.params["model.lambd"] <= 0.1 for t in grid()])
+    parts = {
+        "all": np.ones(len(grid()), dtype=bool),
+        "λ ≤ 0.1": few,
+        f"{LEARNED:.0f} points above the untrained network": learned(),
+    }
+    rows = []
+    for name, part in parts.items():
+        cells = [name, str(part.sum())]
+        for task in TASKS:
+            for which in (DISTANCE, RANKME, SELFCLUSTER, LOSS):
+                cells.append(f"{study.spearman(score(which)[part], accuracy(task)[part]):.2f}")
+        rows.append(cells)
+    names = ["α", "RankMe", "SelfCluster", "loss"]
+    header = ["ρ over the models", "number", *names, *(f"{name}, Tiny ImageNet" for name in names)]
+    return table(header, rows)
+
+
 def checkpoints() -> list[str]:
     """Which of a training's own checkpoints a score would keep."""
     epochs = grid()[0].epochs_read_out
@@ -249,11 +278,15 @@ def checkpoints() -> list[str]:
     rows = []
     for which in (DISTANCE, RANKME, LIDAR, SELFCLUSTER, LOSS, latest):
         values = np.array([study.values_of(which, grid(), epoch) for epoch in epochs])
-        lost = [study.regret(v, a) for v, a in zip(values.T, found.T, strict=True)]
-        hits = sum(value == 0 for value in lost)
-        rows.append([which.label, f"{hits} of {len(lost)}", f"{np.mean(lost):.2f}"])
-    shown_epochs = ", ".join(map(str, epochs))
-    return table([f"kept of epochs {shown_epochs}", "the best one", "points lost (mean)"], rows)
+        lost = np.array([study.regret(v, a) for v, a in zip(values.T, found.T, strict=True)])
+        rows.append(
+            [which.label]
+            + [f"{part.mean():.2f}" for part in (lost, lost[learned()], lost[~learned()])]
+        )
+    header = [f"kept of epochs {', '.join(map(str, epochs))}: points lost on average"]
+    counts = (int(learned().sum()), int((~learned()).sum()))
+    header += ["all", f"the {counts[0]} that learnt", f"the {counts[1]} that did not"]
+    return table(header, rows)
 
 
 def others() -> list[str]:
@@ -264,14 +297,14 @@ def others() -> list[str]:
         epoch = trainings[0].epochs_read_out[-1]
         alphas = [study.alpha(t, epoch) for t in trainings]
         found = study.accuracies(trainings, epoch)
-        cells = [label, str(len(trainings))]
+        cells = [label, str(len(trainings)), str(epoch)]
         cells += [f"{min(alphas):.2f}–{max(alphas):.2f}", f"{found.min():.1f}–{found.max():.1f}"]
         for which in (DISTANCE, RANKME, LIDAR, LOSS):
             values = study.values_of(which, trainings, epoch)
             cells.append(f"{study.spearman(values, found):.2f}")
         cells.append(f"{study.regret(study.values_of(DISTANCE, trainings, epoch), found):.2f}")
         rows.append(cells)
-    header = ["sweep", "models", "α", "accuracy", "ρ of α", "RankMe", "LiDAR", "loss"]
+    header = ["sweep", "models", "epochs", "α", "accuracy", "ρ of α", "RankMe", "LiDAR", "loss"]
     return table([*header, "points lost by α"], rows)
 
 
@@ -289,7 +322,7 @@ def runs() -> list[str]:
         ):
             cells.append(", ".join(sorted(values)))
         rows.append(cells)
-    header = ["sweep", "trainings", "of one core", "of it on α and scores", "machine", "date"]
+    header = ["sweep", "trainings", "wall clock of a worker", "of it on α", "machine", "collected"]
     return table(header, rows)
 
 
@@ -301,6 +334,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "choosers": choosers,
     "grid": table_of_grid,
     "seeds": seeds,
+    "subsets": subsets,
     "checkpoints": checkpoints,
     "others": others,
     "runs": runs,
