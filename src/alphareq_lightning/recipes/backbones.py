@@ -81,7 +81,8 @@ def build_backbone(name: str, *, small_images: bool = True, **options: Any) -> t
     if name not in known:
         of_timm = _from_timm(name, options)
         if of_timm is not None:
-            return of_timm, of_timm.num_features
+            # The width of what the classifier would read; some heads widen `num_features` before.
+            return of_timm, of_timm.head_hidden_size
         near = difflib.get_close_matches(name, ["narrow_resnet", *known], n=4)
         hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models"
         raise OptionError(f"there is no backbone {name!r}; {hint}")
