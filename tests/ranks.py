@@ -1,5 +1,6 @@
 """Trainers on several processes, and what each rank has seen."""
 
+import atexit
 import json
 import socket
 import time
@@ -13,6 +14,14 @@ from torch.utils.data import DataLoader, DistributedSampler
 from tiny import TinyModule, labelled_loader
 
 LETTING_GO_SECONDS = 0.2
+"""gloo's thread may still hold tensors of the last reduction, and needs the GIL to let them go."""
+
+
+class LetsGo(pl.Callback):
+    """Waits before the process ends: a thread that finds the interpreter gone aborts it."""
+
+    def teardown(self, trainer, pl_module, stage):
+        atexit.register(time.sleep, LETTING_GO_SECONDS)
 
 
 class TellsHistory(pl.Callback):
@@ -64,7 +73,7 @@ def ddp_trainer(folder, world_size, *callbacks, **options):
         devices=world_size,
         strategy="ddp_spawn" if world_size > 1 else "auto",
         logger=False,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, LetsGo()] if world_size > 1 else list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -95,7 +104,6 @@ def _run(rank, function, world_size, port, arguments):
     try:
         function(rank, world_size, *arguments)
     finally:
-        # gloo's thread may still hold the tensors of the last reduction. In torch 2.4 it needs the
-        # GIL to let them go, while destroying the group holds the GIL and waits for the thread.
+        # In torch 2.4 destroying the group holds the GIL and waits for that thread.
         time.sleep(LETTING_GO_SECONDS)
         dist.destroy_process_group()
