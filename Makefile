@@ -31,7 +31,7 @@ test-lowest:
 		tests/callbacks --ignore tests/callbacks/test_foreign_modules.py \
 		tests/selection tests/distributed tests/test_cli.py
 
-# One benchmark: peers, limit, overhead, memory, topk, growth or gpu. Then the README's tables.
+# One benchmark: peers, limit, overhead, memory, topk, tried, growth or gpu. Then the README's tables.
 bench-%: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.$*
 

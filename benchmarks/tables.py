@@ -31,7 +31,7 @@ def _row(benchmark: str, n: int, d: int) -> dict[str, Any]:
     return dict(times)
 
 
-def _verdict(met: bool) -> str:
+def verdict(met: bool) -> str:
     return "met" if met else "**missed**"
 
 
@@ -40,8 +40,8 @@ def targets() -> list[str]:
     lines = ["| target | wall (CPU time) | | run it |", "|---|---|---|---|"]
 
     def add(text: str, figure: str, met: bool | None, benchmark: str) -> None:
-        verdict = "open" if met is None else _verdict(met)
-        lines.append(f"| {text} | {figure} | {verdict} | `make bench-{benchmark}` |")
+        word = "open" if met is None else verdict(met)
+        lines.append(f"| {text} | {figure} | {word} | `make bench-{benchmark}` |")
 
     # Peers on OpenBLAS suffer more from a busy machine than we do: such a "met" would flatter us.
     machine = latest("peers")["machine"]

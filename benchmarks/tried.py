@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -20,35 +19,15 @@ from benchmarks.timing import arguments, interleaved, write
 PASSIVE = "OMP_WAIT_POLICY"
 
 
-@contextmanager
-def block_columns(columns: int) -> Iterator[None]:
-    """Blocks of one width, whatever the width of the scatter."""
-    before = products.block_columns
-    products.block_columns = lambda num_features: columns
-    try:
-        yield
-    finally:
-        products.block_columns = before
-
-
-@contextmanager
-def chunk_rows(rows: int) -> Iterator[None]:
-    """Chunks of so many rows."""
-    before = moments.CHUNK_ROWS
-    moments.CHUNK_ROWS = rows
-    try:
-        yield
-    finally:
-        moments.CHUNK_ROWS = before
-
-
 def blocks(x: torch.Tensor, columns: int) -> None:
-    with block_columns(columns):
+    """With blocks of one width, whatever the width of the scatter."""
+    with patch.object(products, "block_columns", lambda num_features: columns):
         accumulate_(empty_moments(x.shape[1]), x)
 
 
 def chunks(x: torch.Tensor, rows: int) -> None:
-    with chunk_rows(rows):
+    """With so many rows in a float32 sum."""
+    with patch.object(moments, "CHUNK_ROWS", rows):
         accumulate_(empty_moments(x.shape[1]), x)
 
 

@@ -15,13 +15,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from lightning.pytorch.cli import LightningCLI
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from alphareq_lightning import eigenspectrum, fit_power_law, lidar, rankme
-from alphareq_lightning.callbacks import AlphaMonitor
-from alphareq_lightning.callbacks.checkpoint_records import history_from_state
+from alphareq_lightning.callbacks.checkpoint_records import STATE_KEY_PREFIX, history_from_state
+from alphareq_lightning.callbacks.layer_features import LayerFeatures
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import ImageFolderDataModule
 from alphareq_lightning.selection import AlphaRecord
@@ -34,10 +35,10 @@ from alphareq_lightning.sweep.training import (
     labelled_datasets,
 )
 from alphareq_lightning.sweep.trial import PATH, SECONDS, monitored_features
+from benchmarks.study.analysis import RESULTS
 from benchmarks.timing import machine, today
 
-STUDY = Path(__file__).parent
-CONFIGS, RESULTS = STUDY / "configs", STUDY / "results"
+CONFIGS = Path(__file__).parent / "configs"
 TASKS: dict[str, dict[str, Any]] = {
     "cifar10": {"max_train": 5000},  # of 50,000; all 10,000 test images
     "tiny_imagenet": {"holdout": 0.2},  # 8,000 and 2,000 images of 200 classes
@@ -94,7 +95,7 @@ def short(value: Any) -> Any:
 
 def history(checkpoint: dict[str, Any]) -> Iterator[tuple[int, list[AlphaRecord]]]:
     """Epochs, one-based, and the records of their layers."""
-    [state] = [v for k, v in checkpoint["callbacks"].items() if k.startswith(AlphaMonitor.__name__)]
+    [state] = [v for k, v in checkpoint["callbacks"].items() if k.startswith(STATE_KEY_PREFIX)]
     records = history_from_state(state)
     for epoch in sorted({r.epoch for r in records}):
         yield epoch + 1, [r for r in records if r.epoch == epoch]
@@ -107,14 +108,19 @@ def layer_values(record: AlphaRecord) -> dict[str, Any]:
     return {name: values[name] for name in (*names, "eigenvalues")}
 
 
+def built(sweep: Sweep, params: dict[str, Any]) -> tuple[LightningCLI, LayerFeatures]:
+    """A training of a sweep before its first step, and its model cut off at the monitored layer."""
+    with TemporaryDirectory() as folder:
+        cli = build_training(sweep, params, Path(folder))
+    return cli, monitored_features(cli.model, find_monitor(cli.trainer))
+
+
 def collect(
     sweep: Sweep, trial: FrozenTrial, tasks: dict[str, Sides], views: Tensor
 ) -> dict[str, Any]:
     """Everything that is known of one training."""
     trained = Path(trial.user_attrs[PATH])
-    with TemporaryDirectory() as folder:
-        cli = build_training(sweep, trial.params, Path(folder))
-    features = monitored_features(cli.model, find_monitor(cli.trainer))
+    cli, features = built(sweep, trial.params)
     paths = trained.parent.rglob("epoch=*.ckpt")
     checkpoints = {c["epoch"] + 1: c for p in paths for c in [torch.load(p, weights_only=True)]}
     last = max(checkpoints)
@@ -140,9 +146,7 @@ def collect(
 
 def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str, Any]:
     """α, RankMe and readouts of the network that every training of a sweep begins with."""
-    with TemporaryDirectory() as folder:
-        cli = build_training(sweep, {}, Path(folder))
-    features = monitored_features(cli.model, find_monitor(cli.trainer))
+    cli, features = built(sweep, {})
     _, heldout = labelled_datasets(cli.datamodule)
     extracted, _ = extract_features(features, DataLoader(heldout, BATCH))
     fit = fit_power_law(eigenspectrum(extracted), num_samples=len(extracted))

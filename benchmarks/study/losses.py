@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from lightly.loss import NTXentLoss, VICRegLoss
-from torch import Tensor
+from torch import Tensor, nn
 
 from alphareq_lightning.recipes import BarlowTwins
 
@@ -16,33 +16,36 @@ class OneTerm(NamedTuple):
     loss: Tensor
 
 
-class SimCLR(BarlowTwins):
+class ByCriterion(BarlowTwins):
+    """Whatever loss of two projections ``criterion`` is; ``lambd`` has no meaning here."""
+
+    criterion: nn.Module
+
+    def _loss(self, batch: Any) -> Any:
+        return OneTerm(self.criterion(*(self.projector(self(view)) for view in batch)))
+
+
+class SimCLR(ByCriterion):
     """Chen et al., ICML 2020.
 
     Args:
         temperature: Of the softmax over similarities.
-        options: Of the recipe; ``lambd`` has no meaning here.
+        options: Of the recipe.
     """
 
     def __init__(self, temperature: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
         self.criterion = NTXentLoss(temperature)
 
-    def _loss(self, batch: Any) -> Any:
-        return OneTerm(self.criterion(*(self.projector(self(view)) for view in batch)))
 
-
-class VICReg(BarlowTwins):
+class VICReg(ByCriterion):
     """Bardes et al., ICLR 2022.
 
     Args:
         covariance: Weight of the covariance term; invariance and variance have 25 each.
-        options: Of the recipe; ``lambd`` has no meaning here.
+        options: Of the recipe.
     """
 
     def __init__(self, covariance: float = 1.0, **options: Any) -> None:
         super().__init__(**options)
         self.criterion = VICRegLoss(nu_param=covariance)
-
-    def _loss(self, batch: Any) -> Any:
-        return OneTerm(self.criterion(*(self.projector(self(view)) for view in batch)))

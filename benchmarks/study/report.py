@@ -27,9 +27,10 @@ from benchmarks.study.analysis import (
     Correlation,
     Numbers,
     Score,
+    SearchCurve,
     Training,
 )
-from benchmarks.tables import rendered
+from benchmarks.tables import rendered, verdict
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "case_study.md"
@@ -71,6 +72,18 @@ def score(which: Score) -> Numbers:
 
 
 @cache
+def alphas() -> Numbers:
+    """At the end of the trainings of the grid."""
+    return np.array([study.alpha(t, last_epoch()) for t in grid()])
+
+
+@cache
+def search(rule: str, task: str) -> SearchCurve:
+    """The interval search by one of `RULES` over the grid."""
+    return study.search_curve(alphas(), accuracy(task), *RULES[rule])
+
+
+@cache
 def rho(which: Score, task: str) -> Correlation:
     """Spearman's ρ at the end of the trainings of the grid."""
     return study.correlation(score(which), accuracy(task))
@@ -90,7 +103,7 @@ def targets() -> list[str]:
     rows = []
 
     def add(text: str, figure: str, met: bool) -> None:
-        rows.append([text, figure, "met" if met else "**missed**"])
+        rows.append([text, figure, verdict(met)])
 
     alpha = rho(DISTANCE, "cifar10")
     add("ρ(distance of α, accuracy) ≥ 0.7, right sign", shown(alpha), alpha.value >= 0.7)
@@ -98,13 +111,8 @@ def targets() -> list[str]:
         found = study.difference(score(DISTANCE), score(other), accuracy("cifar10"))
         met = found.value >= 0.3 and found.low > 0
         add(f"at least 0.3 above {other.label}, interval above 0", shown(found), met)
-    for name, (margin, step) in RULES.items():
-        found_by = study.search_curve(
-            np.array([study.alpha(t, last_epoch()) for t in grid()]),
-            accuracy("cifar10"),
-            margin,
-            step,
-        )
+    for name in RULES:
+        found_by = search(name, "cifar10")
         share = found_by.readouts / len(grid())
         add(
             f"within {WITHIN:.0f} point for ≤ 40 % of readouts in ≥ 95 % of orders, {name} rule",
@@ -213,10 +221,8 @@ def table_of_grid() -> list[str]:
     lambdas = sorted({t.params["model.lambd"] for t in grid()})
     start = study.untrained()
     cells = {
-        (t.params["model.lambd"], t.projector_dim): (
-            f"{a:.1f} ({study.alpha(t, last_epoch()):.2f})"
-        )
-        for t, a in zip(grid(), accuracy("cifar10"), strict=True)
+        (t.params["model.lambd"], t.projector_dim): (f"{found:.1f} ({alpha:.2f})")
+        for t, found, alpha in zip(grid(), accuracy("cifar10"), alphas(), strict=True)
     }
     rows = [[f"{lam:g}", *(cells[lam, width] for width in widths)] for lam in lambdas]
     rows.append(["untrained", f"{start['cifar10']:.1f} ({start['alpha']:.2f})"])
@@ -245,9 +251,9 @@ def seeds() -> list[str]:
     return table(["λ, width", "α of each seed", "accuracy of each seed"], rows)
 
 
-def learned(task: str = "cifar10") -> NDArray[np.bool_]:
+def learned() -> NDArray[np.bool_]:
     """Which models of the grid ended well above the untrained network: known from labels only."""
-    return accuracy(task) >= study.untrained()[task] + LEARNED
+    return accuracy("cifar10") >= study.untrained()["cifar10"] + LEARNED
 
 
 def subsets() -> list[str]:
@@ -352,7 +358,7 @@ def draw_scatter() -> Figure:
     made = figure(10.5, 5.6)
     lambdas = np.log10([t.params["model.lambd"] for t in grid()])
     panels = {
-        "α": [study.alpha(t, last_epoch()) for t in grid()],
+        "α": alphas(),
         "RankMe": score(RANKME),
         "log(loss) / projector width": -score(LOG_LOSS),
     }
@@ -418,12 +424,11 @@ def draw_windows() -> Figure:
 def draw_search() -> Figure:
     """Chance to have found a good model after so many readouts."""
     made = figure(10.5, 3.4)
-    alphas = np.array([study.alpha(t, last_epoch()) for t in grid()])
     for axes, (task, label) in zip(made.subplots(1, 2, sharey=True), TASKS.items(), strict=True):
         values = accuracy(task)
         counts = np.arange(1, len(values) + 1)
-        for name, (margin, step) in RULES.items():
-            curve = study.search_curve(alphas, values, margin, step)
+        for name in RULES:
+            curve = search(name, task)
             stops = f"{name} rule: {curve.readouts:.1f} readouts"
             axes.plot(counts, curve.found_by, "o-", ms=3, label=stops)
         good = values >= values.max() - WITHIN
