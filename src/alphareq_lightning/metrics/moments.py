@@ -156,13 +156,13 @@ def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:
     Raises:
         SpectrumError: If they differ in width.
     """
-    if 0 < mine.numel() != incoming.numel() > 0:
-        raise SpectrumError(
-            f"cannot merge states of {_width(mine)} and {_width(incoming)} features"
-        )
     with torch.inference_mode(False):  # so that it can be updated outside of that mode
         if mine.numel() == 0 or incoming.numel() == 0:
             return (incoming if mine.numel() == 0 else mine).clone()
+        if mine.numel() != incoming.numel():
+            raise SpectrumError(
+                f"cannot merge states of {_width(mine)} and {_width(incoming)} features"
+            )
         return pack(merge_moments(unpack(mine), unpack(incoming)))
 
 
