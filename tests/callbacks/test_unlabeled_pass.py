@@ -1,10 +1,20 @@
+import csv
+from pathlib import Path
+
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader, TensorDataset
 
+from alphareq_lightning import AlphaMonitor, OptionError
 from alphareq_lightning.callbacks.unlabeled_pass import evaluating, first_tensor
 from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.functional import eigenspectrum, fit_power_law
 
-from tiny import TinyModule
+from tiny import NoValidation, TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
+
+pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.PoorFitWarning")
 
 
 def test_modes_are_restored_one_by_one():
@@ -40,3 +50,62 @@ def test_images_are_the_first_tensor(batch):
 def test_no_tensor(batch):
     with pytest.raises(FeatureTapError, match=f"holds no tensor, it is a {type(batch).__name__}"):
         first_tensor(batch)
+
+
+class AugmentsOnDevice(NoValidation):
+    """Lightning's documented recipe for augmentation on the device."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        if self.trainer.training:
+            return [torch.rand_like(batch[0]) * batch[0], *batch[1:]]
+        return batch
+
+
+@pytest.mark.parametrize("options", [{}, {"at_steps": [3]}], ids=["epochs", "steps"])
+def test_held_out_images_are_not_augmented_without_a_validation_loop(tmp_path, options):
+    module, stages = AugmentsOnDevice(), []
+    module.backbone.register_forward_hook(lambda *_: stages.append(module.trainer.state.stage))
+    loader = DataLoader(TensorDataset(images(seed=1)), batch_size=50)
+    monitor = AlphaMonitor(dataloader=loader, **options)
+    trainer = make_trainer(tmp_path, monitor, max_epochs=1)
+    trainer.fit(module, labelled_loader())
+    module.eval()
+    with torch.no_grad():
+        spectrum = eigenspectrum(module.backbone(images(seed=1)))
+    assert monitor.history[-1].alpha == pytest.approx(fit_power_law(spectrum).alpha.item())
+    assert stages.count("train") == 5  # the training batches alone: the trial is no training either
+    assert trainer.state.stage is None
+
+
+def test_measures_at_steps(tmp_path):
+    monitor = AlphaMonitor(dataloader=unlabeled_loader(), at_steps=[0, 3, 7])
+    module = TinyModule()
+    logger = CSVLogger(tmp_path)
+    trainer = make_trainer(tmp_path, monitor, logger=logger)
+    trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
+    assert [r.global_step for r in monitor.history] == [0, 3, 5, 7, 10]
+    logger.save()
+    lines = list(csv.DictReader((Path(logger.log_dir) / "metrics.csv").open()))
+    steps = {int(line["step"]): float(line["val_alpha"]) for line in lines if line["val_alpha"]}
+    assert set(steps) == {0, 3, 4, 7, 9}  # Lightning labels a validation with the last batch
+    assert steps[3] == pytest.approx(monitor.history[1].alpha, rel=1e-6)
+
+
+def test_steps_are_counted_once_with_accumulation_and_after_a_resume(tmp_path):
+    keep = ModelCheckpoint(tmp_path, save_last=True)
+    options = {"accumulate_grad_batches": 2, "enable_checkpointing": True}
+    monitor = AlphaMonitor(dataloader=unlabeled_loader(), at_steps=[0, 2])
+    trainer = make_trainer(tmp_path, monitor, keep, max_epochs=1, **options)
+    trainer.fit(NoValidation(), labelled_loader())
+    assert [r.global_step for r in monitor.history] == [0, 2, 3]
+    monitor = AlphaMonitor(dataloader=unlabeled_loader(), at_steps=[0, 3, 4])
+    trainer = make_trainer(tmp_path, monitor, **options)
+    trainer.fit(NoValidation(), labelled_loader(), ckpt_path=tmp_path / "last.ckpt")
+    assert [r.global_step for r in monitor.history] == [0, 2, 3, 4, 6]
+
+
+def test_steps_need_own_images(tmp_path):
+    with pytest.raises(OptionError, match=r"at_steps=\(5,\) needs own images"):
+        make_trainer(tmp_path, AlphaMonitor(at_steps=[5])).fit(
+            TinyModule(), labelled_loader(), labelled_loader(seed=5)
+        )

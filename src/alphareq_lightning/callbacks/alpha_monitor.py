@@ -31,7 +31,9 @@ from alphareq_lightning.callbacks.options import (
     check_count,
     check_layer,
     check_prefix,
+    check_steps,
     in_key,
+    passes_step,
 )
 from alphareq_lightning.callbacks.over_ranks import check_tap, measure_over_ranks
 from alphareq_lightning.callbacks.scores import check_scores, companions
@@ -103,6 +105,10 @@ class AlphaMonitor(Callback):
         max_samples: Measure at most this many images, over all ranks.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
+        at_steps: Measure the own images also after these numbers of optimizer steps, on top of
+            every validation; 0 is before the first. ``"log"`` is 0, 10, 20, 40 and so on: a
+            training does most of its way early. Loggers get the values; ModelCheckpoint, which
+            reads those of validations, does not.
         prefix: Put before every key.
         figures: Draw the spectrum at every measurement.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
@@ -134,6 +140,7 @@ class AlphaMonitor(Callback):
         scores: str | Sequence[str] = ("rankme",),
         max_samples: int | None = None,
         every_n_epochs: int = 1,
+        at_steps: Sequence[int] | Literal["log"] = (),
         prefix: str = "val_",
         figures: bool = True,
         on_collapse: Literal["warn", "stop", "raise"] = "warn",
@@ -160,6 +167,7 @@ class AlphaMonitor(Callback):
         self.scores = check_scores(scores)
         self.max_samples = max_samples
         self.every_n_epochs = every_n_epochs
+        self.at_steps = check_steps(at_steps)
         self.prefix = prefix
         self.figures = figures
         self.on_collapse = on_collapse
@@ -171,6 +179,7 @@ class AlphaMonitor(Callback):
         self._measuring = False
         self._tried = False
         self._pass_seconds: float | None = None
+        self._last_step = -1
         self._measured: list[AlphaRecord] = []
         self._loaded_at: tuple[int, int] | None = None
         self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
@@ -213,6 +222,11 @@ class AlphaMonitor(Callback):
                 "AlphaMonitor has nothing to measure: the Trainer runs no validation loop and "
                 "there is no dataloader= and no alpha_dataloader() method; add one of them"
             )
+        if self._loader is None and self.at_steps and trainer.state.fn == "fit":
+            raise OptionError(
+                f"at_steps={self.at_steps!r} needs own images: pass dataloader= or write a method "
+                "alpha_dataloader()"
+            )
         if self.layer is None:
             rank_zero_info(f"AlphaMonitor measures the layer {layers[0].label!r}")
         self._tried = False
@@ -238,6 +252,19 @@ class AlphaMonitor(Callback):
         """Try one unlabeled batch before the first training step."""
         if not self._tried:
             self._try_unlabeled(trainer, pl_module)
+        self._last_step = trainer.global_step - (trainer.global_step == 0)
+        self._measure_at_step(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Measure after the steps that were asked for."""
+        self._measure_at_step(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty state."""
@@ -308,6 +335,18 @@ class AlphaMonitor(Callback):
             self._log(trainer, pl_module)
             self._keep(trainer)
 
+    def _measure_at_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        before, self._last_step = self._last_step, trainer.global_step
+        if not passes_step(self.at_steps, before, self._last_step):
+            return
+        self._start(trainer, pl_module)
+        self._run_pass(trainer, pl_module)
+        self._measured = [self._measure(trainer, tap) for tap in self._taps]
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:  # `log` would wait for the end of the epoch
+                logger.log_metrics(self._values(), step=trainer.global_step)
+        self._keep(trainer)
+
     def _is_due(self, trainer: Trainer) -> bool:
         if not self.history or trainer.state.fn != "fit":
             return True
@@ -376,18 +415,24 @@ class AlphaMonitor(Callback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._measured = [self._measure(trainer, tap) for tap in self._taps]
-        for index, record in enumerate(self._measured):
-            suffix = "" if index == 0 else f"_{in_key(record.layer)}"
-            for name, value in logged_values(record, self.target).items():
-                in_bar = name == "alpha" and index == 0
-                key = f"{self.prefix}{name}{suffix}"
-                pl_module.log(key, value, prog_bar=in_bar, sync_dist=True)
+        for key, value in self._values().items():
+            in_bar = key == f"{self.prefix}alpha"
+            pl_module.log(key, value, prog_bar=in_bar, sync_dist=True)
         # Problems are shared over ranks, so that all ranks decide alike.
         problem = next((r.problem for r in self._measured if r.problem is not None), None)
         if problem is not None and self.on_collapse == "stop":
             trainer.should_stop = True
         if problem is not None and self.on_collapse == "raise":
             raise SpectrumError(problem)
+
+    def _values(self) -> dict[str, float]:
+        """What is logged of the records just measured, by key."""
+        values = {}
+        for index, record in enumerate(self._measured):
+            suffix = "" if index == 0 else f"_{in_key(record.layer)}"
+            for name, value in logged_values(record, self.target).items():
+                values[f"{self.prefix}{name}{suffix}"] = value
+        return values
 
     def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
         started = time.perf_counter()

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Literal
 
 from alphareq_lightning.errors import OptionError
+
+FIRST_LOG_STEP = 10
+"""With ``at_steps="log"``, the first measurement after the untrained network; then twice, …"""
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -20,6 +23,37 @@ def check_count(name: str, value: Any, at_least: int = 1) -> None:
     is_integer = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_integer or value < at_least:
         raise OptionError(f"expected an integer {name} >= {at_least}, got {name}={value!r}")
+
+
+def check_steps(steps: Any) -> tuple[int, ...] | Literal["log"]:
+    """Numbers of optimizer steps as a tuple, or ``"log"``.
+
+    Raises:
+        OptionError: If it is neither, or one of them is negative.
+    """
+    if steps == "log":
+        return "log"
+    is_list = isinstance(steps, Sequence) and not isinstance(steps, str)
+    if not is_list:
+        raise OptionError(f"expected 'log' or a list of steps, got at_steps={steps!r}")
+    for step in steps:
+        check_count("at_steps", step, at_least=0)
+    return tuple(map(int, steps))
+
+
+def passes_step(steps: tuple[int, ...] | Literal["log"], before: int, now: int) -> bool:
+    """Whether one of the steps lies past ``before`` and not past ``now``.
+
+    Example:
+        >>> [step for step in range(100) if passes_step("log", step - 1, step)]
+        [0, 10, 20, 40, 80]
+    """
+    if steps != "log":
+        return any(before < step <= now for step in steps)
+    return (
+        before < 0 <= now
+        or (now // FIRST_LOG_STEP).bit_length() > (max(before, 0) // FIRST_LOG_STEP).bit_length()
+    )
 
 
 def check_prefix(prefix: Any) -> None:

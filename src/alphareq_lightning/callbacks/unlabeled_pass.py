@@ -125,6 +125,7 @@ def run_unlabeled_pass(
     with (
         isolate_rng(),
         seeded_generators(loader),
+        as_validation(trainer),
         evaluating(module),
         torch.no_grad(),
         precision.forward_context(),
@@ -157,6 +158,17 @@ def seeded_generators(loader: Iterable[Any]) -> Iterator[None]:
     finally:
         for generator, state in states:
             generator.set_state(state)
+
+
+@contextmanager
+def as_validation(trainer: Trainer) -> Iterator[None]:
+    """Let hooks see a validation: what augments batches on the device asks ``trainer.training``."""
+    stage = trainer.state.stage
+    trainer.validating = True
+    try:
+        yield
+    finally:
+        trainer.state.stage = stage
 
 
 @contextmanager
