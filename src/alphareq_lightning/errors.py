@@ -67,3 +67,19 @@ class HistoryWarning(AlphaReQWarning):
 
 class OutputWarning(AlphaReQWarning):
     """A figure could not be drawn or written; training goes on without it."""
+
+
+class LayerWarning(AlphaReQWarning):
+    """Checkpoints hold records of several layers, and none was named."""
+
+
+class LoaderWarning(AlphaReQWarning):
+    """Several validation dataloaders, and the one that is measured may not be the one meant."""
+
+
+class SharedKeyWarning(AlphaReQWarning):
+    """Something else logs under a key of the monitor, and Lightning makes one value of both."""
+
+
+class StaleValueWarning(AlphaReQWarning):
+    """A callback reads α more often than it is measured."""

@@ -427,6 +427,9 @@ def test_a_dataloader_that_breaks_in_mid_training_only_warns(tmp_path):
     class Flaky:
         passes = 0
 
+        def __len__(self):
+            return 4
+
         def __iter__(self):
             Flaky.passes += 1
             yield images(50)

@@ -81,6 +81,9 @@ class BreaksLater:
     def __init__(self, error):
         self.error, self.passes = error, 0
 
+    def __len__(self):
+        return 6
+
     def __iter__(self):
         self.passes += 1
         for index in range(6):

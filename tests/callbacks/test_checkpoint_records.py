@@ -7,6 +7,7 @@ import torch
 
 from alphareq_lightning import AlphaRecord, SelectionError, records_from_checkpoints
 from alphareq_lightning.callbacks.checkpoint_records import history_from_state, history_to_state
+from alphareq_lightning.errors import LayerWarning
 
 RECORD = {
     "alpha": 0.9,
@@ -33,7 +34,9 @@ def test_newest_record_of_each_file_with_its_path(tmp_path):
 def test_of_several_layers_the_first(tmp_path):
     layers = [{**RECORD, "layer": "a"}, {**RECORD, "layer": "b"}]
     path = save(tmp_path / "a.ckpt", layers)
-    assert records_from_checkpoints([path])[0].layer == "a"
+    with pytest.warns(LayerWarning, match="of layer 'a' are read; there are others, of 'b': name"):
+        assert records_from_checkpoints([path])[0].layer == "a"
+    assert records_from_checkpoints([path], layer="b")[0].layer == "b"
 
 
 class Payload:
@@ -113,7 +116,7 @@ def test_old_records_are_kept_without_their_spectra(tmp_path):
     assert time.perf_counter() - started < 1.0  # 4.6 s when every record was copied deeply
     torch.save({"callbacks": {"AlphaMonitor": state}}, tmp_path / "long.ckpt")
     assert (tmp_path / "long.ckpt").stat().st_size < 3e6  # 24.8 MB with all spectra
-    again = history_from_state(state)
+    again, _ = history_from_state(state)
     assert [r.global_step for r in again] == list(range(5000))
     assert [len(r.eigenvalues) for r in again] == [0] * 4900 + [512] * 100
     [newest] = records_from_checkpoints([tmp_path / "long.ckpt"])

@@ -54,7 +54,7 @@ def test_a_module_that_logs_the_same_key_is_told_before_training(tmp_path):
         def on_train_batch_start(self, batch, batch_idx):
             pytest.fail("training had begun")
 
-    with pytest.raises(OptionError, match="logs val_alpha itself; give AlphaMonitor a prefix="):
+    with pytest.raises(OptionError, match="logs val_alpha too, .* another prefix= than 'val_'"):
         make_trainer(tmp_path, AlphaMonitor()).fit(
             Logs(), labelled_loader(), labelled_loader(seed=5)
         )

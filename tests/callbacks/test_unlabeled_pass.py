@@ -1,4 +1,5 @@
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,8 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from alphareq_lightning import AlphaMonitor, OptionError
-from alphareq_lightning.callbacks.unlabeled_pass import evaluating, first_tensor
+from alphareq_lightning.callbacks.batches import batch_size, first_rows, images_of
+from alphareq_lightning.callbacks.no_trace import evaluating
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 
@@ -33,23 +35,46 @@ def test_modes_are_restored_one_by_one():
     assert [m.training for m in module.backbone] == [True, True, False, True, True, True]
 
 
+PICTURES = torch.ones(2, 3)
+
+
 @pytest.mark.parametrize(
     "batch",
     [
-        torch.ones(2),
-        (torch.ones(2), torch.zeros(2)),
-        ["name", [torch.ones(2), 3]],
-        {"id": 5, "views": (torch.ones(2), torch.zeros(2))},
+        PICTURES,
+        (PICTURES, torch.zeros(2, 3)),
+        ["name", [PICTURES, 3]],
+        {"id": 5, "views": (PICTURES, torch.zeros(2, 3))},
+        (torch.arange(2), PICTURES, torch.zeros(2)),  # (index, image, label)
+        {"label": torch.zeros(2), "image": PICTURES},
+        {"input_ids": torch.ones(2, 7, dtype=torch.long), "image": PICTURES},
     ],
+    ids=str,
 )
-def test_images_are_the_first_tensor(batch):
-    assert torch.equal(first_tensor(batch), torch.ones(2))
+def test_images_are_the_first_tensor_that_can_be_images(batch):
+    assert images_of(batch) is PICTURES
+    assert batch_size(batch) == 2
 
 
 @pytest.mark.parametrize("batch", [None, "text", [], {"a": 1}])
 def test_no_tensor(batch):
     with pytest.raises(FeatureTapError, match=f"holds no tensor, it is a {type(batch).__name__}"):
-        first_tensor(batch)
+        images_of(batch)
+
+
+def test_tensors_that_are_no_images_are_named():
+    batch = {"label": torch.zeros(4), "ids": torch.ones(4, 7, dtype=torch.long)}
+    found = re.escape("['label'] torch.float32 (4,), ['ids'] torch.int64 (4, 7); pass forward=")
+    with pytest.raises(FeatureTapError, match=found):
+        images_of(batch)
+    assert batch_size(batch) == 4
+
+
+def test_a_batch_is_cut_as_a_whole():
+    batch = {"image": torch.ones(4, 3), "mask": torch.ones(4, 9), "scale": torch.ones(7), "n": 4}
+    cut = first_rows(batch, 4, 3)
+    assert [len(cut[name]) for name in ("image", "mask", "scale")] == [3, 3, 7]
+    assert first_rows(batch, 4, 4) is batch
 
 
 class AugmentsOnDevice(NoValidation):

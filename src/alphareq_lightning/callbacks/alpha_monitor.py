@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
+import uuid
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-from torch import Tensor
 
 from alphareq_lightning._lightning import (
     Callback,
     LightningModule,
     Trainer,
     overrides,
-    rank_zero_info,
 )
+from alphareq_lightning.callbacks.batches import doubt_about_first, flat_loaders
 from alphareq_lightning.callbacks.checkpoint_records import (
+    STATE_KEY_PREFIX,
     history_from_state,
     history_to_state,
 )
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.figures import publish_figure
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
-from alphareq_lightning.callbacks.measurement import complaints, logged_values
+from alphareq_lightning.callbacks.measurement import (
+    complaints,
+    logged_names,
+    logged_values,
+)
 from alphareq_lightning.callbacks.options import (
     check_choice,
     check_count,
@@ -38,10 +44,10 @@ from alphareq_lightning.callbacks.options import (
 from alphareq_lightning.callbacks.over_ranks import check_tap, measure_over_ranks
 from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import (
+    UnlabeledPass,
     find_forward,
     find_loader,
     own_share,
-    run_unlabeled_pass,
 )
 from alphareq_lightning.errors import (
     AlphaReQError,
@@ -49,11 +55,14 @@ from alphareq_lightning.errors import (
     DataError,
     FeatureTapError,
     HistoryWarning,
+    LoaderWarning,
     NoFitWarning,
     OptionError,
     OutputWarning,
     SelectionError,
+    SharedKeyWarning,
     SpectrumError,
+    StaleValueWarning,
 )
 from alphareq_lightning.functional.finite_sample import BiasCorrection, check_bias_correction
 from alphareq_lightning.functional.power_law import (
@@ -84,11 +93,13 @@ class AlphaMonitor(Callback):
         take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
         pool: How maps and tokens become one vector, see `pool_features`.
         dataloader: Held-out unlabeled images: batches that are tensors, or tuples or dicts whose
-            first tensor is images. Labels are never touched. With several ranks each batch runs
-            on one of them, so an iterable dataset must not split itself by rank.
-        dataloader_idx: Which of several validation dataloaders to measure.
-        forward: What to run on those images: `None` for the LightningModule itself, the name of a
-            submodule, or a callable.
+            first floating-point tensor with 2 dimensions or more is images. Labels are never
+            touched. With several ranks each batch runs on one of them, so an iterable dataset must
+            not split itself by rank. What has no length needs ``max_samples``.
+        dataloader_idx: Which of several validation dataloaders to measure; the first by default,
+            with a warning where that looks like the wrong one.
+        forward: What to run on those images: `None` for the LightningModule itself, or the name of
+            a submodule; or a callable, which gets the whole batch: with masks, for example.
         fit_range: First and last rank of the fit, one-based and inclusive; ``"auto"`` fits the
             window to the width of the layer.
         bias_correction: Also log ``val_alpha_corrected``, an estimate of the α of ever more images,
@@ -132,8 +143,8 @@ class AlphaMonitor(Callback):
         take: Take = "output",
         pool: Pool = "mean",
         dataloader: Iterable[Any] | None = None,
-        dataloader_idx: int = 0,
-        forward: str | Callable[[Tensor], Any] | None = None,
+        dataloader_idx: int | None = None,
+        forward: str | Callable[[Any], Any] | None = None,
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
         bias_correction: Literal["inversion", "richardson"] | None = None,
         target: float | tuple[float, float] = 1.0,
@@ -151,7 +162,8 @@ class AlphaMonitor(Callback):
         check_choice("pool", pool, get_args(Pool))
         check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
         check_count("every_n_epochs", every_n_epochs)
-        check_count("dataloader_idx", dataloader_idx, at_least=0)
+        if dataloader_idx is not None:
+            check_count("dataloader_idx", dataloader_idx, at_least=0)
         if max_samples is not None:
             check_count("max_samples", max_samples)
         check_prefix(prefix)
@@ -174,13 +186,14 @@ class AlphaMonitor(Callback):
         self.history: list[AlphaRecord] = []
 
         self._taps: list[FeatureTap] = []
-        self._loader: Iterable[Any] | None = None
-        self._forward: Callable[[Tensor], Any] | None = None
+        self._own: UnlabeledPass | None = None
+        self._run = ""
         self._measuring = False
         self._tried = False
         self._pass_seconds: float | None = None
         self._last_step = -1
         self._measured: list[AlphaRecord] = []
+        self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
         self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
 
@@ -188,6 +201,8 @@ class AlphaMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers and the unlabeled images; fails here or never."""
+        self._run = uuid.uuid4().hex
+        self._loaded_at = None
         built_later = overrides("setup", pl_module) or overrides("configure_model", pl_module)
         if stage in ("fit", "validate") and not built_later:
             self._attach(trainer, pl_module)
@@ -215,41 +230,63 @@ class AlphaMonitor(Callback):
                 "give one of them another prefix="
             )
         layers = resolve_layers(pl_module, self.layer, self.take)
-        self._loader = find_loader(self.dataloader, trainer, pl_module)
-        self._forward = find_forward(self.forward, pl_module)
-        if self._loader is None and trainer.state.fn == "fit" and not trainer.enable_validation:
-            raise OptionError(
-                "AlphaMonitor has nothing to measure: the Trainer runs no validation loop and "
-                "there is no dataloader= and no alpha_dataloader() method; add one of them"
-            )
-        if self._loader is None and self.at_steps and trainer.state.fn == "fit":
-            raise OptionError(
-                f"at_steps={self.at_steps!r} needs own images: pass dataloader= or write a method "
-                "alpha_dataloader()"
-            )
-        if self.layer is None:
-            rank_zero_info(f"AlphaMonitor measures the layer {layers[0].label!r}")
+        find_forward(self.forward, pl_module)
+        loader = find_loader(self.dataloader, trainer, pl_module)
+        if loader is not None:
+            self._own = UnlabeledPass(loader, self.forward, pl_module, self.max_samples)
+        elif trainer.state.fn == "fit":
+            self._check_needs_no_own_images(trainer)
         self._tried = False
+        self._logged = {}
         self._warned.clear()
         halves = self.bias_correction == "richardson"
         self._taps = [
             FeatureTap(layer, self.pool, companions(self.scores), halves=halves) for layer in layers
         ]
+        self._warn_of_stale_values(trainer)
 
     def _logs_same_keys(self, other: Any) -> bool:
         return isinstance(other, AlphaMonitor) and other is not self and other.prefix == self.prefix
+
+    def _check_needs_no_own_images(self, trainer: Trainer) -> None:
+        if not trainer.enable_validation:
+            raise OptionError(
+                "AlphaMonitor has nothing to measure: the Trainer runs no validation loop and "
+                "there is no dataloader= and no alpha_dataloader() method; add one of them"
+            )
+        if self.at_steps:
+            raise OptionError(
+                f"at_steps={self.at_steps!r} needs own images: pass dataloader= or write a method "
+                "alpha_dataloader()"
+            )
+
+    def _warn_of_stale_values(self, trainer: Trainer) -> None:
+        for other in getattr(trainer, "callbacks", ()):
+            read = getattr(other, "monitor", None)
+            if self.every_n_epochs > 1 and hasattr(other, "patience") and read in self._keys():
+                self._warn(
+                    trainer,
+                    StaleValueWarning,
+                    f"{type(other).__name__} reads {read} at every validation, and with "
+                    f"every_n_epochs={self.every_n_epochs} most of them show it the old value, "
+                    "which counts as no improvement; set its patience accordingly",
+                )
 
     def _detach(self) -> None:
         for tap in self._taps:
             tap.remove()
         self._taps = []
-        self._loader = self._forward = None
+        self._own = None
         self._measuring = False
 
     # -- one measurement -------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Try one unlabeled batch before the first training step."""
+        """Check what the Trainer reads, and try one unlabeled batch, before the first step."""
+        if self._own is None:
+            self._validation_loader(trainer)
+        else:
+            self._own.check_shared(flat_loaders(trainer.train_dataloader))
         if not self._tried:
             self._try_unlabeled(trainer, pl_module)
         self._last_step = trainer.global_step - (trainer.global_step == 0)
@@ -280,7 +317,7 @@ class AlphaMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Open the taps for the user's forward pass, or make the monitor's own.
+        """Open the taps for the user's validation step, or make the monitor's own pass.
 
         The own pass is made before the first validation batch: by then every callback has put in
         place the weights that this validation is about (`WeightAveraging` swaps them), and none
@@ -288,8 +325,9 @@ class AlphaMonitor(Callback):
         """
         if not self._measuring:
             return
-        if self._loader is None:
-            self._open(dataloader_idx == self.dataloader_idx)
+        if self._own is None:
+            if dataloader_idx == (self.dataloader_idx or 0):
+                self._open(batch, in_step_of=pl_module)
         elif self._pass_seconds is None and not trainer.sanity_checking:
             self._run_pass(trainer, pl_module)
 
@@ -303,37 +341,42 @@ class AlphaMonitor(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Close the taps."""
-        self._open(False)
+        self._close()
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise what is certain to fail at every validation; throw the features away."""
-        if self._loader is None:
+        if self._own is None:
             self._check_taps(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log α and the other scores."""
         if not self._measuring or trainer.sanity_checking:
             return
-        if self._loader is not None and self._pass_seconds is None:
+        if self._own is not None and self._pass_seconds is None:
             self._run_pass(trainer, pl_module)  # this rank had no validation batch to run before
         self._log(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the record, before ModelCheckpoint saves, and draw it."""
-        if trainer.sanity_checking and f"{self.prefix}alpha" in trainer.callback_metrics:
-            raise OptionError(
-                f"the LightningModule logs {self.prefix}alpha itself; give AlphaMonitor a prefix="
-            )
+        self._check_keys(trainer)
         if self._measuring and not trainer.sanity_checking:
             self._keep(trainer)
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether the epoch before has logged something else under a key of ours."""
+        self._check_keys(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure here if the Trainer has no validation loop."""
-        if self._loader is not None and not _validates(trainer) and self._is_due(trainer):
+        if self._own is not None and not _validates(trainer) and self._is_due(trainer):
             self._start(trainer, pl_module)
             self._run_pass(trainer, pl_module)
             self._log(trainer, pl_module)
             self._keep(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See to the last epoch, too."""
+        self._check_keys(trainer)
 
     def _measure_at_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
         before, self._last_step = self._last_step, trainer.global_step
@@ -348,41 +391,46 @@ class AlphaMonitor(Callback):
         self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        if not self.history or trainer.state.fn != "fit":
+        newest = self.history[-1] if self.history else None
+        if newest is None or newest.run != self._run or trainer.state.fn != "fit":
             return True
-        epochs = trainer.current_epoch - self.history[-1].epoch
+        epochs = trainer.current_epoch - newest.epoch
         # Not later: again in the same epoch, or in a new fit.
         return epochs <= 0 or epochs >= self.every_n_epochs
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         share = None  # the monitor's own pass counts images itself
-        if self.max_samples is not None and self._loader is None:
+        if self.max_samples is not None and self._own is None:
             share = own_share(self.max_samples, trainer.global_rank, trainer.world_size)
         for tap in self._taps:
             tap.start(pl_module.device, share)
         self._pass_seconds = None
+        if self._own is None:
+            self._validation_loader(trainer)
 
-    def _open(self, is_open: bool) -> None:
+    def _open(self, batch: Any, in_step_of: LightningModule | None = None) -> None:
         for tap in self._taps:
-            tap.is_open = is_open
+            tap.open(batch, in_step_of)
+
+    def _close(self) -> None:
+        for tap in self._taps:
+            tap.is_open = False
+
+    @contextmanager
+    def _watching(self, batch: Any) -> Iterator[None]:
+        self._open(batch)
+        try:
+            yield
+        finally:
+            self._close()
 
     def _run_pass(
         self, trainer: Trainer, pl_module: LightningModule, max_batches: int | None = None
-    ) -> int:
-        assert self._loader is not None
-        assert self._forward is not None
+    ) -> None:
+        assert self._own is not None
         started = time.perf_counter()
-        num_batches = 0
-        self._open(True)
         try:
-            num_batches = run_unlabeled_pass(
-                trainer,
-                pl_module,
-                self._loader,
-                self._forward,
-                max_batches=max_batches,
-                max_images=self.max_samples,
-            )
+            num_batches = self._own.run(trainer, pl_module, self._watching, max_batches)
             if num_batches == 0 and trainer.world_size == 1:
                 raise DataError("the unlabeled dataloader gave no batch")
         except Exception as error:
@@ -395,14 +443,11 @@ class AlphaMonitor(Callback):
                 ) from error
             for tap in self._taps:
                 tap.problem = f"the pass over unlabeled images failed: {error}"
-        finally:
-            self._open(False)
         self._pass_seconds = time.perf_counter() - started
-        return num_batches
 
     def _try_unlabeled(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._tried = True
-        if self._loader is not None:
+        if self._own is not None:
             self._start(trainer, pl_module)
             self._run_pass(trainer, pl_module, max_batches=1)
             self._check_taps(trainer)
@@ -411,11 +456,35 @@ class AlphaMonitor(Callback):
         for tap in self._taps:
             check_tap(trainer, tap, self.fit_range)
 
+    def _validation_loader(self, trainer: Trainer) -> None:
+        """Check which of several validation loaders is measured, and say so.
+
+        Raises:
+            OptionError: If there is no such loader, before training; later it is a problem.
+        """
+        loaders = flat_loaders(trainer.val_dataloaders)
+        index = self.dataloader_idx or 0
+        if loaders and index >= len(loaders):
+            problem = (
+                f"dataloader_idx={index} is none of the {len(loaders)} validation loaders, "
+                f"which count from 0 to {len(loaders) - 1}"
+            )
+            if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.global_step == 0:
+                raise OptionError(problem)
+            for tap in self._taps:
+                tap.problem = problem
+        if len(loaders) > 1 and self.dataloader_idx is None:
+            doubt = doubt_about_first(loaders, flat_loaders(trainer.train_dataloader))
+            if doubt is not None:
+                self._warn(trainer, LoaderWarning, doubt)
+
     # -- what becomes of it ----------------------------------------------------------------------
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check_keys(trainer)
         self._measured = [self._measure(trainer, tap) for tap in self._taps]
-        for key, value in self._values().items():
+        self._logged = self._values()
+        for key, value in self._logged.items():
             in_bar = key == f"{self.prefix}alpha"
             pl_module.log(key, value, prog_bar=in_bar, sync_dist=True)
         # Problems are shared over ranks, so that all ranks decide alike.
@@ -425,14 +494,47 @@ class AlphaMonitor(Callback):
         if problem is not None and self.on_collapse == "raise":
             raise SpectrumError(problem)
 
+    def _keys(self) -> list[str]:
+        names = logged_names(self.scores, self.bias_correction)
+        labels = [tap.layer.label for tap in self._taps] or [""]
+        return [
+            f"{self.prefix}{name}{self._suffix(index, label)}"
+            for index, label in enumerate(labels)
+            for name in names
+        ]
+
+    def _suffix(self, index: int, label: str) -> str:
+        return "" if index == 0 else f"_{in_key(label)}"
+
     def _values(self) -> dict[str, float]:
         """What is logged of the records just measured, by key."""
-        values = {}
-        for index, record in enumerate(self._measured):
-            suffix = "" if index == 0 else f"_{in_key(record.layer)}"
-            for name, value in logged_values(record, self.target).items():
-                values[f"{self.prefix}{name}{suffix}"] = value
-        return values
+        return {
+            f"{self.prefix}{name}{self._suffix(index, record.layer)}": value
+            for index, record in enumerate(self._measured)
+            for name, value in logged_values(record, self.target).items()
+        }
+
+    def _check_keys(self, trainer: Trainer) -> None:
+        """Find what somebody else logs under a key of ours: Lightning averages the two.
+
+        Raises:
+            OptionError: Before training, and where nothing is trained; later it is a warning.
+        """
+        foreign = [
+            key
+            for key in self._keys()
+            if key in trainer.callback_metrics
+            and not _is_logged(trainer.callback_metrics[key], self._logged.get(key))
+        ]
+        if not foreign:
+            return
+        message = (
+            f"something else logs {foreign[0]} too, and Lightning makes one value of both; "
+            f"give AlphaMonitor another prefix= than {self.prefix!r}"
+        )
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            raise OptionError(message)
+        self._warn(trainer, SharedKeyWarning, message)
 
     def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
         started = time.perf_counter()
@@ -462,6 +564,7 @@ class AlphaMonitor(Callback):
             self.history.append(
                 replace(
                     record,
+                    run=self._run,
                     epoch=epoch,
                     global_step=global_step,
                     metrics=metrics,
@@ -504,24 +607,41 @@ class AlphaMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python numbers; every checkpoint carries it."""
-        return history_to_state(self.history)
+        return history_to_state(self.history, self._run)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of the run that is resumed."""
         try:
-            self.history = history_from_state(state_dict)
+            self.history, run = history_from_state(state_dict)
         except SelectionError as error:
             self.history = []
             warnings.warn(
                 f"the history of α in the checkpoint is lost: {error}", HistoryWarning, stacklevel=2
             )
+            return
+        self._run = run or self._run
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Remember whose weights these are, for ``trainer.validate(ckpt_path=...)``."""
+        """Remember whose weights these are, for ``trainer.validate(ckpt_path=...)``.
+
+        A monitor that measures another layer from now on continues the history all the same.
+        """
         self._loaded_at = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
+        states = checkpoint.get("callbacks", {})
+        prefix = f"'prefix': {self.prefix!r}}}"
+        mine = [key for key in states if key.startswith(STATE_KEY_PREFIX) and key.endswith(prefix)]
+        if self.state_key not in states and mine:
+            self.load_state_dict(states[mine[0]])
 
 
 def _validates(trainer: Trainer) -> bool:
     return trainer.enable_validation and sum(trainer.num_val_batches) > 0
+
+
+def _is_logged(value: Any, mine: float | None) -> bool:
+    """Whether a metric of Lightning, which keeps float32, is what was logged last."""
+    if mine is None:
+        return False
+    return math.isclose(float(value), mine, rel_tol=1e-5) or (mine != mine and value != value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 
 from alphareq_lightning.callbacks.plain_pickle import read_plain
-from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.errors import LayerWarning, SelectionError
 from alphareq_lightning.selection.records import AlphaRecord
 
 STATE_KEY_PREFIX = "AlphaMonitor"
@@ -23,30 +24,47 @@ older records it carries all else; their eigenvalues are in the checkpoints of t
 def records_from_checkpoints(
     paths: Iterable[str | PathLike[str]], *, layer: str | None = None
 ) -> list[AlphaRecord]:
-    """The newest record in each Lightning checkpoint, with its ``path`` set.
+    """The record of the weights in each Lightning checkpoint, with its ``path`` set.
+
+    A checkpoint that was saved between two measurements has the newest one, of other weights: its
+    ``path_step`` says so.
 
     Tensors are memory-mapped and not read, and nothing is unpickled but plain data.
 
     Args:
         paths: Checkpoint files, or folders that are searched for ``*.ckpt``.
         layer: Which layer's record, by the name it has there; the first monitor's first layer by
-            default.
+            default, with a warning where there are others.
 
     Raises:
         SelectionError: If a file is missing, is not a checkpoint, or holds no record.
     """
-    return [_newest(path, layer) for path in _files(paths)]
+    found = [_of_checkpoint(path, layer) for path in _files(paths)]
+    others = dict.fromkeys(other for _, others in found for other in others)
+    if layer is None and others:
+        warnings.warn(
+            f"records of layer {found[0][0].layer!r} are read; there are others, of "
+            f"{', '.join(map(repr, others))}: name one with layer=",
+            LayerWarning,
+            stacklevel=2,
+        )
+    return [record for record, _ in found]
 
 
-def history_to_state(history: Sequence[AlphaRecord]) -> dict[str, Any]:
-    """What a checkpoint carries of a monitor, as plain Python numbers."""
+def history_to_state(history: Sequence[AlphaRecord], run: str = "") -> dict[str, Any]:
+    """What a checkpoint carries of a monitor, as plain Python numbers.
+
+    Args:
+        history: Records, oldest first; of several trainings if the monitor has seen several.
+        run: The training that is being saved.
+    """
     old = max(len(history) - KEPT_SPECTRA, 0)
     short = [replace(record, eigenvalues=()) for record in history[:old]]
-    return {"history": [record.to_dict() for record in (*short, *history[old:])]}
+    return {"history": [record.to_dict() for record in (*short, *history[old:])], "run": run}
 
 
-def history_from_state(state: Any) -> list[AlphaRecord]:
-    """The records in what a checkpoint carries of a monitor, oldest first.
+def history_from_state(state: Any) -> tuple[list[AlphaRecord], str]:
+    """The records in what a checkpoint carries of a monitor, oldest first, and its training.
 
     Raises:
         SelectionError: If it is not what `history_to_state` makes.
@@ -54,7 +72,8 @@ def history_from_state(state: Any) -> list[AlphaRecord]:
     history = state.get("history") if isinstance(state, Mapping) else None
     if not isinstance(history, list):
         raise SelectionError(f"expected a state with a list 'history', got {str(state)[:80]}")
-    return [AlphaRecord.from_dict(values) for values in history]
+    run = state.get("run", "")
+    return [AlphaRecord.from_dict(values) for values in history], run if type(run) is str else ""
 
 
 def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -76,30 +95,44 @@ def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return files
 
 
-def _newest(path: Path, layer: str | None) -> AlphaRecord:
-    states = _callback_states(path)
+def _of_checkpoint(path: Path, layer: str | None) -> tuple[AlphaRecord, list[str]]:
+    """The record of a checkpoint, and the other layers of which there are some."""
+    checkpoint, states = _callback_states(path)
     try:
         histories = [
-            history_from_state(state)
+            _of_this_training(*history_from_state(state))
             for key, state in states.items()
             if str(key).startswith(STATE_KEY_PREFIX)
         ]
     except SelectionError as error:
         raise SelectionError(f"{path}: {error}") from error
-    histories = [history for history in histories if history]
-    if not histories:
+    newest = [_newest_of_each_layer(history) for history in histories if history]
+    if not newest:
         raise SelectionError(
             f"{path} carries no record of α; was AlphaMonitor in the Trainer that saved it?"
         )
-    if layer is None:
-        records = [record for record in histories[0] if record.layer == histories[0][0].layer]
-    else:
-        records = [r for history in histories for r in history if r.layer == layer]
-    if not records:
-        layers = sorted({record.layer for history in histories for record in history})
+    layers = list(dict.fromkeys(record.layer for records in newest for record in records))
+    chosen = layers[0] if layer is None else layer
+    if chosen not in layers:
         raise SelectionError(f"{path} has no record of layer {layer!r}; there are: {layers}")
-    newest = max(records, key=lambda record: record.global_step)
-    return replace(newest, path=str(path))
+    records = [r for history in histories for r in history if r.layer == chosen]
+    step = checkpoint.get("global_step")
+    of_these_weights = [r for r in records if r.global_step == step]
+    if of_these_weights or not isinstance(step, int):
+        record = replace((of_these_weights or records)[-1], path=str(path))
+    else:
+        record = replace(records[-1], path=str(path), path_step=step)
+    return record, [other for other in layers if other != chosen]
+
+
+def _newest_of_each_layer(history: list[AlphaRecord]) -> list[AlphaRecord]:
+    """The records of the last measurement, in the monitor's order of layers."""
+    return [record for record in history if record.global_step == history[-1].global_step]
+
+
+def _of_this_training(history: list[AlphaRecord], run: str) -> list[AlphaRecord]:
+    """Without what the same monitor has measured in other trainings before."""
+    return [record for record in history if record.run in (run, "")]
 
 
 def _load(path: Path) -> Any:
@@ -109,7 +142,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-def _callback_states(path: Path) -> dict[str, Any]:
+def _callback_states(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not path.is_file():
         raise SelectionError(f"there is no checkpoint {path}")
     try:
@@ -123,4 +156,4 @@ def _callback_states(path: Path) -> dict[str, Any]:
             f"{path} has no callback states: it is not a checkpoint of Lightning, "
             "or was saved with save_weights_only=True"
         )
-    return states
+    return checkpoint, states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from alphareq_lightning.callbacks.batches import batch_size
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.scores import Companion
 from alphareq_lightning.errors import FeatureTapError
@@ -17,6 +19,9 @@ from alphareq_lightning.functional.projection import project_features
 from alphareq_lightning.metrics.moments import StreamingMoments
 
 Pool = Literal["mean", "cls", "flatten", "project"]
+
+
+STEP = "validation_step"
 
 
 class FeatureTap:
@@ -66,8 +71,26 @@ class FeatureTap:
             metric.to(device)
         self.max_samples = max_samples
         self.num_samples = 0
+        self._images_left = math.inf
+        self._module: nn.Module | None = None
+        self.num_images = 0
         self.seconds = 0.0
         self.problem: str | None = None
+
+    def open(self, batch: Any, in_step_of: nn.Module | None = None) -> None:
+        """Listen to the forward pass of a batch.
+
+        Args:
+            batch: What the layer's features will come from.
+            in_step_of: Listen only within the validation step of this LightningModule: other
+                callbacks, kNN probes or another monitor, run forward passes of their own before
+                and after it.
+        """
+        self.is_open, self._module = True, in_step_of
+        try:
+            self._images_left = batch_size(batch)
+        except FeatureTapError:  # then each row counts as an image
+            self._images_left = math.inf
 
     def beside(self, *, across_ranks: bool = True) -> dict[type[Companion], Any]:
         """What the companions have gathered over all ranks; then every rank must ask."""
@@ -87,7 +110,7 @@ class FeatureTap:
     def _hook(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
-        if not self.is_open or self.is_full:
+        if not self.is_open or self.is_full or not _in_step(self._module):
             return
         started = time.perf_counter()
         try:
@@ -109,6 +132,15 @@ class FeatureTap:
         for companion in self.companions:
             companion.update(features)
         self.num_samples += len(features)
+        # What the layer gives beyond the images of the batch is other views of them.
+        new = int(min(len(features), self._images_left))
+        self.num_images += new
+        self._images_left -= new
+
+
+def _in_step(module: nn.Module | None) -> bool:
+    # Lightning notes there which hook of whom is running; "validation_step" is the module's own.
+    return module is None or getattr(module, "_current_fx_name", STEP) == STEP
 
 
 def computed_in(value: Tensor) -> torch.dtype:

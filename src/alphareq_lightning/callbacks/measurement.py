@@ -105,6 +105,12 @@ def correct(
     ), None
 
 
+def logged_names(scores: Sequence[str], bias_correction: BiasCorrection | None) -> list[str]:
+    """Names of what `logged_values` gives of every record of a monitor."""
+    corrected = ["alpha_corrected", "alpha_stderr"] if bias_correction is not None else []
+    return ["alpha", "alpha_distance", "alpha_r2", "alpha_samples", *corrected, *scores]
+
+
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
     """What is logged of a record: the same names every time, whatever could be computed."""
     distance = target_distance(record.alpha, target)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from alphareq_lightning._lightning import (
@@ -18,28 +17,207 @@ from alphareq_lightning._lightning import (
     Trainer,
     isolate_rng,
 )
-from alphareq_lightning.errors import FeatureTapError, OptionError
+from alphareq_lightning.callbacks.batches import batch_size, first_rows, images_of
+from alphareq_lightning.callbacks.no_trace import (
+    PASS_SEED,
+    apart,
+    as_validation,
+    evaluating,
+    not_logging,
+    one_shot_parts,
+    seeded_generators,
+    share_buffers,
+)
+from alphareq_lightning.errors import OptionError
 
-PASS_SEED = 0
-"""Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
-loader gives all ranks one order, so they can share it out, and every epoch the same images."""
+Measured = Callable[[Any], AbstractContextManager[Any]]
+"""Given a batch, what to be inside of while the model runs on it."""
+
+
+class UnlabeledPass:
+    """Sends held-out unlabeled images through a model in eval mode and leaves no trace.
+
+    No gradient, no BatchNorm update, no change of any random state or buffer, nothing logged; the
+    Trainer's device and precision, and the hooks that transfer the user's own batches, which see a
+    validation. Of the batches that every rank reads each runs on one rank; a `DistributedSampler`
+    has shared out the images already, and what it repeats is left out. An iterable dataset that
+    splits itself by rank would be split twice: give the monitor the whole stream.
+
+    Args:
+        loader: Batches of images; a tensor, or a tuple, list or dict that holds one.
+        forward: What to run: `None` for the LightningModule, the name of a submodule, both given
+            the images; or a callable, given the whole batch.
+        module: The LightningModule.
+        max_images: Run as many images over all ranks: the same images on any number.
+
+    Raises:
+        OptionError: If the loader cannot be iterated again and again, may never end, or there is
+            no submodule of that name.
+    """
+
+    def __init__(
+        self,
+        loader: Iterable[Any],
+        forward: str | Callable[[Any], Any] | None,
+        module: LightningModule,
+        max_images: int | None = None,
+    ) -> None:
+        check_loader(loader, max_images)
+        self.given = loader
+        self.loader = apart(loader)
+        self.max_images = max_images
+        self.whole_module = forward is None
+        self.forward = find_forward(forward, module)
+
+    @property
+    def num_images(self) -> int | None:
+        """How many images a whole pass runs over all ranks; `None` if only reading them tells."""
+        dataset = getattr(self.loader, "dataset", None)
+        size = len(dataset) if isinstance(dataset, Sized) else None
+        return min((n for n in (size, self.max_images) if n is not None), default=None)
+
+    def check_shared(self, train_loaders: Iterable[Any]) -> None:
+        """Raise `OptionError` if reading the images would take some away from the training."""
+        for theirs in train_loaders:
+            if theirs is self.given and not isinstance(theirs, DataLoader):
+                raise OptionError(
+                    f"the own images come from the {type(theirs).__name__} that the training "
+                    "reads, and reading it twice may move it on; pass another one"
+                )
+            dataset = getattr(theirs, "dataset", None)
+            if dataset is None or dataset is not getattr(self.given, "dataset", None):
+                continue
+            if parts := one_shot_parts(dataset):
+                raise OptionError(
+                    f"the own images come from the dataset of the training, whose {parts[0]!r} can "
+                    "be read only once; pass a dataset of its own"
+                )
+
+    def run(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        measured: Measured,
+        max_batches: int | None = None,
+    ) -> int:
+        """Run the images; every rank must call it.
+
+        Args:
+            trainer: The running Trainer.
+            module: Its LightningModule.
+            measured: Entered for the forward pass of each batch that counts.
+            max_batches: Stop after as many batches on each rank.
+
+        Returns:
+            How many batches this rank has run.
+
+        Raises:
+            FeatureTapError: If a batch holds no images.
+        """
+        precision = trainer.precision_plugin
+        # A dataset with a position begins every pass where it began; in workers it always does.
+        loader = self.loader if getattr(self.loader, "num_workers", 0) else apart(self.loader)
+        num_batches = 0
+        with (
+            isolate_rng(),
+            seeded_generators(loader),
+            as_validation(trainer),
+            not_logging(module),
+            evaluating(module),
+            torch.no_grad(),
+            precision.forward_context(),
+        ):
+            torch.manual_seed(PASS_SEED)
+            share_buffers(trainer, module)
+            for batch, counts in self._shared_out(trainer, loader, max_batches):
+                on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+                with measured(on_device) if counts else nullcontext():
+                    self._forward(trainer, module, precision.convert_input(on_device))
+                num_batches += counts
+        return num_batches
+
+    def _shared_out(
+        self, trainer: Trainer, loader: Iterable[Any], max_batches: int | None
+    ) -> Iterator[tuple[Any, bool]]:
+        """The batches that this rank runs, each cut to the images that count, and whether any do.
+
+        Where ranks must run every forward pass together, one that has nothing left of a round runs
+        a batch that does not count.
+        """
+        together = isinstance(trainer.strategy, SHARDING_STRATEGIES)
+        sampler = _sharding_sampler(loader)
+        stride = 1 if sampler is not None else trainer.world_size
+        mine = trainer.global_rank % stride
+        left = self.max_images if sampler is None else _num_own_images(sampler, self.max_images)
+        to_read = left  # by the rank that has most of them
+        if together and sampler is not None:
+            to_read = _num_own_images(sampler, self.max_images, rank=0)
+        num_read, batch, batches = 0, None, iter(loader)
+        while to_read != 0 and (max_batches is None or num_read < max_batches * stride):
+            try:
+                batch = next(batches)
+            except StopIteration:
+                break
+            size = batch_size(batch)
+            wanted = size if left is None else min(left, size)
+            if to_read is not None and left is not None:
+                to_read, left = max(to_read - size, 0), left - wanted
+            if num_read % stride == mine:
+                yield first_rows(batch, size, max(wanted, 1)), wanted > 0
+            num_read += 1
+        if together and 0 < num_read % stride <= mine:
+            yield batch, False
+
+    def _forward(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
+        wrapped: Any = trainer.strategy.model
+        if not isinstance(trainer.strategy, SHARDING_STRATEGIES):
+            self.forward(batch)
+        elif self.whole_module:
+            wrapped(images_of(batch))
+        else:
+            # Shards are gathered for a forward pass of the module as the strategy has wrapped it;
+            # what is to run has to run inside of that one, as Lightning's own steps do.
+            with _forwarding(module, self.forward):
+                wrapped(batch)
+
+
+@contextmanager
+def _forwarding(module: LightningModule, forward: Callable[[Any], Any]) -> Iterator[None]:
+    """Let the next forward pass of a module run something else."""
+    own = vars(module)
+    before = {"forward": own["forward"]} if "forward" in own else {}
+
+    def once(batch: Any) -> Any:
+        _put_back()
+        return forward(batch)
+
+    def _put_back() -> None:
+        own.pop("forward", None)
+        own.update(before)
+
+    own["forward"] = once
+    try:
+        yield
+    finally:
+        _put_back()
 
 
 def find_loader(
     given: Iterable[Any] | None, trainer: Trainer, module: LightningModule
 ) -> Iterable[Any] | None:
-    """The unlabeled dataloader: the one given, else ``alpha_dataloader()`` of module or data.
-
-    Raises:
-        OptionError: If it cannot be iterated again and again, or the strategy shards the model.
-    """
+    """The unlabeled dataloader: the one given, else ``alpha_dataloader()`` of module or data."""
     loader = given
     for owner in (module, getattr(trainer, "datamodule", None)):
         make = getattr(owner, "alpha_dataloader", None)
         if loader is None and callable(make):
             with isolate_rng():
                 loader = make()
-    if loader is not None and not isinstance(loader, Iterable):
+    return loader
+
+
+def check_loader(loader: Any, max_images: int | None) -> None:
+    """Raise `OptionError` if a loader cannot be iterated again and again, or may never end."""
+    if not isinstance(loader, Iterable):
         raise OptionError(
             f"expected a DataLoader of unlabeled images, got a {type(loader).__name__}"
         )
@@ -51,165 +229,41 @@ def find_loader(
         raise OptionError(
             "an iterator of unlabeled images can be read only once; pass a DataLoader or a list"
         )
-    if loader is not None and isinstance(trainer.strategy, SHARDING_STRATEGIES):
+    if max_images is None and not _has_length(loader):
         raise OptionError(
-            f"own unlabeled images cannot be measured under {type(trainer.strategy).__name__}, "
-            "which shards the model; take the dataloader away, and the validation batches are "
-            "measured instead"
+            f"the {type(loader).__name__} of unlabeled images has no length and may never end; "
+            "say with max_samples= how many images to measure"
         )
-    if isinstance(loader, DataLoader) and loader.persistent_workers:
-        # It has one iterator and `iter` starts that again: if the Trainer reads the same loader,
-        # its epoch would end where the monitor's pass ends. A copy has workers of its own.
-        loader = copy.copy(loader)
-        loader._iterator = None
-    return loader
+
+
+def _has_length(loader: Iterable[Any]) -> bool:
+    try:
+        len(cast(Sized, loader))
+    except TypeError:  # a DataLoader of an IterableDataset without one
+        return False
+    return True
 
 
 def find_forward(
-    forward: str | Callable[[Tensor], Any] | None, module: LightningModule
-) -> Callable[[Tensor], Any]:
-    """What to run on the images: the module itself, one of its submodules, or a callable.
+    forward: str | Callable[[Any], Any] | None, module: LightningModule
+) -> Callable[[Any], Any]:
+    """What to run on a batch: a module on its images, or a callable on all of it.
 
     Raises:
         OptionError: If there is no submodule of that name.
     """
-    if forward is None:
-        return module
-    if callable(forward):
+    if forward is not None and not isinstance(forward, str):
         return forward
-    try:
-        return module.get_submodule(forward)
-    except AttributeError as error:
-        names = ", ".join(name for name, _ in module.named_children())
-        raise OptionError(
-            f"{forward=} is not a submodule of the LightningModule; there are: {names}"
-        ) from error
-
-
-def run_unlabeled_pass(
-    trainer: Trainer,
-    module: LightningModule,
-    loader: Iterable[Any],
-    forward: Callable[[Tensor], Any],
-    *,
-    max_batches: int | None = None,
-    max_images: int | None = None,
-) -> int:
-    """Send the images of ``loader`` through the model in eval mode and leave no trace.
-
-    No gradient, no BatchNorm update, no change of any random state; the Trainer's device and
-    precision, and the hooks that transfer the user's own batches. Of the batches that every rank
-    reads each runs on one rank; a `DistributedSampler` has shared out the images already, and what
-    it repeats is left out. An iterable dataset that splits itself by rank would be split twice:
-    give the monitor the whole stream.
-
-    Args:
-        trainer: The running Trainer.
-        module: Its LightningModule.
-        loader: Batches of images; a tensor, or a tuple, list or dict whose first tensor is images.
-        forward: What to run on the images.
-        max_batches: Stop after as many batches on each rank.
-        max_images: Stop after as many images over all ranks: the same images on any number.
-
-    Returns:
-        How many batches this rank has run.
-
-    Raises:
-        FeatureTapError: If a batch holds no tensor.
-    """
-    num_batches = 0
-    sampler = _sharding_sampler(loader)
-    images_left = max_images if sampler is None else _num_own_images(sampler, max_images)
-    stride = 1 if sampler is not None else trainer.world_size
-    precision = trainer.precision_plugin
-    with (
-        isolate_rng(),
-        seeded_generators(loader),
-        as_validation(trainer),
-        evaluating(module),
-        torch.no_grad(),
-        precision.forward_context(),
-    ):
-        torch.manual_seed(PASS_SEED)
-        for index, batch in enumerate(loader):
-            if images_left == 0 or num_batches == max_batches:
-                break
-            num_images = len(first_tensor(batch)[:images_left])
-            if images_left is not None:
-                images_left -= num_images
-            if index % stride == trainer.global_rank % stride:
-                on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-                forward(precision.convert_input(first_tensor(on_device)[:num_images]))
-                num_batches += 1
-    return num_batches
-
-
-@contextmanager
-def seeded_generators(loader: Iterable[Any]) -> Iterator[None]:
-    """Seed the generators that a DataLoader may share with others, and put each back."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    drawing = (loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    found = [getattr(owner, "generator", None) for owner in (*drawing, batch_sampler)]
-    states = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
-    for generator, _ in states:
-        generator.manual_seed(PASS_SEED)
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)
-
-
-@contextmanager
-def as_validation(trainer: Trainer) -> Iterator[None]:
-    """Let hooks see a validation: what augments batches on the device asks ``trainer.training``."""
-    stage = trainer.state.stage
-    trainer.validating = True
-    try:
-        yield
-    finally:
-        trainer.state.stage = stage
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every submodule in eval mode, and each back as it was."""
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for submodule, mode in modes:
-            submodule.training = mode
-
-
-def first_tensor(batch: Any) -> Tensor:
-    """The first tensor in a batch, whatever it is nested in; labels come after images.
-
-    Raises:
-        FeatureTapError: If there is none.
-
-    Example:
-        >>> first_tensor({"image": torch.ones(2, 3), "label": torch.zeros(2)}).shape
-        torch.Size([2, 3])
-    """
-    found = _find_tensor(batch)
-    if found is None:
-        raise FeatureTapError(
-            f"a batch of the unlabeled dataloader holds no tensor, it is a {type(batch).__name__}; "
-            "return images as tensors"
-        )
-    return found
-
-
-def _find_tensor(batch: Any) -> Tensor | None:
-    if isinstance(batch, Tensor):
-        return batch
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if not isinstance(batch, list | tuple):
-        return None
-    return next((t for t in map(_find_tensor, batch) if t is not None), None)
+    target: nn.Module = module
+    if isinstance(forward, str):
+        try:
+            target = module.get_submodule(forward)
+        except AttributeError as error:
+            names = ", ".join(name for name, _ in module.named_children())
+            raise OptionError(
+                f"{forward=} is not a submodule of the LightningModule; there are: {names}"
+            ) from error
+    return lambda batch: target(images_of(batch))
 
 
 def own_share(num_images: int, rank: int, world_size: int) -> int:
@@ -222,11 +276,13 @@ def own_share(num_images: int, rank: int, world_size: int) -> int:
     return len(range(rank, num_images, world_size))
 
 
-def _num_own_images(sampler: DistributedSampler[Any], max_images: int | None) -> int:
+def _num_own_images(
+    sampler: DistributedSampler[Any], max_images: int | None, rank: int | None = None
+) -> int:
     """Where a `DistributedSampler` begins to repeat images, which makes all shares as long."""
     num_images = len(cast(Sized, sampler.dataset))
     wanted = num_images if max_images is None else min(num_images, max_images)
-    return own_share(wanted, sampler.rank, sampler.num_replicas)
+    return own_share(wanted, sampler.rank if rank is None else rank, sampler.num_replicas)
 
 
 def _sharding_sampler(loader: Iterable[Any]) -> DistributedSampler[Any] | None:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from alphareq_lightning.callbacks.batches import images_of
 from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
 from alphareq_lightning.callbacks.layer_features import run_on
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
+from alphareq_lightning.callbacks.no_trace import evaluating
 from alphareq_lightning.callbacks.scores import Seen, check_scores, companions
-from alphareq_lightning.callbacks.unlabeled_pass import evaluating, first_tensor
 from alphareq_lightning.functional.power_law import FitRange, check_fit_range
 from alphareq_lightning.profile.units import profiled_layers
 from alphareq_lightning.selection import AlphaRecord
@@ -36,7 +37,7 @@ def profile_layers(
 
     Args:
         model: Any network; left on ``device``, its modes as they were.
-        batches: Batches of images: tensors, or tuples or dicts whose first tensor is images.
+        batches: Batches of images: tensors, or tuples or dicts that hold them, see `images_of`.
         layers: Layers, or shell patterns of their names; see `profiled_layers` for the default.
         pool: How maps and tokens become one vector, see `pool_features`; maps are taken as
             channels first.
@@ -70,7 +71,7 @@ def profile_layers(
             tap.is_open = True
         with evaluating(model), torch.no_grad():
             for batch in batches:
-                run_on(model, first_tensor(batch).to(device))
+                run_on(model, images_of(batch).to(device))
     finally:
         for tap in taps:
             tap.remove()

@@ -46,8 +46,8 @@ def rank_checkpoints(
 ) -> list[AlphaRecord]:
     """Sort records by distance of α from the target, or by another score, best first.
 
-    Records without a fit, or with R² below ``min_r2``, come last; ties keep the earlier step
-    first.
+    Records without a fit, or with R² below ``min_r2``, come last, and behind them checkpoints whose
+    own weights were not measured; ties keep the earlier step first.
 
     Args:
         records: Records of one layer and one fit window.
@@ -78,10 +78,11 @@ def rank_checkpoints(
         known = sorted({name for r in records for name in (*r.scores, *r.metrics)})
         raise SelectionError(f"no record has {by!r}; there are: alpha, {', '.join(known)}")
 
-    def key(record: AlphaRecord) -> tuple[bool, float, int]:
+    def key(record: AlphaRecord) -> tuple[bool, bool, float, int]:
         badness = target_distance(record.alpha, target) if by == "alpha" else _badness(record, by)
         no_line = by == "alpha" and not (record.r2 >= min_r2 and math.isfinite(record.alpha))
-        return (no_line or math.isnan(badness), badness, record.global_step)
+        of_others = record.path_step is not None
+        return (of_others, no_line or math.isnan(badness), badness, record.global_step)
 
     return sorted(records, key=key)
 
@@ -235,16 +236,25 @@ def cautions(
 ) -> list[str]:
     """Reasons to look twice at an order by α, each in one sentence; empty if there are none.
 
-    Compares the order with those of two neighbouring fit windows, and with that of RankMe.
+    Names checkpoints whose own weights were not measured, and compares the order with those of two
+    neighbouring fit windows, and with that of RankMe.
 
     Args:
         records: Records of one layer and one fit window.
         target: As in `rank_checkpoints`.
     """
-    fitted = [r for r in records if r.fit_range is not None]
-    if len(fitted) < FEWEST_TO_COMPARE:
-        return []
+    of_others = [r for r in records if r.path_step is not None]
     found = []
+    if of_others:
+        r = of_others[0]
+        found.append(
+            f"{len(of_others)} of {len(records)} checkpoints hold weights that were not measured, "
+            f"and come last: {r.path} was saved at step {r.path_step}, and its α is of step "
+            f"{r.global_step}; save when α is measured, or measure them with `alphareq score`"
+        )
+    fitted = [r for r in records if r.fit_range is not None and r.path_step is None]
+    if len(fitted) < FEWEST_TO_COMPARE:
+        return found
     distances = [target_distance(r.alpha, target) for r in fitted]
     first, last = fitted[0].fit_range or (0, 0)
     halves = [(first, last // 2), (2 * first, last)]

@@ -39,6 +39,10 @@ class AlphaRecord:
     """Images behind the spectrum, over all ranks."""
     num_features: int
     """Width ``d`` of the layer."""
+    num_images: int | None = None
+    """Different images behind them, where it is known: fewer if several views of each were seen."""
+    run: str = ""
+    """Which training it belongs to; empty in records from before there was this field."""
     layer: str = ""
     """Where the features were taken, for example ``"backbone"`` or ``"fc:input"``."""
     epoch: int = 0
@@ -61,6 +65,9 @@ class AlphaRecord:
     """Why there was no fit."""
     path: str | None = None
     """The checkpoint that carries this record; its name where records are ranked."""
+    path_step: int | None = None
+    """Step of the weights in ``path`` where no measurement was made of them: then α is of the
+    weights at ``global_step``."""
     accuracy: float | None = None
     """Top-1 of a labelled readout in percent, where one was paid for; NaN if it failed."""
 
@@ -91,6 +98,8 @@ class AlphaRecord:
                 alpha_stderr=_or_none(_number, record.alpha_stderr),
                 num_samples=int(record.num_samples),
                 num_features=int(record.num_features),
+                num_images=_or_none(int, record.num_images),
+                run=_text(record.run),
                 layer=_text(record.layer),
                 epoch=int(record.epoch),
                 global_step=int(record.global_step),
@@ -100,6 +109,7 @@ class AlphaRecord:
                 fit_range=_or_none(_window, record.fit_range),
                 problem=_or_none(_text, record.problem),
                 path=_or_none(_text, record.path),
+                path_step=_or_none(int, record.path_step),
                 accuracy=_or_none(_number, record.accuracy),
             )
         except (AttributeError, TypeError, ValueError, IndexError) as error:

@@ -1,0 +1,111 @@
+"""What is in somebody's batches and loaders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor
+
+from alphareq_lightning.errors import FeatureTapError
+
+
+def images_of(batch: Any) -> Tensor:
+    """The first tensor in a batch that can be images: floating point, with 2 dimensions or more.
+
+    An index or a label may come before it, and a mask or a second view after it.
+
+    Raises:
+        FeatureTapError: If there is none; what there is gets named.
+
+    Example:
+        >>> images_of({"label": torch.zeros(2), "image": torch.ones(2, 3)}).shape
+        torch.Size([2, 3])
+    """
+    tensors = list(_tensors(batch))
+    for _, tensor in tensors:
+        if tensor.ndim >= 2 and tensor.is_floating_point():
+            return tensor
+    if not tensors:
+        raise FeatureTapError(
+            f"a batch of the unlabeled dataloader holds no tensor, it is a {type(batch).__name__}; "
+            "return images as tensors"
+        )
+    found = ", ".join(f"{name} {t.dtype} {tuple(t.shape)}" for name, t in tensors)
+    raise FeatureTapError(
+        "no tensor in a batch of the unlabeled dataloader is floating point with 2 dimensions or "
+        f"more, as images are: {found}; pass forward= a callable, which gets the whole batch"
+    )
+
+
+def batch_size(batch: Any) -> int:
+    """How many samples a batch holds: the length of its images, or else of its first tensor.
+
+    Raises:
+        FeatureTapError: If it holds no tensor.
+    """
+    sizes = [len(tensor) for _, tensor in _tensors(batch) if tensor.ndim > 0]
+    try:
+        return len(images_of(batch))
+    except FeatureTapError:
+        if not sizes:
+            raise
+        return sizes[0]
+
+
+def first_rows(batch: Any, size: int, wanted: int) -> Any:
+    """A batch of at most ``wanted`` of its ``size`` samples."""
+    if wanted >= size:
+        return batch
+    return apply_to_collection(
+        batch, Tensor, lambda t: t[:wanted] if t.ndim > 0 and len(t) == size else t
+    )
+
+
+def _tensors(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a batch with its place, in order."""
+    if isinstance(batch, Tensor):
+        yield name or "tensor", batch
+    elif isinstance(batch, Mapping):
+        for key, value in batch.items():
+            yield from _tensors(value, f"{name}[{key!r}]")
+    elif isinstance(batch, list | tuple):
+        for index, value in enumerate(batch):
+            yield from _tensors(value, f"{name}[{index}]")
+
+
+def flat_loaders(loaders: Any) -> list[Any]:
+    """The loaders in whatever collection of them a Trainer was given, in Lightning's order."""
+    if isinstance(loaders, Mapping):
+        loaders = list(loaders.values())
+    if isinstance(loaders, list | tuple):
+        return [loader for part in loaders for loader in flat_loaders(part)]
+    return [] if loaders is None else [loaders]
+
+
+def doubt_about_first(loaders: Sequence[Any], of_training: Sequence[Any]) -> str | None:
+    """Why the first of several validation loaders may not be the one to measure."""
+    sizes = [_num_samples(loader) for loader in loaders]
+    trained_on = [id(_dataset(loader)) for loader in of_training]
+    shown = ", ".join("?" if size is None else f"{size:,}" for size in sizes)
+    start = f"of {len(loaders)} validation loaders, with {shown} samples, the first is measured"
+    if id(_dataset(loaders[0])) in trained_on:
+        return f"{start}, and it reads the training data; choose another with dataloader_idx="
+    if len(set(sizes)) > 1:
+        return f"{start}; choose with dataloader_idx=, also to confirm this one"
+    return None
+
+
+def _dataset(loader: Any) -> Any:
+    """What a loader reads in the end, without the subsets around it."""
+    while hasattr(loader, "dataset"):
+        loader = loader.dataset
+    return loader
+
+
+def _num_samples(loader: Any) -> int | None:
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
