@@ -88,9 +88,7 @@ def test_what_is_taken_from_an_output_that_is_no_tensor(output, features):
     tap = tapped(output)
     if features is None:
         name = "nothing" if output is None else type(output).__name__
-        with pytest.raises(
-            AssertionError, match=f"layer 'net' is .*{name}.*pool= a call"
-        ):
+        with pytest.raises(AssertionError, match=f"layer 'net' is .*{name}.*pool= a call"):
             raise AssertionError(tap.problem)
     else:
         assert tap.problem is None
@@ -181,9 +179,7 @@ def test_project_refuses_samples_of_another_size():
     tap = tapped(torch.randn(8, 16, 20, 20), "project")
     tap.layer.module.output = torch.randn(8, 16, 24, 24)
     tap.layer.module(torch.zeros(1))
-    with pytest.raises(
-        AssertionError, match=r"of 6400 .*\(8, 16, 24, 24\); pool='project'"
-    ):
+    with pytest.raises(AssertionError, match=r"of 6400 .*\(8, 16, 24, 24\); pool='project'"):
         raise AssertionError(tap.problem)
     features = LayerFeatures(nn.Sequential(nn.Conv2d(3, 16, 3)), "0", "project")
     features(torch.randn(2, 3, 22, 22))

@@ -26,6 +26,7 @@ BACKBONE_NAMES = (
 )
 """Of a network and its average the trained one: a teacher may as well be frozen for good."""
 HEAD_WORDS = ("proj", "pred", "proto", "decoder", "recon", "head")
+TRANSPARENT = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 CLASSIFIERS = ("fc", "head", "heads")
 """What the last part of a network is called, be it a classifier or a projector in its place."""
 
@@ -70,6 +71,27 @@ def resolve_layers(
         if not name or name not in modules:
             raise OptionError(_unknown(name, [known for known in modules if known]))
     return tuple(Layer(name, modules[name], take) for name in names)
+
+
+def replaced(module: nn.Module, layer: Layer) -> str | None:
+    """What happened to a layer since it was found, if its name leads to something else by now.
+
+    Wrappers that run the very module as it is (of FSDP, of compilation, of activation
+    checkpointing) are looked through; one that adds to it, such as LoRA, is not.
+    """
+    try:
+        found = module.get_submodule(layer.name)
+    except AttributeError:
+        return f"layer {layer.name!r} is gone from the module since the monitor found it"
+    while found is not layer.module:
+        inner = next((found._modules[n] for n in TRANSPARENT if n in found._modules), None)
+        if inner is None:
+            return (
+                f"layer {layer.name!r} was a {type(layer.module).__name__} when the monitor found "
+                f"it; by now another {type(found).__name__} has its name"
+            )
+        found = inner
+    return None
 
 
 def choose_layer(module: nn.Module) -> Layer:
@@ -136,11 +158,12 @@ def _backbone_before_head(module: nn.Module) -> str | None:
     children = list(module.named_children())
     after = children[[name for name, _ in children].index(known) + 1 :]
     # The ``heads`` of torchvision's vision transformer are its classifier.
-    is_head = (_is_head(n) and n != "heads" and any(True for _ in m.parameters()) for n, m in after)
-    return known if any(is_head) else None
+    heads = [m for name, m in after if is_head(name) and name != "heads"]
+    return known if any(True for head in heads for _ in head.parameters()) else None
 
 
-def _is_head(part: str) -> bool:
+def is_head(part: str) -> bool:
+    """Whether a module of this name turns features into something else; no classifier."""
     return any(word in part.lower() for word in HEAD_WORDS) and "class" not in part.lower()
 
 
@@ -159,7 +182,7 @@ def _why_not(module: nn.Module, name: str) -> str | None:
                     "looks like a head of several layers, and α belongs on backbone features; "
                     f"what goes into it is layer={path!r}, take='input'"
                 )
-        elif _is_head(part):
+        elif is_head(part):
             return "looks like a head, and α belongs on backbone features"
     return "lies inside a repeated block" if any(p.isdigit() for p in parts[:-1]) else None
 
