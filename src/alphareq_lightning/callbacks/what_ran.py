@@ -57,8 +57,10 @@ class WhatRan:
         """
         order = {name: place for place, name in enumerate(self.ran)}
         usable = {name: shape for name, shape in self.ran.items() if shape is not None}
-        inside = [name for name in usable if name.startswith(f"{layer.name}.")]
-        names = sorted(inside or usable, key=lambda name: (name.count("."), -order[name]))
+        within = f"{layer.name}."
+        names = sorted(
+            usable, key=lambda name: (not name.startswith(within), name.count("."), -order[name])
+        )
         named = ", ".join(f"{name!r} {usable[name]}" for name in names[:SHOWN])
         return f"these did, and pool='mean' suits them: layer= {named}" if named else ""
 
