@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from alphareq_lightning.callbacks.pooling import POOLS
 from alphareq_lightning.errors import AlphaReQError, OptionError
-from alphareq_lightning.profile.command import POOLS, add_profile_command
+from alphareq_lightning.profile.command import add_profile_command
 
 SOURCES = "checkpoints, run folders, record files, or the storage of a sweep"
 STUDY = "which one, where the storage of a sweep holds several"

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from alphareq_lightning.callbacks.feature_tap import FeatureTap, pool_features
+from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.layers import Layer
+from alphareq_lightning.callbacks.pooling import pool_features
 from alphareq_lightning.errors import FeatureTapError
 
 
@@ -64,7 +65,11 @@ class Pair(nn.Module):
 @pytest.mark.parametrize(
     ("module", "x", "text"),
     [
-        (Pair(), torch.ones(2, 3), "output of layer 'net' is a tuple, not a tensor"),
+        (
+            Pair(),
+            torch.ones(2, 3),
+            r"layer .net. is a tuple with .0. .2, 3., .1. .2, 3.",
+        ),
         (nn.Identity(), torch.ones(2, 3).long(), "got torch.int64"),
         (nn.Identity(), torch.ones(2, 3, 4).long(), "got torch.int64"),
         (nn.Identity(), torch.tensor(1.0), "got a scalar"),

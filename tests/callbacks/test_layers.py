@@ -41,7 +41,7 @@ def test_else_the_input_of_the_last_linear(name, label):
         (Wrapper(net=nn.Conv2d(1, 1, 1)), "there is no nn.Linear; pass layer=.*one of: net"),
         (
             Wrapper(net=nn.Linear(4, 4), projection_head=nn.Linear(4, 4)),
-            "'projection_head', looks like a projector.*one of: net, projection_head",
+            "'projection_head', looks like a head.*one of: net, projection_head",
         ),
         (
             Wrapper(trunk=nn.Sequential(Wrapper(fc=nn.Linear(4, 4)))),

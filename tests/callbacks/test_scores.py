@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alphareq_lightning import AlphaMonitor, OptionError
-from alphareq_lightning.callbacks.feature_tap import pool_features
+from alphareq_lightning.callbacks.pooling import pool_features
 from alphareq_lightning.callbacks.scores import SCORES, Seen, companions, read_scores
 from alphareq_lightning.functional import feature_moments, spectrum
 

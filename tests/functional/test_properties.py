@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alphareq_lightning import AlphaRecord, AlphaReQError
-from alphareq_lightning.callbacks.feature_tap import FeatureTap, pool_features
+from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
+from alphareq_lightning.callbacks.pooling import pool_features
 from alphareq_lightning.callbacks.scores import SCORES, Seen
 from alphareq_lightning.functional.moments import accumulate_, empty_moments
 from alphareq_lightning.metrics import StreamingMoments

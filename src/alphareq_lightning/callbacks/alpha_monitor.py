@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from alphareq_lightning._lightning import (
     Callback,
@@ -24,7 +24,7 @@ from alphareq_lightning.callbacks.checkpoint_records import (
     history_from_state,
     history_to_state,
 )
-from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
+from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.figures import publish_figure
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
 from alphareq_lightning.callbacks.measurement import (
@@ -42,6 +42,7 @@ from alphareq_lightning.callbacks.options import (
     passes_step,
 )
 from alphareq_lightning.callbacks.over_ranks import check_tap, measure_over_ranks
+from alphareq_lightning.callbacks.pooling import Pool, check_pool
 from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import (
     UnlabeledPass,
@@ -91,7 +92,8 @@ class AlphaMonitor(Callback):
             others their name as a suffix. `None` chooses the penultimate layer by the rule of
             `choose_layer`.
         take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
-        pool: How maps and tokens become one vector, see `pool_features`.
+        pool: How maps and tokens become one vector, see `pool_features`; or a callable (in YAML
+            its import path), which is given what the layer gives and returns ``(n, d)``.
         dataloader: Held-out unlabeled images: batches that are tensors, or tuples or dicts whose
             first floating-point tensor with 2 dimensions or more is images. Labels are never
             touched. With several ranks each batch runs on one of them, so an iterable dataset must
@@ -159,7 +161,6 @@ class AlphaMonitor(Callback):
         check_fit_range(fit_range)
         check_bias_correction(bias_correction)
         check_choice("take", take, ("output", "input"))
-        check_choice("pool", pool, get_args(Pool))
         check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
         check_count("every_n_epochs", every_n_epochs)
         if dataloader_idx is not None:
@@ -169,7 +170,7 @@ class AlphaMonitor(Callback):
         check_prefix(prefix)
         self.layer = check_layer(layer)
         self.take: Take = take
-        self.pool: Pool = pool
+        self.pool: Pool = check_pool(pool)
         self.dataloader = dataloader
         self.dataloader_idx = dataloader_idx
         self.forward = forward

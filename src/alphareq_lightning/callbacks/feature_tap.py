@@ -6,19 +6,18 @@ import copyreg
 import math
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alphareq_lightning.callbacks.batches import batch_size
 from alphareq_lightning.callbacks.layers import Layer
+from alphareq_lightning.callbacks.pooling import Pool, Pooling
 from alphareq_lightning.callbacks.scores import Companion
+from alphareq_lightning.callbacks.state_size import check_room
 from alphareq_lightning.errors import FeatureTapError
-from alphareq_lightning.functional.projection import project_features
 from alphareq_lightning.metrics.moments import StreamingMoments
-
-Pool = Literal["mean", "cls", "flatten", "project"]
 
 
 STEP = "validation_step"
@@ -33,9 +32,14 @@ class FeatureTap:
 
     Args:
         layer: Where to listen.
-        pool: How ``(n, *)`` becomes ``(n, d)``, see `pool_features`.
+        pool: How what the layer gives becomes ``(n, d)``, see `pool_features`; or a callable that
+            is given it as it is.
         companions: See the same features, for scores that the moments do not hold.
         halves: Also keep the moments of every second sample.
+
+    Attributes:
+        mask: Which tokens of the next batch count, shape ``(n, t)``; whoever runs the model sets
+            it, and `None` counts all.
     """
 
     is_open = False
@@ -49,7 +53,7 @@ class FeatureTap:
         halves: bool = False,
     ) -> None:
         self.layer = layer
-        self.pool: Pool = pool
+        self.pooling = Pooling(layer, pool)
         self.moments = StreamingMoments(halves=halves)
         self.companions = companions
         self.start()
@@ -70,6 +74,8 @@ class FeatureTap:
             metric.reset()
             metric.to(device)
         self.max_samples = max_samples
+        self.pooling.restart()
+        self.mask: Tensor | None = None
         self.num_samples = 0
         self._images_left = math.inf
         self._module: nn.Module | None = None
@@ -114,21 +120,20 @@ class FeatureTap:
             return
         started = time.perf_counter()
         try:
-            self._add(output if self.layer.take == "output" else _first_input(args, kwargs))
+            self._add(output if self.layer.take == "output" else first_input(args, kwargs))
         except Exception as error:  # an observer must not end the validation it observes
             self.problem = str(error) or type(error).__name__
         self.seconds += time.perf_counter() - started
 
-    def _add(self, value: Any) -> None:
-        if not isinstance(value, Tensor):
-            raise FeatureTapError(
-                f"the {self.layer.take} of layer {self.layer.name!r} is a "
-                f"{type(value).__name__}, not a tensor; name a layer inside it that returns one"
-            )
-        features = pool_features(value.detach(), self.pool)
+    def _add(self, output: Any) -> None:
+        value = self.pooling.pick(output)
+        features = self.pooling(value, self.mask)
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
-        self.moments.update(features, computed_in(value))
+        if self.moments.num_features == 0:
+            num_states = 1 + self.moments.halves
+            check_room(features.shape[1], features.device, self.layer.label, num_states=num_states)
+        self.moments.update(features, computed_in(value if isinstance(value, Tensor) else features))
         for companion in self.companions:
             companion.update(features)
         self.num_samples += len(features)
@@ -151,47 +156,6 @@ def computed_in(value: Tensor) -> torch.dtype:
     return max(value.dtype, torch.get_autocast_dtype(kind), key=lambda d: torch.finfo(d).eps)
 
 
-def pool_features(value: Tensor, pool: Pool = "mean") -> Tensor:
-    """Turn a layer's tensor into one feature vector per sample.
-
-    Args:
-        value: ``(n, d)``, tokens ``(n, t, d)``, or maps ``(n, c, h, w)`` and ``(n, c, t, h, w)``.
-            Maps with channels last, as inside torchvision's Swin, look the same and would be
-            pooled over their channels: name a later layer there.
-        pool: ``"mean"`` over tokens or positions, ``"cls"`` for the first token,
-            ``"flatten"`` to keep them all, or ``"project"`` to keep them all in at most 2,048
-            random sums, see `project_features`.
-
-    Returns:
-        Features, shape ``(n, d)``.
-
-    Raises:
-        FeatureTapError: If ``value`` has no sample dimension, or ``"cls"`` meets no tokens.
-
-    Example:
-        >>> pool_features(torch.ones(8, 16, 4, 4)).shape
-        torch.Size([8, 16])
-    """
-    if value.ndim == 0:
-        raise FeatureTapError("expected a tensor of shape (n, ...), got a scalar")
-    if value.ndim == 1:
-        return value[:, None]
-    if not value.is_floating_point():  # refused further on
-        return value.flatten(start_dim=1)
-    if pool == "project":
-        return project_features(value.flatten(start_dim=1))
-    if value.ndim == 2 or pool == "flatten":
-        return value.flatten(start_dim=1)
-    if pool == "cls":
-        if value.ndim != 3:
-            raise FeatureTapError(
-                f"pool='cls' needs tokens of shape (n, t, d), got shape {tuple(value.shape)}"
-            )
-        return value[:, 0]
-    # The mean of many positions is kept in float32, not in the half precision they came in.
-    wide = value if value.dtype == torch.float64 else value.float()
-    return wide.mean(dim=1) if value.ndim == 3 else wide.flatten(start_dim=2).mean(dim=2)
-
-
-def _first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def first_input(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a layer was called with, positional or by keyword."""
     return args[0] if args else next(iter(kwargs.values()), None)

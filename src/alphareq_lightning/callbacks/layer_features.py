@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from alphareq_lightning.callbacks.feature_tap import Pool, pool_features
+from alphareq_lightning.callbacks.feature_tap import first_input
 from alphareq_lightning.callbacks.layers import Take, resolve_layers
+from alphareq_lightning.callbacks.pooling import Pool, Pooling
 from alphareq_lightning.errors import FeatureTapError
 
 
@@ -50,20 +51,22 @@ class LayerFeatures(nn.Module):
         super().__init__()
         self.module = module
         self.run = run or module
-        self.pool: Pool = pool
         name, _, taken = label.partition(":")
         take: Take = "input" if taken == "input" else "output"
         [self.layer] = resolve_layers(module, name, take)
-        self.caught: Tensor | None = None
-        self.layer.module.register_forward_hook(self._catch)
+        self.pooling = Pooling(self.layer, pool)
+        self.caught: list[Any] = []
+        self.layer.module.register_forward_hook(self._catch, with_kwargs=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of the layer, shape ``(n, d)``."""
-        self.caught = None
+        """Features of the layer, shape ``(n, d)``; of its last run, if it ran several times."""
+        self.caught.clear()
         run_on(self.run, images)
-        if not isinstance(self.caught, Tensor):
-            raise FeatureTapError(f"layer {self.layer.label!r} gave no tensor in the forward pass")
-        return pool_features(self.caught, self.pool)
+        if not self.caught:
+            raise FeatureTapError(f"layer {self.layer.label!r} did not run in the forward pass")
+        return self.pooling(self.pooling.pick(self.caught.pop()))
 
-    def _catch(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        self.caught = output if self.layer.take == "output" else args[0]
+    def _catch(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        self.caught = [output if self.layer.take == "output" else first_input(args, kwargs)]

@@ -12,11 +12,9 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from alphareq_lightning.callbacks.feature_tap import Pool
+from alphareq_lightning.callbacks.pooling import POOLS
 from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.errors import OptionError
-
-POOLS: tuple[Pool, ...] = ("mean", "cls", "flatten", "project")
 
 
 def add_profile_command(commands: Any) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 
 from alphareq_lightning.callbacks.batches import images_of
-from alphareq_lightning.callbacks.feature_tap import FeatureTap, Pool
+from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.layer_features import run_on
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.measurement import measure
 from alphareq_lightning.callbacks.no_trace import evaluating
+from alphareq_lightning.callbacks.pooling import Pool, check_pool
 from alphareq_lightning.callbacks.scores import Seen, check_scores, companions
 from alphareq_lightning.functional.power_law import FitRange, check_fit_range
 from alphareq_lightning.profile.units import profiled_layers
@@ -39,8 +40,7 @@ def profile_layers(
         model: Any network; left on ``device``, its modes as they were.
         batches: Batches of images: tensors, or tuples or dicts that hold them, see `images_of`.
         layers: Layers, or shell patterns of their names; see `profiled_layers` for the default.
-        pool: How maps and tokens become one vector, see `pool_features`; maps are taken as
-            channels first.
+        pool: As in `AlphaMonitor`.
         fit_range: As in `fit_power_law`.
         scores: Extra scores by name, as in `AlphaMonitor`.
         device: Where to run.
@@ -58,6 +58,7 @@ def profile_layers(
         ['0', '2', '3:input']
     """
     check_fit_range(fit_range)
+    check_pool(pool)
     scores = check_scores(scores)
     given = (layers,) if isinstance(layers, str) else tuple(layers)
     chosen = tuple(layer for layer in given if isinstance(layer, Layer))
