@@ -81,5 +81,9 @@ class SharedKeyWarning(AlphaReQWarning):
     """Something else logs under a key of the monitor, and Lightning makes one value of both."""
 
 
+class PaddingWarning(AlphaReQWarning):
+    """Sequences of several lengths were averaged over all their tokens, padding included."""
+
+
 class StaleValueWarning(AlphaReQWarning):
     """A callback reads α more often than it is measured."""

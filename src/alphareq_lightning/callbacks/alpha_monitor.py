@@ -7,7 +7,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,9 @@ from alphareq_lightning._lightning import (
     LightningModule,
     Trainer,
     overrides,
+    rank_zero_info,
 )
-from alphareq_lightning.callbacks.batches import doubt_about_first, flat_loaders
+from alphareq_lightning.callbacks.batches import doubt_about_first, flat_loaders, num_samples
 from alphareq_lightning.callbacks.checkpoint_records import (
     STATE_KEY_PREFIX,
     history_from_state,
@@ -26,8 +27,9 @@ from alphareq_lightning.callbacks.checkpoint_records import (
 )
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.figures import publish_figure
-from alphareq_lightning.callbacks.layers import Take, resolve_layers
+from alphareq_lightning.callbacks.layers import Take, replaced, resolve_layers
 from alphareq_lightning.callbacks.measurement import (
+    NOTHING_SEEN,
     complaints,
     logged_names,
     logged_values,
@@ -50,16 +52,19 @@ from alphareq_lightning.callbacks.unlabeled_pass import (
     find_loader,
     own_share,
 )
+from alphareq_lightning.callbacks.what_ran import WhatRan
 from alphareq_lightning.errors import (
     AlphaReQError,
     AlphaReQWarning,
     DataError,
     FeatureTapError,
+    FitRangeError,
     HistoryWarning,
     LoaderWarning,
     NoFitWarning,
     OptionError,
     OutputWarning,
+    PaddingWarning,
     SelectionError,
     SharedKeyWarning,
     SpectrumError,
@@ -69,6 +74,7 @@ from alphareq_lightning.functional.finite_sample import BiasCorrection, check_bi
 from alphareq_lightning.functional.power_law import (
     check_fit_range,
     check_target,
+    resolve_fit_range,
 )
 from alphareq_lightning.selection.records import AlphaRecord
 
@@ -191,6 +197,8 @@ class AlphaMonitor(Callback):
         self._run = ""
         self._measuring = False
         self._tried = False
+        self._what_ran: WhatRan | None = None
+        self._announced = False
         self._pass_seconds: float | None = None
         self._last_step = -1
         self._measured: list[AlphaRecord] = []
@@ -237,7 +245,7 @@ class AlphaMonitor(Callback):
             self._own = UnlabeledPass(loader, self.forward, pl_module, self.max_samples)
         elif trainer.state.fn == "fit":
             self._check_needs_no_own_images(trainer)
-        self._tried = False
+        self._tried = self._announced = False
         self._logged = {}
         self._warned.clear()
         halves = self.bias_correction == "richardson"
@@ -276,6 +284,7 @@ class AlphaMonitor(Callback):
     def _detach(self) -> None:
         for tap in self._taps:
             tap.remove()
+        self._forget_what_ran()
         self._taps = []
         self._own = None
         self._measuring = False
@@ -385,7 +394,7 @@ class AlphaMonitor(Callback):
             return
         self._start(trainer, pl_module)
         self._run_pass(trainer, pl_module)
-        self._measured = [self._measure(trainer, tap) for tap in self._taps]
+        self._measured = self._measure_all(trainer)
         if trainer.is_global_zero:
             for logger in trainer.loggers:  # `log` would wait for the end of the epoch
                 logger.log_metrics(self._values(), step=trainer.global_step)
@@ -405,17 +414,40 @@ class AlphaMonitor(Callback):
             share = own_share(self.max_samples, trainer.global_rank, trainer.world_size)
         for tap in self._taps:
             tap.start(pl_module.device, share)
+            self._follow(tap, pl_module)
         self._pass_seconds = None
+        if not self._announced and self._what_ran is None:
+            self._what_ran = WhatRan(pl_module)
         if self._own is None:
             self._validation_loader(trainer)
+
+    def _follow(self, tap: FeatureTap, pl_module: LightningModule) -> None:
+        """Listen to what has the layer's name by now: it may have been wrapped or swapped."""
+        gone = replaced(pl_module, tap.layer)
+        if gone is None:
+            return
+        try:
+            [layer] = resolve_layers(pl_module, tap.layer.name, tap.layer.take)
+            tap.move_to(layer)
+        except AlphaReQError:
+            tap.problem = gone
 
     def _open(self, batch: Any, in_step_of: LightningModule | None = None) -> None:
         for tap in self._taps:
             tap.open(batch, in_step_of)
+        if self._what_ran is not None:
+            self._what_ran.is_open = True
 
     def _close(self) -> None:
         for tap in self._taps:
             tap.is_open = False
+        if self._what_ran is not None:
+            self._what_ran.is_open = False
+
+    def _forget_what_ran(self) -> None:
+        if self._what_ran is not None:
+            self._what_ran.remove()
+        self._what_ran = None
 
     @contextmanager
     def _watching(self, batch: Any) -> Iterator[None]:
@@ -454,8 +486,41 @@ class AlphaMonitor(Callback):
             self._check_taps(trainer)
 
     def _check_taps(self, trainer: Trainer) -> None:
+        assert self._what_ran is not None
         for tap in self._taps:
-            check_tap(trainer, tap, self.fit_range)
+            check_tap(trainer, tap, self.fit_range, self._what_ran)
+        self._announce(trainer)
+
+    def _announce(self, trainer: Trainer) -> None:
+        """Say once in a fit what is measured, as soon as it has been seen."""
+        self._forget_what_ran()
+        if self._announced or not all(tap.num_samples for tap in self._taps):
+            return
+        self._announced = True
+        loaders = flat_loaders(trainer.val_dataloaders)
+        index = self.dataloader_idx or 0
+        if self._own is not None:
+            loader: Any = self._own.given
+            source = "own images"
+        else:
+            source = f"validation loader {index} of {len(loaders)}"
+            source = source if len(loaders) > 1 else "validation batches"
+            loader = loaders[index] if loaders else None
+        sizes = [size for size in (num_samples(loader), self.max_samples) if size is not None]
+        count = f" ({min(sizes):,})" if sizes else ""
+        layers = ", ".join(tap.describe() for tap in self._taps)
+        rank_zero_info(f"AlphaMonitor: {layers}; {source}{count}; {self._window(sizes)}")
+
+    def _window(self, sizes: list[int]) -> str:
+        """Which ranks will be fitted, if there are as many images as that."""
+        images = min(sizes) if sizes else None
+        windows = []
+        for tap in self._taps:
+            with suppress(FitRangeError):
+                width = tap.moments.num_features
+                first, last = resolve_fit_range(self.fit_range, width, num_samples=images)
+                windows.append(f"{first}–{last}")
+        return f"fit ranks {', '.join(dict.fromkeys(windows))}" if windows else "too few ranks"
 
     def _validation_loader(self, trainer: Trainer) -> None:
         """Check which of several validation loaders is measured, and say so.
@@ -483,7 +548,7 @@ class AlphaMonitor(Callback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_keys(trainer)
-        self._measured = [self._measure(trainer, tap) for tap in self._taps]
+        self._measured = self._measure_all(trainer)
         self._logged = self._values()
         for key, value in self._logged.items():
             in_bar = key == f"{self.prefix}alpha"
@@ -537,16 +602,33 @@ class AlphaMonitor(Callback):
             raise OptionError(message)
         self._warn(trainer, SharedKeyWarning, message)
 
+    def _measure_all(self, trainer: Trainer) -> list[AlphaRecord]:
+        records = [self._measure(trainer, tap) for tap in self._taps]
+        self._announce(trainer)
+        return records
+
     def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
         started = time.perf_counter()
         record, uncorrected = measure_over_ranks(
             trainer, tap, self.fit_range, self.scores, self.bias_correction
         )
+        if record.problem == NOTHING_SEEN and self._what_ran is not None:
+            record = replace(record, problem=self._what_ran.did_not_run(tap.layer))
         seconds = time.perf_counter() - started
         seconds += tap.seconds if self._pass_seconds is None else self._pass_seconds
         record = replace(record, layer=tap.layer.label, seconds=seconds)
         for category, message in complaints(record):
             self._warn(trainer, category, message, about=record.layer)
+        lengths = tap.pooling.unmasked_lengths
+        if len(lengths) > 1:
+            self._warn(
+                trainer,
+                PaddingWarning,
+                f"layer {record.layer!r} gave sequences of {len(lengths)} lengths, {min(lengths)} "
+                f"to {max(lengths)}, and no batch had an 'attention_mask': if they are padded, "
+                "padding is in the mean; give batches as dicts with that mask, or pool= a callable",
+                about=record.layer,
+            )
         if uncorrected is not None:
             self._warn(trainer, NoFitWarning, uncorrected, about=f"{record.layer}, corrected")
         return record

@@ -75,6 +75,20 @@ def _tensors(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value, f"{name}[{index}]")
 
 
+def attention_mask(batch: Any) -> Tensor | None:
+    """Which tokens of a batch are no padding, shape ``(n, t)``, as tokenizers say it; or `None`."""
+    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
+    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+
+
+def num_samples(loader: Any) -> int | None:
+    """How many samples a loader has, if it says so."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
+
+
 def flat_loaders(loaders: Any) -> list[Any]:
     """The loaders in whatever collection of them a Trainer was given, in Lightning's order."""
     if isinstance(loaders, Mapping):
@@ -86,7 +100,7 @@ def flat_loaders(loaders: Any) -> list[Any]:
 
 def doubt_about_first(loaders: Sequence[Any], of_training: Sequence[Any]) -> str | None:
     """Why the first of several validation loaders may not be the one to measure."""
-    sizes = [_num_samples(loader) for loader in loaders]
+    sizes = [num_samples(loader) for loader in loaders]
     trained_on = [id(_dataset(loader)) for loader in of_training]
     shown = ", ".join("?" if size is None else f"{size:,}" for size in sizes)
     start = f"of {len(loaders)} validation loaders, with {shown} samples, the first is measured"
@@ -102,10 +116,3 @@ def _dataset(loader: Any) -> Any:
     while hasattr(loader, "dataset"):
         loader = loader.dataset
     return loader
-
-
-def _num_samples(loader: Any) -> int | None:
-    try:
-        return len(loader.dataset)
-    except (AttributeError, TypeError):
-        return None

@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from alphareq_lightning.callbacks.batches import batch_size
+from alphareq_lightning.callbacks.batches import attention_mask, batch_size
 from alphareq_lightning.callbacks.layers import Layer
-from alphareq_lightning.callbacks.pooling import Pool, Pooling
+from alphareq_lightning.callbacks.pooling import Pool, Pooling, pool_name
 from alphareq_lightning.callbacks.scores import Companion
 from alphareq_lightning.callbacks.state_size import check_room
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.metrics.moments import StreamingMoments
-
 
 STEP = "validation_step"
 
@@ -38,8 +38,8 @@ class FeatureTap:
         halves: Also keep the moments of every second sample.
 
     Attributes:
-        mask: Which tokens of the next batch count, shape ``(n, t)``; whoever runs the model sets
-            it, and `None` counts all.
+        mask: Which tokens of the batch count, shape ``(n, t)``; `None` counts all.
+        shape: What the layer gave, the samples aside; `None` before it has run.
     """
 
     is_open = False
@@ -52,11 +52,22 @@ class FeatureTap:
         *,
         halves: bool = False,
     ) -> None:
-        self.layer = layer
         self.pooling = Pooling(layer, pool)
         self.moments = StreamingMoments(halves=halves)
         self.companions = companions
+        self._handle: RemovableHandle | None = None
         self.start()
+        self.move_to(layer)
+
+    def move_to(self, layer: Layer) -> None:
+        """Listen to this layer from now on.
+
+        Raises:
+            FeatureTapError: If it takes no hook.
+        """
+        if self._handle is not None:
+            self._handle.remove()
+        self.layer = self.pooling.layer = layer
         try:
             self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
         except RuntimeError as error:  # a ScriptModule
@@ -80,6 +91,7 @@ class FeatureTap:
         self._images_left = math.inf
         self._module: nn.Module | None = None
         self.num_images = 0
+        self.shape: tuple[int, ...] | None = None
         self.seconds = 0.0
         self.problem: str | None = None
 
@@ -93,10 +105,17 @@ class FeatureTap:
                 and after it.
         """
         self.is_open, self._module = True, in_step_of
+        self.mask = attention_mask(batch)
         try:
             self._images_left = batch_size(batch)
         except FeatureTapError:  # then each row counts as an image
             self._images_left = math.inf
+
+    def describe(self) -> str:
+        """What is measured, for people: ``'backbone' (n, 512, 4, 4) → 512 features by mean``."""
+        shape = "" if self.shape is None else f" (n, {', '.join(map(str, self.shape))})"
+        how = "" if shape and len(self.shape or ()) == 1 else f" by {pool_name(self.pooling.pool)}"
+        return f"{self.layer.label!r}{shape} → {self.moments.num_features:,} features{how}"
 
     def beside(self, *, across_ranks: bool = True) -> dict[type[Companion], Any]:
         """What the companions have gathered over all ranks; then every rank must ask."""
@@ -110,7 +129,8 @@ class FeatureTap:
     def remove(self) -> None:
         """Take the hook off the layer."""
         self.is_open = False
-        self._handle.remove()
+        if self._handle is not None:
+            self._handle.remove()
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _hook(
@@ -128,6 +148,8 @@ class FeatureTap:
     def _add(self, output: Any) -> None:
         value = self.pooling.pick(output)
         features = self.pooling(value, self.mask)
+        if isinstance(value, Tensor):
+            self.shape = tuple(value.shape[1:])
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
         if self.moments.num_features == 0:

@@ -25,6 +25,7 @@ KEPT_EIGENVALUES = 512
 DISTANCE_WITHOUT_FIT = 10.0
 """Logged as the distance when there is no α: finite, so that ModelCheckpoint ranks it last and
 EarlyStopping's check for finite values does not end the run."""
+NOTHING_SEEN = "no features were seen"
 GOOD_R2 = 0.95
 """The paper's code dropped fits below this."""
 
@@ -50,7 +51,7 @@ def measure(
         num_samples=0 if seen is None else int(seen.moments.num_samples),
         num_features=0 if seen is None else len(seen.moments.mean),
         scores=dict.fromkeys(scores, math.nan),
-        problem="no features were seen",
+        problem=NOTHING_SEEN,
     )
     if seen is None:
         return unfit
@@ -155,9 +156,11 @@ def complaints(record: AlphaRecord) -> Iterator[tuple[type[AlphaReQWarning], str
             f"power law there, and α = {record.alpha:.3f} says little; early epochs are often so, "
             "else try another fit_range",
         )
-    if record.num_samples <= record.num_features:
+    num_images = record.num_samples if record.num_images is None else record.num_images
+    if num_images <= record.num_features:
+        views = f" ({record.num_samples} views of them)" * (num_images < record.num_samples)
         yield (
             UndersampledWarning,
-            f"{record.num_samples} samples of {record.num_features} features of {where}: α reads "
+            f"{num_images} images{views} for {record.num_features} features of {where}: α reads "
             "low; measure more images than the layer is wide",
         )

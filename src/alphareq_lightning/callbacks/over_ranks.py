@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
@@ -10,13 +11,14 @@ from alphareq_lightning._lightning import Trainer
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.measurement import correct, measure, spoiled
 from alphareq_lightning.callbacks.scores import Seen
+from alphareq_lightning.callbacks.what_ran import WhatRan
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.finite_sample import BiasCorrection
 from alphareq_lightning.functional.power_law import FitRange, resolve_fit_range
 from alphareq_lightning.selection.records import AlphaRecord
 
 
-def check_tap(trainer: Trainer, tap: FeatureTap, fit_range: FitRange) -> None:
+def check_tap(trainer: Trainer, tap: FeatureTap, fit_range: FitRange, what_ran: WhatRan) -> None:
     """Raise what is certain to fail at every validation; every rank must call it.
 
     Raises:
@@ -29,11 +31,7 @@ def check_tap(trainer: Trainer, tap: FeatureTap, fit_range: FitRange) -> None:
     if tap.problem is not None:
         raise FeatureTapError(tap.problem)
     if not ran_somewhere:
-        raise FeatureTapError(
-            f"layer {tap.layer.name!r} did not run in the forward pass that is measured; "
-            "name a layer that does, or pass dataloader_idx= or forward= to run another; "
-            "a module that has run compiled must be compiled anew to see hooks"
-        )
+        raise FeatureTapError(what_ran.did_not_run(tap.layer))
     if ran:
         resolve_fit_range(fit_range, tap.moments.num_features)
 
@@ -66,15 +64,19 @@ def measure_over_ranks(
     record = measure(seen, fit_range, scores)
     if bias_correction is not None:
         record, uncorrected = correct(record, seen, halves, bias_correction)
-    problem = _any_problem(trainer, problem or record.problem)
+    num_images, problem = _agree(trainer, tap.num_images, problem or record.problem)
+    record = replace(record, num_images=num_images)
     if problem is not None and problem != record.problem:
         return spoiled(record, problem), None
     return record, uncorrected
 
 
-def _any_problem(trainer: Trainer, problem: str | None) -> str | None:
-    """The problem of one of the ranks that have any, in its words: the same on every rank."""
+def _agree(trainer: Trainer, num_images: int, problem: str | None) -> tuple[int, str | None]:
+    """Images over all ranks, and the problem of one that has any, in its words: the same on all."""
     strategy = trainer.strategy
-    mine = -1 if problem is None else trainer.global_rank
-    one = int(strategy.reduce(torch.tensor(mine, device=strategy.root_device), reduce_op="max"))
-    return None if one < 0 else strategy.broadcast(problem, src=one)
+    mine = torch.tensor([num_images, problem is not None], device=strategy.root_device)
+    found = strategy.all_gather(mine).view(-1, 2)
+    with_problem = found[:, 1].nonzero()
+    if len(with_problem):
+        problem = strategy.broadcast(problem, src=int(with_problem[0]))
+    return int(found[:, 0].sum()), problem

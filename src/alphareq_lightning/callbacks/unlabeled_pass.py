@@ -69,13 +69,6 @@ class UnlabeledPass:
         self.whole_module = forward is None
         self.forward = find_forward(forward, module)
 
-    @property
-    def num_images(self) -> int | None:
-        """How many images a whole pass runs over all ranks; `None` if only reading them tells."""
-        dataset = getattr(self.loader, "dataset", None)
-        size = len(dataset) if isinstance(dataset, Sized) else None
-        return min((n for n in (size, self.max_images) if n is not None), default=None)
-
     def check_shared(self, train_loaders: Iterable[Any]) -> None:
         """Raise `OptionError` if reading the images would take some away from the training."""
         for theirs in train_loaders:
