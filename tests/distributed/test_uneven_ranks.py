@@ -4,12 +4,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, IterableDataset
 
-from alphareq_lightning import AlphaMonitor, OptionError, StreamingMoments
-from alphareq_lightning.callbacks.unlabeled_pass import find_loader
+from alphareq_lightning import AlphaMonitor, StreamingMoments
 
 from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports, spawn
 from tiny import TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
@@ -186,18 +184,6 @@ def test_bytes_of_a_sync_and_one_rank_that_works_alone(tmp_path):
     # As the README says.
     assert 16 + 8 * (2048 + 3) + 8 * 2048**2 == 33_570_856
     assert 16 + 8 * (8192 + 3) + 8 * 8192**2 == 536_936_488
-
-
-def test_any_kind_of_fsdp_is_known_by_what_it_is():
-    class OurFSDP(FSDPStrategy):
-        pass
-
-    class Running:
-        strategy = OurFSDP()
-
-    assert find_loader(None, Running, TinyModule()) is None
-    with pytest.raises(OptionError, match="under OurFSDP, which shards the model"):
-        find_loader(unlabeled_loader(), Running, TinyModule())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NCCL needs a CUDA device")

@@ -1,0 +1,62 @@
+"""Trains a module in shards (FSDP2) on two processes; run by torchrun, not by pytest."""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.utils.data import DataLoader, DistributedSampler
+
+from alphareq_lightning import AlphaMonitor
+
+from tiny import TinyModule, labelled_loader, unlabeled_loader
+
+warnings.simplefilter("ignore")
+folder, sharded, forward, sampler = sys.argv[1:]
+
+
+class Sharded(TinyModule):
+    def __init__(self):
+        super().__init__()
+        self.backbone[2] = nn.Identity()  # BatchNorm would see half a batch on each rank
+
+    def configure_model(self):
+        mesh = self.device_mesh["data_parallel"]
+        fully_shard(self.backbone, mesh=mesh)
+        if sharded == "root":
+            fully_shard(self, mesh=mesh)
+
+    def alpha_dataloader(self):
+        if sampler == "plain":
+            return unlabeled_loader(n=330, batch_size=110)  # three batches for two ranks
+        pictures = unlabeled_loader(n=221).dataset  # 111 and 110: a batch more for the first
+        shares = DistributedSampler(pictures, shuffle=False)
+        return DataLoader(pictures, batch_size=110, sampler=shares)
+
+
+torch.manual_seed(3)
+module = Sharded()
+forwards = {"module": None, "name": "backbone", "callable": lambda batch: module.backbone(batch)}
+monitor = AlphaMonitor("backbone", forward=forwards[forward])
+trainer = pl.Trainer(
+    accelerator="cpu",
+    devices=2,
+    strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+    callbacks=[monitor],
+    max_epochs=1,
+    logger=False,
+    enable_checkpointing=False,
+    enable_progress_bar=False,
+    enable_model_summary=False,
+)
+trainer.fit(module, labelled_loader(batch_size=40))
+weights = {name: value.full_tensor() for name, value in module.backbone.state_dict().items()}
+if trainer.is_global_zero:
+    torch.save(weights, Path(folder) / "weights.pt")
+records = [(r.alpha, r.num_samples) for r in monitor.history]
+Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(records))

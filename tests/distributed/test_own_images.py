@@ -1,0 +1,105 @@
+"""Own images on several ranks: whose buffers, and how often each rank runs."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, DistributedSampler
+
+from alphareq_lightning import AlphaMonitor
+from alphareq_lightning.functional import eigenspectrum, fit_power_law
+
+from ranks import TellsHistory, ddp_trainer, reports
+from tiny import NoValidation, TinyModule, images, labelled_loader, unlabeled_loader
+
+HERE = Path(__file__).parent
+pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+
+
+def alpha_of(backbone, x):
+    backbone.eval()
+    with torch.no_grad():
+        return fit_power_law(eigenspectrum(backbone(x)), num_samples=len(x)).alpha.item()
+
+
+class Split(pl.LightningDataModule):
+    """Each rank trains on images of its own, whose statistics differ."""
+
+    def train_dataloader(self):
+        loader = labelled_loader(n=160)
+        sampler = DistributedSampler(loader.dataset) if self.trainer.world_size > 1 else None
+        return DataLoader(loader.dataset, batch_size=40, sampler=sampler)
+
+
+class KeepsWeights(pl.Callback):
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, pl_module):
+        torch.save(pl_module.state_dict(), self.folder / f"rank{trainer.global_rank}.pt")
+
+
+def train(folder, monitor):
+    torch.manual_seed(3)
+    folder.mkdir()
+    callbacks = [KeepsWeights(folder)]
+    if monitor is not None:
+        callbacks += [monitor, TellsHistory(folder, monitor)]
+    trainer = ddp_trainer(folder, 2, *callbacks, enable_checkpointing=False, max_epochs=1)
+    trainer.fit(NoValidation(), datamodule=Split())
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_ranks_measure_with_the_running_statistics_that_are_saved(tmp_path):
+    measured = train(tmp_path / "with", AlphaMonitor(dataloader=unlabeled_loader(batch_size=160)))
+    plain = train(tmp_path / "without", None)
+    mean = "backbone.2.running_mean"
+    assert not torch.equal(measured[0][mean], measured[1][mean])  # or there is nothing to test
+    for rank in (0, 1):  # and every rank keeps its own
+        assert all(torch.equal(v, plain[rank][n]) for n, v in measured[rank].items())
+    module = TinyModule().double()
+    module.load_state_dict(measured[0])
+    expected = alpha_of(module.backbone, images(seed=1).double())
+    for report in reports(tmp_path / "with", 2):
+        assert report["alphas"] == [pytest.approx(expected, abs=1e-10)]
+
+
+@pytest.mark.parametrize(
+    ("sharded", "forward", "sampler"),
+    [
+        ("backbone", "module", "plain"),
+        ("root", "module", "sampler"),
+        ("root", "name", "plain"),
+        ("backbone", "callable", "sampler"),
+    ],
+)
+def test_shards_on_two_ranks(tmp_path, sharded, forward, sampler):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    script = [HERE / "sharded_training.py", tmp_path, sharded, forward, sampler]
+    # The helpers of the tests, as pytest finds them.
+    paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, *launch, *map(str, script)],
+        check=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    backbone = TinyModule().backbone
+    backbone[2] = nn.Identity()
+    backbone.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
+    count = 330 if sampler == "plain" else 221
+    expected = alpha_of(backbone, images(count, seed=1))
+    for rank in (0, 1):
+        [[alpha, num_samples]] = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert num_samples == count
+        assert alpha == pytest.approx(expected, rel=1e-5)
