@@ -27,7 +27,7 @@ class Sharded(TinyModule):
 
     def configure_model(self):
         mesh = self.device_mesh["data_parallel"]
-        fully_shard(self.backbone, mesh=mesh)
+        fully_shard(self.backbone, mesh=mesh, reshard_after_forward=True)  # gathers every time
         if sharded == "root":
             fully_shard(self, mesh=mesh)
 
