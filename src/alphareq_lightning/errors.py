@@ -53,6 +53,10 @@ class UndersampledWarning(AlphaReQWarning):
     """Fewer samples than features: the tail of the spectrum is missing and α reads low."""
 
 
+class RoundedTailWarning(AlphaReQWarning):
+    """Singular values that cannot be told from rounding were left out, and they add up."""
+
+
 class EigensolverWarning(AlphaReQWarning):
     """The eigenvalue solver of the device failed and the CPU was used instead."""
 

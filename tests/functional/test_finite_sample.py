@@ -6,10 +6,11 @@ from alphareq_lightning.errors import FitRangeError, OptionError, SpectrumError
 from alphareq_lightning.functional import (
     correct_alpha,
     eigenspectrum,
+    feature_moments,
     fit_power_law,
     richardson_alpha,
 )
-from alphareq_lightning.functional.finite_sample import check_bias_correction
+from alphareq_lightning.functional.finite_sample import check_bias_correction, corrected_alpha
 
 import oracles
 
@@ -162,3 +163,22 @@ def test_what_cannot_be_corrected():
         OptionError, match="None or one of .*'inversion', 'richardson'.*got 'magic'"
     ):
         check_bias_correction("magic")
+
+
+@pytest.mark.parametrize("kind", ["inversion", "richardson"])
+def test_views_of_one_image_are_not_corrected_as_independent_samples(kind):
+    images = torch.tensor(oracles.planted_features(1.0, 200, 300))
+    noise = 0.01 * torch.randn(400, 300, generator=torch.manual_seed(0))
+    views = images.repeat_interleave(2, dim=0) + noise
+    whole, halves = feature_moments(views), [feature_moments(views[i::2]) for i in range(2)]
+    with pytest.raises(SpectrumError, match="400 samples show only 200 images"):
+        corrected_alpha(whole, halves, (4, 40), kind, num_images=200)
+    one_each = feature_moments(images)
+    halves = [feature_moments(images[i::2]) for i in range(2)]
+    found = corrected_alpha(one_each, halves, (4, 40), kind, num_images=200)
+    assert found.alpha == corrected_alpha(one_each, halves, (4, 40), kind).alpha
+
+
+def test_more_samples_than_images_are_refused():
+    with pytest.raises(SpectrumError, match="90 samples show only 89 images"):
+        correct_alpha(torch.ones(40), num_samples=90, num_features=40, num_images=89)

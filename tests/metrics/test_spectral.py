@@ -7,6 +7,7 @@ from alphareq_lightning.errors import FitRangeError, NoFitWarning, OptionError
 from alphareq_lightning.functional import (
     correct_alpha,
     eigenspectrum,
+    feature_moments,
     fit_power_law,
     richardson_alpha,
 )
@@ -132,6 +133,19 @@ def test_corrected_alpha_is_that_of_all_features(kind):
     assert metric.compute().item() == pytest.approx(expected.alpha.item(), abs=1e-6)
     assert metric.corrected().stderr.item() == pytest.approx(expected.stderr.item(), abs=1e-6)
     assert metric.fit().alpha.item() == pytest.approx(expected.raw.alpha.item(), abs=1e-8)
+
+
+def test_score_reads_the_moments_that_it_is_given():
+    x, other = (torch.tensor(oracles.planted_features(a, 200, 300)) for a in (0.8, 1.4))
+    metric = AlphaReQ((5, 50), bias_correction="inversion")
+    metric.update(other)
+    expected = correct_alpha(eigenspectrum(x), (5, 50), num_samples=200, num_features=300)
+    score = metric.score(feature_moments(x)).item()
+    assert score == pytest.approx(expected.alpha.item(), abs=1e-6)
+    metric = AlphaReQ((5, 50), bias_correction="richardson")
+    metric.update(other)
+    with pytest.raises(OptionError, match="'richardson' cannot score moments without"):
+        metric.score(feature_moments(x))
 
 
 def test_correction_must_be_known_and_asked_for():

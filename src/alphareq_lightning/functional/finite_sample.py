@@ -59,6 +59,7 @@ def correct_alpha(
     *,
     num_samples: int,
     num_features: int,
+    num_images: int | None = None,
 ) -> CorrectedAlpha:
     """α of the population, by inverting what a finite sample does to its spectrum.
 
@@ -78,14 +79,17 @@ def correct_alpha(
         fit_range: As in `fit_power_law`.
         num_samples: Number of samples ``n`` behind the spectrum.
         num_features: Width ``d`` of the features, which a short spectrum does not tell.
+        num_images: How many independent images the samples show, if not one each: views of one
+            image vary together, and what a finite sample does to their spectrum is not known.
 
     Returns:
         Float64 scalars on the CPU.
 
     Raises:
         FitRangeError: As `fit_power_law`.
-        SpectrumError: As `fit_power_law`; or if no falling curve was found, as where one outlier
-            direction holds most of the variance of a flat spectrum and ``n < d``.
+        SpectrumError: As `fit_power_law`; if there are more samples than images; or if no falling
+            curve was found, as where one outlier direction holds most of the variance of a flat
+            spectrum and ``n < d``.
 
     Example:
         >>> from alphareq_lightning.functional import eigenspectrum
@@ -100,6 +104,7 @@ def correct_alpha(
         matrix theory", Ann. Statist. 2008 (inverting the Marchenko-Pastur equation). Ledoit and
         Wolf, "Spectrum estimation", J. Multivariate Anal. 2015.
     """
+    check_independent(num_samples, num_images)
     raw = fit_power_law(eigenvalues, fit_range, num_samples=num_samples)
     observed = eigenvalues.detach().cpu().double()
     attainable = min(num_samples - 1, num_features)
@@ -132,6 +137,16 @@ def correct_alpha(
     influence[first - 1 : last] += slope
     stderr = (influence.square().sum() * 2 / (num_samples - 1)).sqrt()
     return CorrectedAlpha(alpha, stderr, raw)
+
+
+def check_independent(num_samples: int, num_images: int | None) -> None:
+    """Raise `SpectrumError` if several samples show one image."""
+    if num_images is not None and num_samples > num_images:
+        raise SpectrumError(
+            f"{num_samples} samples show only {num_images} images: views of one image are not "
+            "independent, and a correction would take them for more data than they are; "
+            "measure one sample of each image"
+        )
 
 
 def richardson_alpha(whole: PowerLawFit, halves: Sequence[PowerLawFit]) -> CorrectedAlpha:
@@ -172,6 +187,7 @@ def corrected_alpha(
     bias_correction: BiasCorrection,
     *,
     eigenvalues: Tensor | None = None,
+    num_images: int | None = None,
 ) -> CorrectedAlpha:
     """α of streamed features, corrected.
 
@@ -182,11 +198,13 @@ def corrected_alpha(
         bias_correction: ``"inversion"`` as in `correct_alpha`, or ``"richardson"`` as in
             `richardson_alpha`.
         eigenvalues: `moments_eigenvalues` of the whole, if they are at hand: one solve less.
+        num_images: As in `correct_alpha`, for either correction.
 
     Raises:
         AlphaReQError: As the two functions.
     """
     num_samples, num_features = int(whole.num_samples), len(whole.mean)
+    check_independent(num_samples, num_images)
     if eigenvalues is None:
         eigenvalues = moments_eigenvalues(whole)
     if bias_correction == "inversion":

@@ -68,8 +68,8 @@ def accumulate_views_(moments: ViewMoments, views: Tensor) -> ViewMoments:
     for block in torch.split(views.detach(), BLOCK_IMAGES):
         wide = block.to(moments.between.scatter.dtype)
         means = wide.mean(dim=1)
-        accumulate_(moments.between, means, views.dtype)
-        accumulate_(moments.within, (wide - means[:, None]).flatten(0, 1), views.dtype)
+        accumulate_(moments.between, means, block)
+        accumulate_(moments.within, (wide - means[:, None]).flatten(0, 1), block)
     return moments
 
 

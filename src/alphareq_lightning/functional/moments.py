@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from alphareq_lightning.errors import SpectrumError
-from alphareq_lightning.functional.products import add_products_, full_precision, mirror_
+from alphareq_lightning.functional.products import (
+    add_products_,
+    float32_suffices,
+    full_precision,
+    mirror_,
+    product_dtypes,
+    product_rounding,
+)
 
 
 class FeatureMoments(NamedTuple):
@@ -30,17 +36,12 @@ class FeatureMoments(NamedTuple):
     and absolute, shape ``(2,)``: what varies less than that is no signal."""
 
 
-SINGLE_ROUNDINGS, HALF_ROUNDINGS = 8, 2
-"""Rounding steps in a feature: float32 networks add up theirs, half precision rounds once at the
-end of sums that were kept in float32."""
-
-
-PRODUCT_ROUNDINGS = 32
-"""Rounding in sums of float32 products, in units of ε·trace/√size: collapsed features showed false
-eigenvalues of up to 22 of them (20 when sums of equal terms round the same way; 5 otherwise)."""
+FLOAT_ROUNDINGS, HALF_ROUNDINGS = 8, 2
+"""Rounding steps in a feature: networks add up theirs, half precision rounds once at the end of
+sums that were kept in float32."""
 
 CHUNK_ROWS = 4096
-"""Rows in one float32 sum: few enough to stay in the cache and to round little."""
+"""Rows in one product: few enough to stay in the cache."""
 NEAR_ROWS = 64
 """Rows whose mean stands in for the mean of the features when they are shifted to float32."""
 
@@ -83,18 +84,20 @@ def feature_moments(features: Tensor) -> FeatureMoments:
 
 
 def accumulate_(
-    moments: FeatureMoments, features: Tensor, computed_in: torch.dtype | None = None
+    moments: FeatureMoments, features: Tensor, computed_in: torch.dtype | Tensor | None = None
 ) -> FeatureMoments:
     """Add a batch to running moments in place, with no copy to the host.
 
-    Products are made in float32, in float64 for float64 features, of features shifted close to
-    zero, and summed in float64: no large numbers cancel. Only the upper blocks of the scatter are
-    brought up to date: `mirror_` must complete it before anyone else than `spectrum` reads it.
+    Products are made of features shifted close to zero, where no large numbers cancel: in float32
+    where that is enough (see `float32_suffices`), else in float64, and summed in float64. Only the
+    upper blocks of the scatter are brought up to date: `mirror_` must complete it before anyone
+    else than `spectrum` reads it.
 
     Args:
         moments: Running moments on the device of ``features``; overwritten.
         features: Floating-point features, shape ``(n, d)``; ``n`` may be 0.
-        computed_in: The dtype that the features come from, if they were widened since.
+        computed_in: The dtype that the features come from, if they were widened since; or the
+            tensor, if they were computed from one in float64.
 
     Raises:
         SpectrumError: If ``features`` is not a floating-point ``(n, d)`` matrix.
@@ -109,77 +112,89 @@ def accumulate_(
     num_new = features.shape[0]
     if num_new == 0:
         return moments
-    dtype = product_dtype(features)
+    spare: dict[torch.dtype, Tensor] = {}
     with full_precision(features.device):
-        shifted = torch.empty(0, dtype=dtype, device=features.device)
         for rows in torch.split(features.detach(), CHUNK_ROWS):
-            if shifted.shape != rows.shape:
-                shifted = torch.empty(rows.shape, dtype=dtype, device=features.device)
-            _add_rows_(moments, rows, shifted)
-    relative, absolute = rounding_steps(computed_in or features.dtype)
-    moments.rounding[0] += num_new * relative**2
-    moments.rounding[1] += num_new * absolute**2
+            _add_rows_(moments, rows, spare)
+    for rounding, step in zip(moments.rounding, rounding_steps(features, computed_in), strict=True):
+        rounding.add_(num_new * step**2)
     return moments
 
 
-def _add_rows_(moments: FeatureMoments, rows: Tensor, shifted: Tensor) -> None:
-    """Add rows that are few enough for one product; ``shifted`` is overwritten."""
+def _add_rows_(moments: FeatureMoments, rows: Tensor, spare: dict[torch.dtype, Tensor]) -> None:
+    """Add rows that are few enough for one product; memory in ``spare`` is used again."""
     count, mean, scatter, rounding = moments
-    num_new = rows.shape[0]
-    # Near the mean is enough, but known to the last bit: differences from it are then small, and
-    # what float32 rounds off them is small against the spread instead of against the mean.
-    near = rows[:NEAR_ROWS].mean(dim=0, dtype=shifted.dtype)
-    torch.sub(rows, near, out=shifted)
-    rest = shifted.mean(dim=0).to(mean.dtype)
-    shift = near + rest - mean
-    total = count + num_new
-    # Products about the batch mean miss what the shift between the means adds (Chan, Golub and
-    # LeVeque, 1979). Taken about this point between the means they hold it already.
-    beside = rest - (count / total).sqrt() * shift
-    shifted.sub_(beside.to(shifted.dtype))
-    variance = scatter.diagonal().sum()
+    total = count + len(rows)
+    dtypes = product_dtypes(rows)
+    for dtype in dtypes:
+        shifted, near, rest = _near_mean(rows, dtype, spare.get(dtype))
+        spare[dtype] = shifted
+        shift = near + rest - mean
+        # Products about the batch mean miss what the shift between the means adds (Chan, Golub
+        # and LeVeque, 1979). Taken about this point between the means they hold it already.
+        beside = rest - (count / total).sqrt() * shift
+        shifted.sub_(beside.to(dtype))
+        if dtype == dtypes[-1] or float32_suffices(shifted):
+            break
+    diagonal = scatter.diagonal().clone()
     add_products_(scatter, shifted)
-    if shifted.dtype != torch.float64:
-        variance = scatter.diagonal().sum() - variance
-        rounding[1] += product_rounding(variance, scatter.shape[0])
-    mean.add_(shift * (num_new / total))
+    if dtype != torch.float64:
+        rounding[1] += product_rounding(scatter.diagonal() - diagonal, len(rows))
+    mean.add_(shift * (len(rows) / total))
     count.copy_(total)
 
 
 def centre(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Features about their mean, shape ``(n, d)``, in the dtype of the products; and the mean."""
-    dtype = product_dtype(features)
-    near = features[:NEAR_ROWS].mean(dim=0, dtype=dtype)
-    centred = features.detach() - near
-    rest = centred.mean(dim=0)
-    return centred.sub_(rest), near.to(moments_dtype(features.device)) + rest
+    """Features about their mean, shape ``(n, d)``, in the dtype for products; and the mean."""
+    dtypes = product_dtypes(features)
+    for dtype in dtypes:
+        centred, near, rest = _near_mean(features.detach(), dtype)
+        centred.sub_(rest.to(dtype))
+        if dtype == dtypes[-1] or float32_suffices(centred):
+            break
+    return centred, near + rest
 
 
-def product_dtype(features: Tensor) -> torch.dtype:
-    """Dtype of the products: float64 for float64 features, float32 for all others."""
-    return torch.float64 if features.dtype == torch.float64 else torch.float32
+def _near_mean(
+    rows: Tensor, dtype: torch.dtype, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows about a point near their mean, that point, and what it is off by.
+
+    Near is enough, but known to the last bit: differences from it are then small, and what
+    float32 rounds off them is small against the spread instead of against the mean.
+    """
+    near = rows[:NEAR_ROWS].mean(dim=0, dtype=dtype)
+    if out is None or out.shape != rows.shape:
+        out = torch.empty(rows.shape, dtype=dtype, device=rows.device)
+    shifted = torch.sub(rows, near, out=out)
+    wide = moments_dtype(rows.device)
+    return shifted, near.to(wide), shifted.mean(dim=0).to(wide)
 
 
-def product_rounding(variance: Tensor, size: int) -> Tensor:
-    """Variance in one direction that float32 products can give by rounding alone.
+def rounding_steps(
+    features: Tensor, computed_in: torch.dtype | Tensor | None = None
+) -> tuple[Tensor | float, Tensor | float]:
+    """Relative and absolute size of the rounding in features, each one number.
+
+    Float64 numbers that float32 can hold have been float32 once, and are rounded as such.
 
     Args:
-        variance: Sum of the variances in all directions.
-        size: Width of the matrix of products.
+        features: Any shape.
+        computed_in: As in `accumulate_`.
     """
-    share: float = PRODUCT_ROUNDINGS * torch.finfo(torch.float32).eps / math.sqrt(size)
-    return variance * share
+    if isinstance(computed_in, Tensor):
+        features, computed_in = computed_in, None
+    dtype = computed_in or features.dtype
+    if dtype != torch.float64:
+        return _steps_of(dtype)
+    widened = (features.detach().float() == features).all()
+    relative, absolute = zip(_steps_of(torch.float32), _steps_of(dtype), strict=True)
+    return torch.where(widened, *relative), torch.where(widened, *absolute)
 
 
-def rounding_steps(dtype: torch.dtype) -> tuple[float, float]:
-    """Relative and absolute size of the rounding in features of a dtype.
-
-    Float64 counts as float32: the weights and images behind the features were float32 once.
-    """
-    if dtype == torch.float64:
-        dtype = torch.float32
+def _steps_of(dtype: torch.dtype) -> tuple[float, float]:
     info = torch.finfo(dtype)
-    steps = SINGLE_ROUNDINGS if dtype == torch.float32 else HALF_ROUNDINGS
+    steps = FLOAT_ROUNDINGS if info.bits >= 32 else HALF_ROUNDINGS
     return steps * info.eps, steps * info.eps * info.smallest_normal
 
 

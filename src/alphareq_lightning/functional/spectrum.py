@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from alphareq_lightning.errors import EigensolverWarning, SpectrumError
+from alphareq_lightning.errors import EigensolverWarning, RoundedTailWarning, SpectrumError
 from alphareq_lightning.functional.moments import (
     CHUNK_ROWS,
     FeatureMoments,
@@ -18,13 +18,21 @@ from alphareq_lightning.functional.moments import (
     check_features,
     empty_moments,
     moments_dtype,
-    product_rounding,
     rounding_steps,
 )
-from alphareq_lightning.functional.products import add_products_, full_precision, mirror_
+from alphareq_lightning.functional.products import (
+    SUM_ROWS,
+    add_products_,
+    full_precision,
+    mirror_,
+    product_rounding,
+)
+from alphareq_lightning.functional.scores import rankme
 
 Solved = TypeVar("Solved")
 
+LARGEST_LOSS = 0.01
+"""Of RankMe, that may be lost to rounding without a word."""
 MIN_SAMPLES = 3
 """Fewer samples leave at most one eigenvalue, and no decay to speak of."""
 
@@ -140,7 +148,8 @@ def rounding_variance(moments: FeatureMoments) -> Tensor:
 def moments_singular_values(moments: FeatureMoments) -> Tensor:
     """Singular values of the *uncentred* ``(n, d)`` feature matrix, as RankMe defines them.
 
-    What rounding alone explains is 0, as in `moments_eigenvalues`.
+    What rounding alone explains is 0, as in `moments_eigenvalues`, with a `RoundedTailWarning`
+    where it would change RankMe by more than a hundredth: it may have been signal after all.
 
     Args:
         moments: Moments of at least three samples.
@@ -153,8 +162,19 @@ def moments_singular_values(moments: FeatureMoments) -> Tensor:
     """
     num_samples = checked_count(moments)
     rounding = rounding_variance(moments) * moments.num_samples
-    eigenvalues = covariance_eigenvalues(second_moments(moments))
-    return drop_rounding(eigenvalues, rounding, len(moments.mean))[:num_samples].sqrt()
+    eigenvalues = covariance_eigenvalues(second_moments(moments))[:num_samples]
+    kept = drop_rounding(eigenvalues, rounding, len(moments.mean)).sqrt()
+    if bool((kept > 0).any()):
+        low, high = (rankme(values).item() for values in (kept, eigenvalues.sqrt()))
+        if high > (1 + LARGEST_LOSS) * low:
+            warnings.warn(
+                f"{int((kept == 0).sum())} of {len(kept)} singular values cannot be told from "
+                f"rounding and count as 0: RankMe is {low:.4g} without and {high:.4g} with them; "
+                "take features in a wider dtype to know",
+                RoundedTailWarning,
+                stacklevel=2,
+            )
+    return kept
 
 
 def second_moments(moments: FeatureMoments) -> Tensor:
@@ -191,20 +211,19 @@ def eigenspectrum(features: Tensor) -> Tensor:
         )
     with full_precision(features.device):
         centred, mean = centre(features)
-        if not bool(torch.isfinite(mean).all()):
-            raise SpectrumError(_not_finite(mean))
         gram = torch.zeros(
             num_samples, num_samples, dtype=moments_dtype(features.device), device=features.device
         )
         for columns in torch.split(centred, CHUNK_ROWS, dim=1):
             add_products_(gram, columns.T)
-    variance = gram.diagonal().sum() / (num_samples - 1)
-    relative, absolute = rounding_steps(features.dtype)
-    power = variance / num_features + mean.square().mean()
+    check_sizes(mean, gram.diagonal())
+    degrees = num_samples - 1
+    relative, absolute = rounding_steps(features)
+    power = gram.diagonal().sum() / (degrees * num_features) + mean.square().mean()
     rounding = relative**2 * power + absolute**2
     if centred.dtype != torch.float64:
-        rounding = rounding + product_rounding(variance, num_samples)
-    return drop_rounding(covariance_eigenvalues(gram) / (num_samples - 1), rounding, num_features)
+        rounding = rounding + product_rounding(gram.diagonal(), num_features) / degrees
+    return drop_rounding(covariance_eigenvalues(gram) / degrees, rounding, num_features)
 
 
 def checked_count(moments: FeatureMoments) -> int:
@@ -218,21 +237,41 @@ def checked_count(moments: FeatureMoments) -> int:
         raise SpectrumError(
             f"an eigenspectrum needs at least {MIN_SAMPLES} samples, got {num_samples}"
         )
-    # Whatever is not finite in a feature shows on the diagonal too.
-    finite = torch.isfinite(moments.mean + moments.scatter.diagonal())
-    if not bool(finite.all()):
-        raise SpectrumError(_not_finite(moments.mean + moments.scatter.diagonal()))
+    check_sizes(moments.mean, moments.scatter.diagonal())
     return num_samples
+
+
+def check_sizes(mean: Tensor, squares: Tensor) -> None:
+    """Raise `SpectrumError` where features are not finite, or their squares leave the float range.
+
+    Args:
+        mean: Mean feature, which shows all that is not finite in a feature, shape ``(d,)``.
+        squares: Sums of squares about it, of features or of samples.
+    """
+    if not bool(torch.isfinite(mean).all()):
+        raise SpectrumError(_not_finite(mean))
+    range_ = torch.finfo(squares.dtype)
+    size = max(mean.abs().max().item(), squares.max().item() ** 0.5)
+    if not size < range_.max**0.5:
+        raise SpectrumError(
+            f"the squares of these features overflow {squares.dtype}: "
+            f"divide them all by a constant such as {mean.abs().max().item():.0e}"
+        )
+    if 0 < size < (range_.smallest_normal / range_.eps) ** 0.5:
+        raise SpectrumError(
+            f"the squares of features as small as {size:.0e} vanish in {squares.dtype}: "
+            "multiply them all by a constant"
+        )
 
 
 def drop_rounding(eigenvalues: Tensor, rounding: Tensor, num_features: int) -> Tensor:
     """Zero what rounding alone can produce.
 
-    ``rounding`` is the variance it can give a feature; the solver's own is relative to the
-    largest eigenvalue.
+    ``rounding`` is the variance it can give a feature; that of float64 sums and of the solver is
+    relative to the largest eigenvalue.
     """
-    of_solver = torch.finfo(torch.float64).eps * num_features * eigenvalues[0]
-    floor = torch.maximum(rounding.to(eigenvalues), of_solver)
+    in_float64 = torch.finfo(torch.float64).eps * max(num_features, SUM_ROWS) * eigenvalues[0]
+    floor = torch.maximum(rounding.to(eigenvalues), in_float64)
     return eigenvalues.where(eigenvalues > floor, 0.0)
 
 

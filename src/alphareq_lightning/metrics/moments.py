@@ -21,9 +21,10 @@ from alphareq_lightning.functional.moments import (
     remaining_moments,
 )
 from alphareq_lightning.functional.products import mirror_
+from alphareq_lightning.metrics.exact_state import ExactState
 
 
-class StreamingMoments(Metric):
+class StreamingMoments(ExactState):
     """Count, mean and scatter of features in O(d²) memory, whatever the number of samples.
 
     The number of features is read from the first batch. Ranks are summed with ``all_reduce``:
@@ -43,27 +44,28 @@ class StreamingMoments(Metric):
     """
 
     is_differentiable = False
-    # Batch and running values are computed apart in `forward`: an empty state has no width yet,
-    # so the two could not be stacked as torchmetrics does for states of one shape.
-    full_state_update = True
-
     packed: Tensor
     packed_half: Tensor
 
     def __init__(self, *, halves: bool = False, **kwargs: Any) -> None:
+        self.halves = halves
         super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
         # One flat tensor, because mean and scatter must be reduced together.
-        self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=first)
+        self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=merge_stacked)
         if halves:
-            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=first)
-        self.halves = halves
+            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=merge_stacked)
 
-    def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
+    @property
+    def full_state_update(self) -> bool:  # type: ignore[override]
+        """Whether `forward` needs all of the state: which half is next depends on the count."""
+        return self.halves
+
+    def update(self, features: Tensor, computed_in: torch.dtype | Tensor | None = None) -> None:
         """Add a batch of features.
 
         Args:
             features: Floating-point features, shape ``(n, d)``.
-            computed_in: The dtype that they come from, if they were widened since.
+            computed_in: As in `accumulate_`: where they come from, if they were widened since.
 
         Raises:
             SpectrumError: If it is not a floating-point matrix as wide as the batches before.
@@ -125,6 +127,10 @@ class StreamingMoments(Metric):
     def num_features(self) -> int:
         """Width ``d`` of the features; 0 before the first batch."""
         return _width(self.packed)
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        # How `forward` and `torchmetrics.wrappers.Running` put states together.
+        self.merge_state(incoming_state)
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the samples of another metric, for example from another process.
@@ -199,9 +205,12 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
     return [pack(FeatureMoments(total, common_mean, scatter, rounding))]
 
 
-def first(stacked: Tensor) -> Tensor:
-    """A ``dist_reduce_fx``: a ``dist_sync_fn`` here gives a list of one state, already whole."""
-    return stacked[0]
+def merge_stacked(stacked: Tensor) -> Tensor:
+    """A ``dist_reduce_fx``: packed moments, one a row, together; `all_reduce_packed` gives one."""
+    whole = stacked[0]
+    for packed in stacked[1:]:
+        whole = merge_packed(whole, packed)
+    return whole
 
 
 def empty_packed(num_features: int, device: torch.device) -> Tensor:

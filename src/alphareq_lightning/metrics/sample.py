@@ -15,7 +15,8 @@ from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import check_features
 from alphareq_lightning.functional.point_cloud import coherence, twonn_dimension
 from alphareq_lightning.functional.sphere import uniformity
-from alphareq_lightning.metrics.moments import first, incoming_tensors
+from alphareq_lightning.metrics.exact_state import ExactState
+from alphareq_lightning.metrics.moments import incoming_tensors
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
 MAX_SAMPLES = 4096
@@ -24,7 +25,7 @@ GOLDEN_STEP = -7046029254386353131
 """2⁶⁴ over the golden ratio, as int64: multiples of it fill the range evenly, wherever cut."""
 
 
-class FeatureSample(Metric):
+class FeatureSample(ExactState):
     """At most ``max_samples`` rows of all features seen, spread evenly over them.
 
     Row ``i`` has the priority ``i`` over the golden ratio, modulo 1, and the lowest priorities
@@ -47,7 +48,7 @@ class FeatureSample(Metric):
     """
 
     is_differentiable = False
-    full_state_update = True
+    full_state_update = True  # a row's priority is its number, counted over all batches
 
     kept: Tensor
     seen: Tensor
@@ -179,6 +180,11 @@ class Coherence(SampleScore):
     def score(self, features: Tensor) -> Tensor:
         """Coherence of the sample, shape ``()``."""
         return coherence(features)
+
+
+def first(stacked: Tensor) -> Tensor:
+    """A ``dist_reduce_fx``: `gather_sample` gives a list of one sample, that of all ranks."""
+    return stacked[0]
 
 
 def lowest(rows: Tensor, max_samples: int) -> Tensor:

@@ -41,8 +41,7 @@ from alphareq_lightning.metrics.without_score import nan_with_warning
 class SpectralScore(StreamingMoments):
     """A number read from the spectrum; NaN with a `NoFitWarning` where there is none.
 
-    In a
-    `torchmetrics.MetricCollection` all spectral scores share one state.
+    In a `torchmetrics.MetricCollection` all spectral scores share one state.
     """
 
     higher_is_better: bool | None = None
@@ -63,7 +62,8 @@ class AlphaReQ(SpectralScore):
         fit_range: First and last rank of the fit, one-based and inclusive, or ``"auto"``.
         bias_correction: `None` for α of the samples as they are; ``"inversion"`` for an estimate
             of the population's (`correct_alpha`), or ``"richardson"`` (`richardson_alpha`), which
-            doubles the state.
+            doubles the state. Both take rows for independent samples: feed one view of each
+            image.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Raises:
@@ -116,11 +116,26 @@ class AlphaReQ(SpectralScore):
         halves = self.half_moments() if self.halves else None
         return corrected_alpha(self.moments(), halves, self.fit_range, self.bias_correction)
 
+    def compute(self) -> Tensor:
+        """α of everything seen, on all ranks; float64, shape ``()``."""
+        if self.halves:
+            return nan_with_warning(self, lambda: self.corrected().alpha)
+        return super().compute()
+
     def score(self, moments: FeatureMoments) -> Tensor:
-        """α of the given moments, shape ``()``."""
-        if self.bias_correction is not None:
-            return self.corrected().alpha
-        return self._fit(moments).alpha
+        """α of the given moments, corrected as asked for, shape ``()``.
+
+        Raises:
+            OptionError: With ``bias_correction="richardson"``, which needs moments of halves too.
+        """
+        if self.bias_correction is None:
+            return self._fit(moments).alpha
+        if self.bias_correction == "richardson":
+            raise OptionError(
+                "bias_correction='richardson' cannot score moments without those of their halves; "
+                "call `corrected` on a metric that saw the samples, or take 'inversion'"
+            )
+        return corrected_alpha(moments, None, self.fit_range, self.bias_correction).alpha
 
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
         eigenvalues = moments_eigenvalues(moments)
@@ -252,9 +267,9 @@ class SelfCluster(SpectralScore):
 
     higher_is_better = False
 
-    def update(self, features: Tensor, computed_in: torch.dtype | None = None) -> None:
+    def update(self, features: Tensor, computed_in: torch.dtype | Tensor | None = None) -> None:
         """Add a batch of features, shape ``(n, d)``; rows of zeros are left out."""
-        super().update(directions(features), computed_in or features.dtype)
+        super().update(directions(features), features if computed_in is None else computed_in)
 
     def score(self, moments: FeatureMoments) -> Tensor:
         """SelfCluster of the given moments of directions, shape ``()``."""

@@ -28,12 +28,13 @@ from alphareq_lightning.functional.power_law import (
 )
 from alphareq_lightning.functional.sphere import pair_distances
 from alphareq_lightning.functional.two_views import cross_validated_eigenvalues, pair_features
+from alphareq_lightning.metrics.exact_state import ExactState
 from alphareq_lightning.metrics.moments import (
     all_reduce_packed,
     empty_packed,
-    first,
     incoming_tensors,
     merge_packed,
+    merge_stacked,
     running,
     unpack,
 )
@@ -41,7 +42,7 @@ from alphareq_lightning.metrics.spectral import SpectralScore
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
 
-class LiDAR(Metric):
+class LiDAR(ExactState):
     """Effective rank of the differences between images, measured against those between views.
 
     Two ``d × d`` states, whatever the number of images and views.
@@ -64,7 +65,7 @@ class LiDAR(Metric):
     """
 
     is_differentiable = False
-    full_state_update = True
+    full_state_update = False
     higher_is_better = True
 
     between: Tensor
@@ -77,7 +78,7 @@ class LiDAR(Metric):
         self.delta = delta
         self.epsilon = epsilon
         for name in ("between", "within"):
-            self.add_state(name, default=torch.zeros(0), dist_reduce_fx=first)
+            self.add_state(name, default=torch.zeros(0), dist_reduce_fx=merge_stacked)
 
     def update(self, views: Tensor) -> None:
         """Add images with all their views.
@@ -92,7 +93,7 @@ class LiDAR(Metric):
         check_views(views)
         if self.between.numel() == 0:
             self.between = empty_packed(views.shape[2], views.device)
-            self.within = self.between.clone()
+            self.within = empty_packed(views.shape[2], views.device)
         accumulate_views_(ViewMoments(running(self.between), running(self.within)), views)
 
     def moments(self) -> ViewMoments:
@@ -111,6 +112,10 @@ class LiDAR(Metric):
             self, lambda: lidar(self.moments(), delta=self.delta, epsilon=self.epsilon)
         )
 
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        # As in `StreamingMoments`.
+        self.merge_state(incoming_state)
+
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the images of another metric, for example from another process.
 
@@ -122,7 +127,7 @@ class LiDAR(Metric):
         self.within = merge_packed(self.within, incoming["within"])
 
 
-class Alignment(Metric):
+class Alignment(ExactState):
     """Mean squared distance between the directions of two views of an image.
 
     Args:
