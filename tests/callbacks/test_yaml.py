@@ -1,6 +1,7 @@
 """Every kind of option through LightningCLI, as a config writes it."""
 
 import pytest
+import torch
 from lightning.pytorch.cli import LightningCLI
 
 from alphareq_lightning import AlphaMonitor
@@ -31,7 +32,7 @@ trainer:
         figures: false
         on_collapse: stop
     - class_path: alphareq_lightning.AlphaMonitor
-      init_args: {layer: backbone, fit_range: auto, target: 1, scores: rankme}
+      init_args: {layer: backbone, fit_range: auto, target: 1, scores: rankme, pool: mean_last}
 """
 
 
@@ -47,7 +48,31 @@ def test_lightning_cli_builds_monitors_from_yaml(tmp_path):
     assert (first.target, first.forward, first.on_collapse) == ((0.8, 1.2), "backbone", "stop")
     assert first.scores == ("rankme", "effective_rank")
     assert (second.scores, second.target) == (("rankme",), (1.0, 1.0))
+    assert (first.pool, second.pool) == ("mean", "mean_last")
     assert second.history[0].fit_range == (4, 9)
     assert {"first_alpha", "first_alpha_backbone_1", "val_alpha"} <= set(
         cli.trainer.callback_metrics
     )
+
+
+@pytest.mark.parametrize("pool", ["mean_last", "torch.flatten"])
+def test_a_pool_survives_a_saved_config(tmp_path, pool):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace("mean_last", pool) + f"  default_root_dir: {tmp_path}\n")
+    for _ in range(2):
+        cli = LightningCLI(
+            TinyModule, Data, args=["--config", str(path)], run=False, save_config_callback=None
+        )
+        _, second = (c for c in cli.trainer.callbacks if isinstance(c, AlphaMonitor))
+        assert second.pool == (torch.flatten if "." in pool else pool)
+        path = tmp_path / "saved.yaml"
+        cli.parser.save(cli.config, path, overwrite=True)
+    assert f"pool: {pool}\n" in path.read_text()
+
+
+def test_a_pool_that_does_not_exist_is_refused_where_it_is_read(tmp_path, capsys):
+    path = tmp_path / "config.yaml"
+    path.write_text(CONFIG.replace("mean_last", "meen") + f"  default_root_dir: {tmp_path}\n")
+    with pytest.raises(SystemExit):
+        LightningCLI(TinyModule, Data, args=["--config", str(path)], run=False)
+    assert "mean_last" in capsys.readouterr().err

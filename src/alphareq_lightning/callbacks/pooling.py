@@ -19,7 +19,7 @@ from alphareq_lightning.errors import FeatureTapError, OptionError, SpectrumErro
 from alphareq_lightning.functional.projection import project_features
 
 PoolName = Literal["mean", "mean_first", "mean_last", "cls", "flatten", "project"]
-Pool = PoolName | Callable[[Any], Tensor]
+Pool = PoolName | Callable[[Any], Any]
 POOLS: tuple[PoolName, ...] = get_args(PoolName)
 
 FEATURE_FIELDS = ("last_hidden_state", "embedding", "encoded")
@@ -241,7 +241,7 @@ def _fields(output: Any) -> dict[str, Any]:
     return {}
 
 
-def _pooled_by(pool: Callable[[Any], Tensor], output: Any) -> Tensor:
+def _pooled_by(pool: Callable[[Any], Any], output: Any) -> Tensor:
     features = pool(output)
     if not isinstance(features, Tensor) or features.ndim != 2:
         came = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
