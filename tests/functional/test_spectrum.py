@@ -104,8 +104,8 @@ def test_steep_spectra_keep_the_ranks_of_the_fit(alpha):
 def test_float64_features_keep_a_spread_a_millionth_of_their_mean(n):
     x = oracles.planted_features(1.0, n, 128)
     x = x + 1e6 * x.std()
-    slope, *_ = oracles.weighted_line(oracles.eigenspectrum(x), 4, 19)
-    fit = fit_power_law(eigenspectrum(torch.tensor(x)), (4, 19))
+    slope, *_ = oracles.weighted_line(oracles.eigenspectrum(x), 4, 60)
+    fit = fit_power_law(eigenspectrum(torch.tensor(x)), (4, 60))
     assert fit.alpha.item() == pytest.approx(slope, abs=1e-6)  # 1e-16 of the mean is left
 
 
