@@ -175,15 +175,15 @@ def counts_bytes(rank, world_size, num_features, folder):
     dist.all_reduce = counting
     metric.reduced()
     dist.all_reduce = send
-    assert sum(sent) == 16 + 8 * (num_features + 3) + 8 * num_features**2
+    assert sum(sent) == 32 + 8 * (num_features + 3) + 8 * num_features**2
 
 
 @pytest.mark.timeout(120)
 def test_bytes_of_a_sync_and_one_rank_that_works_alone(tmp_path):
     spawn(counts_bytes, 2, 2048, tmp_path)
     # As the README says.
-    assert 16 + 8 * (2048 + 3) + 8 * 2048**2 == 33_570_856
-    assert 16 + 8 * (8192 + 3) + 8 * 8192**2 == 536_936_488
+    assert 32 + 8 * (2048 + 3) + 8 * 2048**2 == 33_570_872
+    assert 32 + 8 * (8192 + 3) + 8 * 8192**2 == 536_936_504
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="NCCL needs a CUDA device")

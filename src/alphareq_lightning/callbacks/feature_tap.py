@@ -117,10 +117,6 @@ class FeatureTap:
         how = "" if shape and len(self.shape or ()) == 1 else f" by {pool_name(self.pooling.pool)}"
         return f"{self.layer.label!r}{shape} → {self.moments.num_features:,} features{how}"
 
-    def beside(self, *, across_ranks: bool = True) -> dict[type[Companion], Any]:
-        """What the companions have gathered over all ranks; then every rank must ask."""
-        return {type(c): c.reduced(across_ranks=across_ranks) for c in self.companions}
-
     @property
     def is_full(self) -> bool:
         """Whether no more samples are wanted."""

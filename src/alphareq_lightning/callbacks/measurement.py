@@ -98,6 +98,7 @@ def correct(
             record.fit_range,
             bias_correction,
             eigenvalues=seen.eigenvalues,
+            num_images=record.num_images,
         )
     except Exception as error:  # see `measure`
         return record, f"no α corrected by {bias_correction!r}: {error or type(error).__name__}"

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
 from alphareq_lightning._lightning import Trainer
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.measurement import correct, measure, spoiled
-from alphareq_lightning.callbacks.scores import Seen
+from alphareq_lightning.callbacks.scores import Companion, Seen
 from alphareq_lightning.callbacks.what_ran import WhatRan
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.finite_sample import BiasCorrection
 from alphareq_lightning.functional.power_law import FitRange, resolve_fit_range
 from alphareq_lightning.selection.records import AlphaRecord
+
+Result = TypeVar("Result")
 
 
 def check_tap(trainer: Trainer, tap: FeatureTap, fit_range: FitRange, what_ran: WhatRan) -> None:
@@ -50,25 +54,37 @@ def measure_over_ranks(
     Returns:
         The record, and why it has an α but no corrected one, if so.
     """
-    problem, uncorrected = tap.problem, None
-    seen, halves = None, None
+    num_images, problem = _agree(trainer, tap.num_images, tap.problem)
     across_ranks = trainer.world_size > 1
-    try:
-        moments = tap.moments.reduced(across_ranks=across_ranks)
-        beside = tap.beside(across_ranks=across_ranks)
-        seen = None if moments is None else Seen(moments, beside)
-        if tap.moments.halves:
-            halves = tap.moments.reduced_halves(moments, across_ranks=across_ranks)
-    except Exception as error:  # an observer must not end the training it observes
-        problem = problem or str(error) or type(error).__name__
-    record = measure(seen, fit_range, scores)
+    seen, halves, uncorrected = None, None, None
+    # Every rank must call all of these, whatever became of the one before.
+    moments, failed = _tried(lambda: tap.moments.reduced(across_ranks=across_ranks))
+    beside: dict[type[Companion], Any] = {}
+    for companion in tap.companions:
+        beside[type(companion)], error = _tried(
+            partial(companion.reduced, across_ranks=across_ranks)
+        )
+        failed = failed or error
+    if tap.moments.halves:
+        halves, error = _tried(
+            lambda: tap.moments.reduced_halves(moments, across_ranks=across_ranks)
+        )
+        failed = failed or error
+    seen = None if moments is None else Seen(moments, beside)
+    record = replace(measure(seen, fit_range, scores), num_images=num_images)
     if bias_correction is not None:
         record, uncorrected = correct(record, seen, halves, bias_correction)
-    num_images, problem = _agree(trainer, tap.num_images, problem or record.problem)
-    record = replace(record, num_images=num_images)
+    _, problem = _agree(trainer, 0, problem or failed or record.problem)
     if problem is not None and problem != record.problem:
         return spoiled(record, problem), None
     return record, uncorrected
+
+
+def _tried(step: Callable[[], Result]) -> tuple[Result | None, str | None]:
+    try:
+        return step(), None
+    except Exception as error:  # an observer must not end the training it observes
+        return None, str(error) or type(error).__name__
 
 
 def _agree(trainer: Trainer, num_images: int, problem: str | None) -> tuple[int, str | None]:

@@ -22,13 +22,14 @@ from alphareq_lightning.functional.moments import (
 )
 from alphareq_lightning.functional.products import mirror_
 from alphareq_lightning.metrics.exact_state import ExactState
+from alphareq_lightning.metrics.ranks import together
 
 
 class StreamingMoments(ExactState):
     """Count, mean and scatter of features in O(d²) memory, whatever the number of samples.
 
     The number of features is read from the first batch. Ranks are summed with ``all_reduce``:
-    two integers, ``d + 3`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
+    four integers, ``d + 3`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
 
     Args:
         halves: Also keep the moments of every second sample of each rank, for twice the memory
@@ -179,7 +180,8 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
     simply be added. A rank without a batch takes part with zeros.
 
     Raises:
-        SpectrumError: On every rank, if ranks saw different numbers of features.
+        SpectrumError: On every rank, if ranks saw different numbers of features, or one of them
+            ran out of memory.
     """
     size = packed.numel()
     # One reduction finds the largest size and, negated, the smallest of ranks that have a state.
@@ -193,16 +195,26 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
             "ranks saw different numbers of features: "
             f"between {_width_of_size(smallest)} and {_width_of_size(largest)}"
         )
-    if size == 0:
-        packed = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)
-    count, mean, scatter, rounding = running(packed)
-    head = torch.cat([count.reshape(1), rounding, mean * count])
+
+    def copied() -> tuple[Tensor, Tensor]:
+        whole = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)
+        whole[:size] = packed
+        count, mean, _, rounding = running(whole)
+        return whole, torch.cat([count.reshape(1), rounding, mean * count])
+
+    whole, head = together(copied, packed.device, group)
     dist.all_reduce(head, group=group)
-    total, rounding, common_mean = head[0], head[1:3], head[3:] / head[0].clamp(min=1)
-    shift = mean - common_mean
-    scatter = scatter + torch.outer(shift * count, shift)
+    count, mean, scatter, _ = running(whole)
+
+    def moved() -> None:
+        common_mean = head[3:].div_(head[0].clamp(min=1))
+        shift = mean - common_mean
+        scatter.addr_(shift * count, shift)
+        whole[: len(head)] = head
+
+    together(moved, packed.device, group)
     dist.all_reduce(scatter, group=group)
-    return [pack(FeatureMoments(total, common_mean, scatter, rounding))]
+    return [whole]
 
 
 def merge_stacked(stacked: Tensor) -> Tensor:

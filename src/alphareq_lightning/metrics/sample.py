@@ -17,6 +17,7 @@ from alphareq_lightning.functional.point_cloud import coherence, twonn_dimension
 from alphareq_lightning.functional.sphere import uniformity
 from alphareq_lightning.metrics.exact_state import ExactState
 from alphareq_lightning.metrics.moments import incoming_tensors
+from alphareq_lightning.metrics.ranks import together
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
 MAX_SAMPLES = 4096
@@ -201,14 +202,16 @@ def gather_sample(kept: Tensor, group: Any = None, *, max_samples: int = MAX_SAM
     Ranks first share the priorities, then send only those rows that stay.
 
     Raises:
-        SpectrumError: On every rank, if ranks saw different numbers of features.
+        SpectrumError: On every rank, if ranks saw different numbers of features, or one of them
+            ran out of memory.
     """
     if kept.ndim == 0:  # the count of what was seen
         dist.all_reduce(kept := kept.clone(), group=group)
         return [kept]
-    width = kept.shape[1]
+    device, width = kept.device, kept.shape[1]
     least = width if len(kept) else 2**62
-    sizes = torch.tensor([len(kept), width, -least], device=kept.device)
+    is_double = int(kept.dtype == torch.float64)
+    sizes = torch.tensor([len(kept), width, -least, is_double], device=device)
     dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
     most, width, least = int(sizes[0]), int(sizes[1]), -int(sizes[2])
     if most == 0:
@@ -217,30 +220,38 @@ def gather_sample(kept: Tensor, group: Any = None, *, max_samples: int = MAX_SAM
         raise SpectrumError(
             f"ranks saw different numbers of features: between {least - 1} and {width - 1}"
         )
-    kept = kept if len(kept) else kept.new_zeros(0, width)
-    # One dtype on every rank, or the buffers would not fit.
-    kept = kept.double() if _any_rank(kept.dtype == torch.float64, kept, group) else kept
-    priorities = _gather(kept[:, :1], most, group)
-    last = priorities.flatten().sort().values[min(len(priorities), max_samples) - 1]
-    mine = kept[kept[:, 0] <= last]
-    sent = torch.tensor(len(mine), device=kept.device)
+
+    def prepared() -> tuple[Tensor, list[Tensor]]:
+        rows = kept if len(kept) else kept.new_zeros(0, width)
+        # One dtype on every rank, or the buffers would not fit.
+        rows = rows.double() if int(sizes[3]) else rows
+        return rows, _buffers(rows[:, :1], most, group)
+
+    rows, priorities = together(prepared, device, group)
+    dist.all_gather(priorities[1:], priorities[0], group=group)
+
+    def chosen() -> tuple[Tensor, Tensor]:
+        found = _without_padding(priorities)
+        last = found.flatten().sort().values[min(len(found), max_samples) - 1]
+        mine = rows[rows[:, 0] <= last]
+        return mine, torch.tensor(len(mine), device=device)
+
+    mine, sent = together(chosen, device, group)
     dist.all_reduce(sent, op=dist.ReduceOp.MAX, group=group)
-    return [lowest(_gather(mine, int(sent), group), max_samples)]
+    parts = together(lambda: _buffers(mine, int(sent), group), device, group)
+    dist.all_gather(parts[1:], parts[0], group=group)
+    return [lowest(_without_padding(parts), max_samples)]
 
 
-def _any_rank(value: bool, like: Tensor, group: Any) -> bool:
-    flag = torch.tensor(int(value), device=like.device)
-    dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=group)
-    return bool(flag)
-
-
-def _gather(rows: Tensor, size: int, group: Any) -> Tensor:
-    """Rows of all ranks, padded to ``size`` on the way."""
+def _buffers(rows: Tensor, size: int, group: Any) -> list[Tensor]:
+    """Rows of this rank, padded to ``size`` for the way, and room for those of every rank."""
     padded = torch.full((size, rows.shape[1]), torch.inf, dtype=rows.dtype, device=rows.device)
     padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(parts, padded, group=group)
-    everything = torch.cat(parts)
+    return [padded, *(torch.empty_like(padded) for _ in range(dist.get_world_size(group)))]
+
+
+def _without_padding(buffers: list[Tensor]) -> Tensor:
+    everything = torch.cat(buffers[1:])
     return everything[everything[:, 0] != torch.inf]
 
 

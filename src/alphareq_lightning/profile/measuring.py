@@ -13,7 +13,7 @@ from alphareq_lightning.callbacks.batches import images_of
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.layer_features import run_on
 from alphareq_lightning.callbacks.layers import Layer
-from alphareq_lightning.callbacks.measurement import measure
+from alphareq_lightning.callbacks.measurement import measure, spoiled
 from alphareq_lightning.callbacks.no_trace import evaluating
 from alphareq_lightning.callbacks.pooling import Pool, check_pool
 from alphareq_lightning.callbacks.scores import Seen, check_scores, companions
@@ -82,8 +82,9 @@ def profile_layers(
 def _record(
     tap: FeatureTap, fit_range: FitRange | Sequence[int], scores: Sequence[str]
 ) -> AlphaRecord:
-    moments = tap.moments.reduced()
-    seen = None if moments is None else Seen(moments, tap.beside())
-    record = measure(seen, fit_range, scores)
-    problem = tap.problem or record.problem
-    return replace(record, layer=tap.layer.label, seconds=tap.seconds, problem=problem)
+    moments = tap.moments.reduced(across_ranks=False)
+    beside = {type(c): c.reduced(across_ranks=False) for c in tap.companions}
+    record = measure(None if moments is None else Seen(moments, beside), fit_range, scores)
+    if tap.problem is not None:
+        record = spoiled(record, tap.problem)
+    return replace(record, layer=tap.layer.label, seconds=tap.seconds)
