@@ -13,13 +13,16 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alphareq_lightning._lightning import Trainer
 
 PASS_SEED = 0
 """Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
+
+PLAIN = (bool, int, float, str, tuple, type(None))
+STATEFUL = (Dataset, Sampler)
 
 
 @contextmanager
@@ -55,10 +58,11 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put every submodule in eval mode, and each back as it was, with all tensors that it wrote to.
+    """Put every submodule in eval mode, and each back as it was, with all that it wrote to.
 
-    Buffers are put back bit for bit (running statistics, observers, averages), and so are the
-    parameters of modules with a ``train`` of their own: some of them merge weights there.
+    Buffers are put back bit for bit (running statistics, observers, averages), plain numbers and
+    generators too, and the parameters of modules with a ``train`` of their own: some of them merge
+    weights there. What a forward pass appends to a list or a file stays there.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     kept = [_Kept(submodule) for submodule in module.modules()]
@@ -77,7 +81,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 class _Kept:
-    """Copies of the tensors of one module that a forward pass in eval mode may write to."""
+    """What a forward pass in eval mode may write to in one module, copied."""
 
     def __init__(self, module: nn.Module) -> None:
         acts_in_train = type(module).train is not nn.Module.train
@@ -91,6 +95,11 @@ class _Kept:
             for name, tensor in owner.items()
             if tensor is not None and not is_lazy(tensor)
         ]
+        self.module = module
+        self.plain = {n: v for n, v in vars(module).items() if isinstance(v, PLAIN)}
+        self.generators = [
+            (v, v.get_state()) for v in vars(module).values() if isinstance(v, torch.Generator)
+        ]
 
     @torch.inference_mode()  # a buffer made in that mode can be written in no other
     def put_back(self) -> None:
@@ -99,6 +108,9 @@ class _Kept:
             if tensor.shape != values.shape:
                 tensor.resize_(values.shape)
             tensor.copy_(values)
+        vars(self.module).update(self.plain)
+        for generator, state in self.generators:
+            generator.set_state(state)
 
 
 def share_buffers(trainer: Trainer, module: nn.Module) -> None:
@@ -119,28 +131,22 @@ def share_buffers(trainer: Trainer, module: nn.Module) -> None:
         buffer.copy_(values.clone().view(buffer.dtype).view(buffer.shape))
 
 
-@contextmanager
-def seeded_generators(loader: Iterable[Any]) -> Iterator[None]:
-    """Seed the generators that a DataLoader may share with others, and put each back."""
+def seed_generators(loader: Iterable[Any]) -> None:
+    """Seed the generators that the order of a loader comes from; for a loader that is `apart`."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     drawing = (loader, getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    found = [getattr(owner, "generator", None) for owner in (*drawing, batch_sampler)]
-    states = [(g, g.get_state()) for g in found if isinstance(g, torch.Generator)]
-    for generator, _ in states:
-        generator.manual_seed(PASS_SEED)
-    try:
-        yield
-    finally:
-        for generator, state in states:
-            generator.set_state(state)
+    for owner in (*drawing, batch_sampler):
+        generator = getattr(owner, "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(PASS_SEED)
 
 
 def apart(loader: Iterable[Any]) -> Iterable[Any]:
     """A DataLoader that shares no iterator, generator, counter or position with the one given.
 
     The Trainer may read the same loader, or another one of the same dataset. Data is not copied:
-    of a dataset and of the datasets inside it only the objects themselves are, and the generators
-    that they hold. Anything else is returned as it is.
+    of datasets and samplers, and of those inside them, only the objects themselves are, and the
+    generators that they hold. Anything else is returned as it is.
     """
     if not isinstance(loader, DataLoader):
         return loader
@@ -148,7 +154,8 @@ def apart(loader: Iterable[Any]) -> Iterable[Any]:
     # With persistent workers it has one iterator, and `iter` starts that again: the Trainer's
     # epoch would end where this pass ends.
     own._iterator = None
-    vars(own)["dataset"] = _apart(loader.dataset)
+    for name in ("dataset", "sampler", "batch_sampler", "generator"):
+        vars(own)[name] = _apart(getattr(loader, name))
     return own
 
 
@@ -159,9 +166,11 @@ def _apart(value: Any) -> Any:
         return generator
     if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
         return copy.deepcopy(value)
-    if isinstance(value, list | tuple) and any(isinstance(item, Dataset) for item in value):
+    if isinstance(value, list | tuple) and any(
+        isinstance(item, Dataset | Sampler) for item in value
+    ):
         return type(value)(map(_apart, value))
-    if not isinstance(value, Dataset) or not hasattr(value, "__dict__"):
+    if not isinstance(value, Dataset | Sampler) or not hasattr(value, "__dict__"):
         return value
     value = copy.copy(value)
     for name, part in list(vars(value).items()):

@@ -25,7 +25,7 @@ from alphareq_lightning.callbacks.no_trace import (
     evaluating,
     not_logging,
     one_shot_parts,
-    seeded_generators,
+    seed_generators,
     share_buffers,
 )
 from alphareq_lightning.errors import OptionError
@@ -113,7 +113,6 @@ class UnlabeledPass:
         num_batches = 0
         with (
             isolate_rng(),
-            seeded_generators(loader),
             as_validation(trainer),
             not_logging(module),
             evaluating(module),
@@ -121,6 +120,7 @@ class UnlabeledPass:
             precision.forward_context(),
         ):
             torch.manual_seed(PASS_SEED)
+            seed_generators(loader)
             share_buffers(trainer, module)
             for batch, counts in self._shared_out(trainer, loader, max_batches):
                 on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
