@@ -87,17 +87,27 @@ RAN = {
     "LeJEPA": "backbone",
     "MAE": "encoder",
     "MoCov2": "backbone.teacher",
+    "MoCov3": "backbone.teacher",
     "MSN": "backbone.teacher",
+    "NNCLR": "backbone",
+    "PIRL": "backbone",
     "SALT": "student",
     "SimCLR": "backbone",
+    "SimSiam": "backbone",
     "SwAV": "backbone",
+    "TiCO": "backbone",
     "VICReg": "backbone",
+    "WMSE": "backbone",
 }
 BYPASSED = {
     "BEiT": ("encoder", "encoder.norm"),
     "CrossMAE": ("encoder", "encoder.norm"),
+    "DINOv3": ("backbone.teacher", "backbone.teacher.norm"),
     "IJEPA": ("encoder.teacher", "encoder.student.vit.norm"),
+    "iGPT": ("encoder", "encoder.norm"),
+    "MaskFeat": ("encoder", "encoder.norm"),
     "SimMIM": ("encoder", "encoder.norm"),
+    "VICRegL": ("encoder", "encoder.norm"),
 }
 
 
