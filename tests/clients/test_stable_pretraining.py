@@ -144,5 +144,5 @@ def test_the_message_where_forward_is_bypassed(name, label, ran):
     assert (tap.layer.label, tap.num_samples) == (label, 0)
     message = what_ran.did_not_run(tap.layer)
     assert message.startswith(f"layer {label!r} did not run in the forward pass that is measured")
-    assert f"{ran!r} (2, 19" in message
+    assert f"{ran!r} (2, " in message
     assert "compile" not in message
