@@ -7,11 +7,6 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import nn
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPooling,
-    CausalLMOutput,
-    SequenceClassifierOutput,
-)
 
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.callbacks import state_size
@@ -23,6 +18,7 @@ from alphareq_lightning.errors import FeatureTapError, OptionError, SpectrumErro
 
 TOKENS = torch.randn(8, 5, 16, generator=torch.Generator().manual_seed(0))
 POOLED = torch.randn(8, 16, generator=torch.Generator().manual_seed(1))
+TRANSFORMER = OrderedDict(last_hidden_state=TOKENS, pooler_output=POOLED)  # as a ModelOutput
 
 
 @dataclasses.dataclass
@@ -67,9 +63,8 @@ def tapped(output, pool="mean", mask=None):
 @pytest.mark.parametrize(
     ("output", "features"),
     [
-        (BaseModelOutputWithPooling(TOKENS, POOLED), TOKENS.mean(1)),
-        (SequenceClassifierOutput(logits=POOLED, hidden_states=(TOKENS, TOKENS)), None),
-        (CausalLMOutput(logits=TOKENS), None),
+        (TRANSFORMER, TOKENS.mean(1)),
+        ({"logits": POOLED, "hidden_states": (TOKENS, TOKENS)}, None),
         (Encoded(TOKENS, torch.ones(8, 7), (1, 5)), TOKENS.mean(1)),
         (Trained(torch.zeros(()), POOLED, POOLED[:, :4]), POOLED),
         ({"pooled": POOLED, "label": torch.zeros(8)}, POOLED),
@@ -96,7 +91,7 @@ def test_what_is_taken_from_an_output_that_is_no_tensor(output, features):
 
 
 def pooler_output(output):
-    return output.pooler_output
+    return output["pooler_output"]
 
 
 class FromLast:
@@ -105,7 +100,7 @@ class FromLast:
 
 
 def test_a_callable_gets_what_the_layer_gives():
-    tap = tapped(BaseModelOutputWithPooling(TOKENS, POOLED), pooler_output)
+    tap = tapped(TRANSFORMER, pooler_output)
     torch.testing.assert_close(tap.moments.compute().mean, POOLED.double().mean(0))
     tap = tapped(TOKENS, FromLast())
     torch.testing.assert_close(tap.moments.compute().mean, TOKENS[:, -1].double().mean(0))

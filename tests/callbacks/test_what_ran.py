@@ -1,9 +1,7 @@
 """The message when a layer never ran, and the check that a layer is still there."""
 
 import pytest
-import timm
 import torch
-from lightly.models.modules import MaskedVisionTransformerTIMM
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -62,12 +60,15 @@ def test_a_wrapper_whose_forward_is_bypassed(name):
 
 
 def test_layers_inside_the_one_that_did_not_run_come_first():
+    timm = pytest.importorskip("timm")
+    masked = pytest.importorskip("lightly.models.modules").MaskedVisionTransformerTIMM
+
     class Masked(nn.Module):
         def __init__(self):
             super().__init__()
             vit = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=2)
             self.embed = nn.Identity()
-            self.backbone = MaskedVisionTransformerTIMM(vit=vit)
+            self.backbone = masked(vit=vit)
 
         def forward(self, x):
             return self.backbone.encode(self.embed(x))

@@ -87,17 +87,27 @@ RAN = {
     "LeJEPA": "backbone",
     "MAE": "encoder",
     "MoCov2": "backbone.teacher",
+    "MoCov3": "backbone.teacher",
     "MSN": "backbone.teacher",
+    "NNCLR": "backbone",
+    "PIRL": "backbone",
     "SALT": "student",
     "SimCLR": "backbone",
+    "SimSiam": "backbone",
     "SwAV": "backbone",
+    "TiCO": "backbone",
     "VICReg": "backbone",
+    "WMSE": "backbone",
 }
 BYPASSED = {
     "BEiT": ("encoder", "encoder.norm"),
     "CrossMAE": ("encoder", "encoder.norm"),
+    "DINOv3": ("backbone.teacher", "backbone.teacher.norm"),
     "IJEPA": ("encoder.teacher", "encoder.student.vit.norm"),
+    "iGPT": ("encoder", "encoder.norm"),
+    "MaskFeat": ("encoder", "encoder.norm"),
     "SimMIM": ("encoder", "encoder.norm"),
+    "VICRegL": ("encoder", "encoder.norm"),
 }
 
 
@@ -134,5 +144,5 @@ def test_the_message_where_forward_is_bypassed(name, label, ran):
     assert (tap.layer.label, tap.num_samples) == (label, 0)
     message = what_ran.did_not_run(tap.layer)
     assert message.startswith(f"layer {label!r} did not run in the forward pass that is measured")
-    assert f"{ran!r} (2, 19" in message
+    assert f"{ran!r} (2, " in message
     assert "compile" not in message

@@ -20,43 +20,61 @@ OVER_MAPS = (
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
     *(nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d),
 )
+LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
+KNOWN = (*OVER_TIME, *OVER_MAPS, *LAST)
+"""Also where a class derived from one holds other modules, as timm's ``BatchNormAct2d`` does."""
 WIDTHS = {
-    "output": ("out_features", "out_channels", "num_features", "num_channels", "embedding_dim"),
-    "input": ("in_features", "in_channels", "num_features", "num_channels"),
+    "output": ("out_features", "out_channels", "embedding_dim", "nf"),
+    "input": ("in_features", "in_channels", "nx"),
 }
+"""``nf`` and ``nx`` are those of GPT-2's linear layers, which transformers calls ``Conv1D``."""
+NORM_WIDTHS = ("num_features", "num_channels")
 
 
 def channels_of(shape: Sequence[int], layer: Layer) -> Channels | None:
-    """Tell where the channels are by what the layer is made of, else by the shape.
+    """Tell where the channels are by what the layer is made of, and by the shape.
 
-    The first of these that tells the second dimension from the last:
+    A convolution, a batch norm or a pooling has them first; exactly an `nn.Linear`, `nn.LayerNorm`,
+    `nn.RMSNorm` or `nn.Embedding` has them last. What holds other modules is asked three things,
+    and the majority counts:
 
-    1. The layer itself is a convolution, a batch norm or a pooling (first), or exactly an
-       `nn.Linear` or an `nn.LayerNorm` (last).
-    2. Only one of the two is as wide as the last module in the layer says that its output is (of
-       its input: the first module).
-    3. Or as wide as any module in it says.
-    4. A square: ``(n, c, a, a)`` or ``(n, a, a, c)``.
-    5. Of the modules named in 1, the layer holds one kind only.
+    - Which of the second dimension and the last is as wide as the last module in it says that its
+      output is (of the input: the first module), or else as any module in it says?
+    - Are two sides equal: ``(n, c, a, a)`` or ``(n, a, a, c)``? The second alone is no proof.
+    - Are all the modules in it of one of the two kinds? Convolutions over time are no proof, for
+      around them sequences are turned and turned back.
 
     Args:
         shape: Of the tensor, at least three dimensions; memory formats do not matter.
         layer: Where it comes from.
 
     Returns:
-        `None` if nothing tells.
+        `None` if nothing tells, or as much speaks for one as for the other.
     """
-    leaves = [module for module in layer.module.modules() if not any(module.children())]
-    kinds = {kind for leaf in leaves if (kind := _kind(leaf, len(shape))) is not None}
-    only = kinds.pop() if len(kinds) == 1 else None
-    if only is not None and leaves == [layer.module]:
-        return only
-    widths = [width for leaf in leaves if (width := _width(leaf, layer.take)) is not None]
-    nearest = widths[-1:] if layer.take == "output" else widths[:1]
+    own = _kind(layer.module, len(shape))
+    if own is not None:
+        return own
+    parts = [m for m in layer.module.modules() if isinstance(m, KNOWN) or not any(m.children())]
+    by_width = _by_width(
+        shape, [w for part in parts if (w := _width(part, layer.take))], layer.take
+    )
+    kinds = {kind for part in parts if (kind := _kind(part, len(shape))) is not None}
+    by_kind = kinds.pop() if len(kinds) == 1 else None
+    if len(shape) == 3 and by_kind == "first":
+        by_kind = None
+    votes = [vote for vote in (by_width, squared(shape), by_kind) if vote is not None]
+    lead = votes.count("first") - votes.count("last")
+    if lead == 0 or (lead < 0 and by_width is None and by_kind is None):
+        return None
+    return "first" if lead > 0 else "last"
+
+
+def _by_width(shape: Sequence[int], widths: Sequence[int], take: str) -> Channels | None:
+    nearest = widths[-1:] if take == "output" else widths[:1]
     for known in (nearest, widths):
         if (shape[1] in known) != (shape[-1] in known):
             return "first" if shape[1] in known else "last"
-    return squared(shape) or only
+    return None
 
 
 def puts_samples_second(module: nn.Module) -> bool:
@@ -81,16 +99,16 @@ def _kind(leaf: nn.Module, num_dimensions: int) -> Channels | None:
     if isinstance(leaf, OVER_TIME if num_dimensions == 3 else OVER_MAPS):
         return "first"
     # The ``LayerNorm2d`` of torchvision and timm derive from `nn.LayerNorm` and turn it round.
-    is_last = type(leaf) is nn.Linear or type(leaf) is nn.LayerNorm
+    is_last = type(leaf) in LAST
     return "last" if is_last and len(getattr(leaf, "normalized_shape", "1")) == 1 else None
 
 
-def _width(leaf: nn.Module, take: str) -> int | None:
+def _width(part: nn.Module, take: str) -> int | None:
     """How many features a module declares, by the names that torch's own modules use."""
-    values: list[Any] = [getattr(leaf, name, None) for name in WIDTHS[take]]
-    normalized = getattr(leaf, "normalized_shape", ())
+    values: list[Any] = [getattr(part, name, None) for name in (*WIDTHS[take], *NORM_WIDTHS)]
+    normalized = getattr(part, "normalized_shape", ())
     values += normalized if len(normalized) == 1 else ()
-    weight = getattr(leaf, "weight", None)
-    if getattr(weight, "ndim", 0) == 1:  # a norm or a scale that somebody wrote
-        values.append(len(weight))  # type: ignore[arg-type]
+    weights = list(part.parameters(recurse=False))
+    if weights and all(weight.numel() == max(weight.shape, default=0) for weight in weights):
+        values.append(weights[0].numel())  # a norm or a scale that somebody wrote
     return next((value for value in values if isinstance(value, int)), None)

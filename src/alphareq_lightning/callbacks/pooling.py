@@ -61,6 +61,7 @@ class Pooling:
         self.unmasked_lengths: set[int] = set()
         self._size: int | None = None
         self._channels: dict[tuple[int, ...], Channels | None] = {}
+        self._samples_second = puts_samples_second(self.layer.module)
 
     def pick(self, output: Any) -> Any:
         """The tensor in what the layer gave, see `tensor_in`; a callable has all of it."""
@@ -94,7 +95,7 @@ class Pooling:
         assert isinstance(pool, str)
         if pool in ("mean_first", "mean_last"):
             return pool
-        if value.ndim == 3 and puts_samples_second(self.layer.module):
+        if value.ndim == 3 and self._samples_second:
             raise FeatureTapError(
                 f"shape {shape} of layer {self.layer.label!r} may be (t, n, d), for something in "
                 "it has batch_first=False; pass pool='mean_last' if samples come first, else a "

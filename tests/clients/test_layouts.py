@@ -8,14 +8,30 @@ import timm
 import torch
 import torchvision
 from torch import nn
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
 from alphareq_lightning.callbacks.layers import Layer
+from alphareq_lightning.callbacks.layouts import channels_of
 from alphareq_lightning.profile import profile_layers
 
 import oracles
 
 RANKS = (2, 10)  # a convolution over 2 × 2 pixels of three colours has rank 12
+
+
+WAV2VEC2 = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "conv_dim": (32, 32, 32),
+    "conv_stride": (5, 4, 2),
+    "conv_kernel": (10, 4, 2),
+    "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+}
 
 
 def tapped(module, name, x, pool="mean", take="output"):
@@ -232,3 +248,72 @@ def test_a_convolution_whose_maps_become_tokens(width):
 def test_what_is_said_counts(pool, axes):
     tap, maps = tapped(nn.Sequential(nn.Conv2d(3, 16, 3)), "0", pictures(40, 6), pool)
     same(tap, maps, axes)
+
+
+def shapes_in(network, x):
+    shapes = {}
+
+    def hook_of(name):
+        def hook(module, args, output):
+            if torch.is_tensor(output):
+                shapes.setdefault(name, tuple(output.shape))
+
+        return hook
+
+    handles = [m.register_forward_hook(hook_of(name)) for name, m in network.named_modules()]
+    with torch.no_grad():
+        network.eval()(x)
+    for handle in handles:
+        handle.remove()
+    return shapes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnext26ts",
+        "densenet121",
+        "poolformer_s12",
+        "ghostnet_050",
+        "hrnet_w18_small",
+        "inception_v3",
+        "mobilevit_xxs",
+        "davit_tiny",
+        "focalnet_tiny_srf",
+        "pvt_v2_b0",
+        "xcit_nano_12_p16_224",
+        "swin_tiny_patch4_window7_224",
+    ],
+)
+def test_channels_are_what_the_size_of_the_image_leaves_alone(name):
+    # On 256 × 320 pixels the first maps are 64 × 80, and 64 is what many have for channels.
+    options = {"strict_img_size": False} if name.startswith("swin") else {}
+    network = timm.create_model(name, num_classes=10, **options)
+    small, large = (shapes_in(network, torch.zeros(2, 3, *s)) for s in ((224, 224), (256, 320)))
+    told = 0
+    for layer in small.keys() & large.keys():
+        pairs = list(zip(small[layer], large[layer], strict=False))[1:]
+        kept = [a == b for a, b in pairs]
+        if len(small[layer]) != len(large[layer]) or len(pairs) < 2 or sum(kept) != 1:
+            continue
+        if not (kept[0] or kept[-1]):  # heads of attention
+            continue
+        for shape in (small[layer], large[layer]):
+            found = channels_of(shape, Layer(layer, network.get_submodule(layer), "output"))
+            assert found in (None, "first" if kept[0] else "last"), layer
+            told += found is not None
+    assert told > 100
+
+
+@pytest.mark.parametrize("steps", [800, 1320])
+def test_a_convolution_over_time_between_two_transpositions(steps):
+    # As wav2vec2's positional embedding; of 1,320 samples there are as many steps as channels.
+    network = Wav2Vec2Model(Wav2Vec2Config(**WAV2VEC2))
+    tap, tokens = tapped(network, "encoder.pos_conv_embed", torch.randn(40, steps))
+    if steps == 800:
+        assert tokens.shape == (40, 19, 32)
+        same(tap, tokens, 1)
+    else:
+        assert tokens.shape == (40, 32, 32)
+        assert "cannot tell" in tap.problem
