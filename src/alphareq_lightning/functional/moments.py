@@ -126,6 +126,8 @@ def _add_rows_(moments: FeatureMoments, rows: Tensor, spare: dict[torch.dtype, T
     count, mean, scatter, rounding = moments
     total = count + len(rows)
     dtypes = product_dtypes(rows)
+    if torch.float64 in spare:  # what the rows before needed, these need as a rule
+        dtypes = (torch.float64,)
     for dtype in dtypes:
         shifted, near, rest = _near_mean(rows, dtype, spare.get(dtype))
         spare[dtype] = shifted

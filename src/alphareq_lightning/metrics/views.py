@@ -166,6 +166,16 @@ class Alignment(ExactState):
         """The mean over all pairs on all ranks; NaN with a `NoFitWarning` if there are none."""
         return nan_with_warning(self, self._mean)
 
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the pairs of another metric, for example from another process.
+
+        Raises:
+            SpectrumError: If it is not the state of an Alignment.
+        """
+        incoming = incoming_tensors(incoming_state, "total", "count")
+        self.total = self.total + incoming["total"]
+        self.count = self.count + incoming["count"]
+
     def _mean(self) -> Tensor:
         if self.count == 0:
             raise SpectrumError("no pair of views with directions was seen")
