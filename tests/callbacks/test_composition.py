@@ -216,12 +216,25 @@ def test_batch_size_finder(tmp_path, make, finder_first):
 
 
 @both_modes
-@pytest.mark.parametrize("compiled", ["module", "backbone"])
-def test_torch_compile(tmp_path, make, compiled):
+@pytest.mark.parametrize(
+    ("compiled", "fullgraph"),
+    [
+        ("module", False),  # Lightning's own steps have no whole graph
+        ("backbone", False),
+        ("backbone", True),
+        ("in place", False),
+        ("in place", True),
+    ],
+)
+def test_torch_compile(tmp_path, make, compiled, fullgraph):
+    torch._dynamo.reset()
     torch.manual_seed(0)
     module = TinyModule()
     if compiled == "backbone":
-        module.backbone = torch.compile(module.backbone, backend="eager")
+        module.backbone = torch.compile(module.backbone, backend="eager", fullgraph=fullgraph)
+    if compiled == "in place":
+        module.backbone.compile(backend="eager", fullgraph=fullgraph)
+    call = module.backbone._compiled_call_impl
     model = torch.compile(module, backend="eager") if compiled == "module" else module
     monitor = make()
     make_trainer(tmp_path, monitor).fit(model, labelled_loader(), labelled_loader(seed=5))
@@ -230,6 +243,20 @@ def test_torch_compile(tmp_path, make, compiled):
         features = module.eval().backbone(images(seed=seed))
     truth = fit_power_law(eigenspectrum(features), num_samples=320).alpha.item()
     assert monitor.history[-1].alpha == pytest.approx(truth, rel=1e-5)
+    assert module.backbone._compiled_call_impl is call
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_a_layer_inside_a_whole_graph_is_refused_before_training(tmp_path, in_place):
+    module = TinyModule()
+    if in_place:
+        module.backbone.compile(backend="eager", fullgraph=True)
+        name = "backbone.3"
+    else:
+        module.backbone = torch.compile(module.backbone, backend="eager", fullgraph=True)
+        name = "backbone._orig_mod.3"
+    with pytest.raises(FeatureTapError, match=f"layer '{name}' lies inside of 'backbone', which"):
+        fit(tmp_path, AlphaMonitor(name), module=module)
 
 
 @both_modes

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from alphareq_lightning.callbacks.batches import attention_mask, batch_size
+from alphareq_lightning.callbacks.compiled import OutsideGraph, in_place
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.pooling import Pool, Pooling, pool_name
 from alphareq_lightning.callbacks.scores import Companion
@@ -55,7 +56,7 @@ class FeatureTap:
         self.pooling = Pooling(layer, pool)
         self.moments = StreamingMoments(halves=halves)
         self.companions = companions
-        self._handle: RemovableHandle | None = None
+        self._handle: RemovableHandle | OutsideGraph | None = None
         self.start()
         self.move_to(layer)
 
@@ -68,6 +69,9 @@ class FeatureTap:
         if self._handle is not None:
             self._handle.remove()
         self.layer = self.pooling.layer = layer
+        if in_place(layer.module):
+            self._handle = OutsideGraph(layer.module, self._hook)
+            return
         try:
             self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
         except RuntimeError as error:  # a ScriptModule

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from alphareq_lightning.callbacks.compiled import whole_graph_around
 from alphareq_lightning.errors import FeatureTapError, OptionError
 
 Take = Literal["output", "input"]
@@ -58,10 +59,11 @@ def resolve_layers(
 
     Raises:
         OptionError: If a name does not exist; near names are listed.
-        FeatureTapError: If ``layer`` is `None` and the rule cannot tell.
+        FeatureTapError: If ``layer`` is `None` and the rule cannot tell; or if a layer lies inside
+            a graph that must stay whole.
     """
     if layer is None:
-        return (choose_layer(module),)
+        return (_outside_graphs(module, choose_layer(module)),)
     names = [layer] if isinstance(layer, str) else list(layer)
     modules = dict(module.named_modules())
     for name in names:
@@ -70,7 +72,18 @@ def resolve_layers(
                 modules[name] = module.get_submodule(name)
         if not name or name not in modules:
             raise OptionError(_unknown(name, [known for known in modules if known]))
-    return tuple(Layer(name, modules[name], take) for name in names)
+    return tuple(_outside_graphs(module, Layer(name, modules[name], take)) for name in names)
+
+
+def _outside_graphs(module: nn.Module, layer: Layer) -> Layer:
+    around = whole_graph_around(module, layer.name)
+    if around is not None:
+        raise FeatureTapError(
+            f"layer {layer.name!r} lies inside of {around or 'a module'!r}, which is compiled with "
+            "fullgraph=True: a hook there would break its graph; measure "
+            + (f"layer={around!r}, whose output is outside of it" if around else "another layer")
+        )
+    return layer
 
 
 def replaced(module: nn.Module, layer: Layer) -> str | None:

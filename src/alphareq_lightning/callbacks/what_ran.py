@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alphareq_lightning.callbacks.compiled import ancestors, in_place, is_compiled
 from alphareq_lightning.callbacks.layers import CLASSIFIERS, Layer, is_head
 from alphareq_lightning.callbacks.pooling import Pooling
 
@@ -30,7 +31,8 @@ class WhatRan:
         self.ran: dict[str, tuple[int, ...] | None] = {}
         self._handles = []
         for name, submodule in module.named_modules():
-            compiled = _by_call(submodule) or any(map(_is_compiled, _ancestors(module, name)))
+            around = (parent for _, parent in ancestors(module, name))
+            compiled = in_place(submodule) or any(map(is_compiled, around))
             if name and not compiled and not isinstance(submodule, torch.jit.ScriptModule):
                 self._handles.append(submodule.register_forward_hook(self._hook_of(name)))
 
@@ -46,7 +48,7 @@ class WhatRan:
         found = self.instead_of(layer)
         text += f"{found}; or pass" if found else "no layer did that could be measured; pass"
         text += " dataloader_idx= or forward= to run another"
-        if any(_is_compiled(part) for part in self.module.modules()):
+        if any(is_compiled(part) for part in self.module.modules()):
             text += "; a module that has run compiled must be compiled anew to see hooks"
         return text
 
@@ -86,17 +88,3 @@ def _shape_if_usable(layer: Layer, output: Any) -> tuple[int, ...] | None:
         return None
     suits = features.is_floating_point() and features.ndim == 2 and features.shape[1] > 1
     return tuple(value.shape) if suits else None
-
-
-def _ancestors(module: nn.Module, name: str) -> list[nn.Module]:
-    parts = name.split(".")
-    return [module.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
-
-
-def _is_compiled(module: nn.Module) -> bool:
-    return _by_call(module) or isinstance(module, torch._dynamo.eval_frame.OptimizedModule)
-
-
-def _by_call(module: nn.Module) -> bool:
-    """Compiled by ``module.compile()``, its own hooks included."""
-    return getattr(module, "_compiled_call_impl", None) is not None
