@@ -56,7 +56,7 @@ def test_other_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
         archive.writestr("hello.txt", "hello")
     (tmp_path / "text.ckpt").write_text("hello")
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="one data.pkl, got 0"):
         read_plain(tmp_path / "other.zip")
     with pytest.raises(zipfile.BadZipFile):
         read_plain(tmp_path / "text.ckpt")

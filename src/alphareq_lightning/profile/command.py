@@ -15,6 +15,7 @@ from rich.progress import track
 from alphareq_lightning.callbacks.feature_tap import Pool
 from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.files import written_beside
 
 POOLS: tuple[Pool, ...] = ("mean", "cls", "flatten", "project")
 
@@ -91,16 +92,17 @@ def run_profile(options: argparse.Namespace) -> int:
     }
     title = f"{about['model']} ({about['weights']}) on {about['images']}"
     text = profile_json(records, **about)
-    options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / options.model.replace("/", "_")
-    stem.with_name(f"{stem.name}.json").write_text(text, encoding="utf-8")
+    with written_beside(stem.with_name(f"{stem.name}.json")) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     if options.json:
         print(text)
     else:
         console.print(profile_table(records, title))
     if find_spec("matplotlib") is not None:
         picture = stem.with_name(f"{stem.name}.png")
-        profile_figure(records, title).savefig(picture)
+        with written_beside(picture) as unfinished:
+            profile_figure(records, title).savefig(unfinished, format="png")
         progress.print(f"α over depth and the spectra: {picture}", soft_wrap=True)
     return 0
 

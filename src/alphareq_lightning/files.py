@@ -1,0 +1,83 @@
+"""The one way in which this package writes files, and reads files that anybody may have made."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
+
+LARGEST = 2**26
+"""Bytes of a file that is read as a whole."""
+
+
+@contextmanager
+def written_beside(path: str | PathLike[str]) -> Iterator[Path]:
+    """A path to write to, beside ``path``; in the end the file there takes its place.
+
+    So ``path`` holds what it held or all that was to be written, whatever happens in between:
+    an error, a full disk, a killed process. Folders are made; a link is followed. What is no
+    file, such as ``/dev/stdout``, is written to as it is.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "new" / "settings.json"
+        >>> with written_beside(path) as unfinished:
+        ...     unfinished.write_text("{}")
+        2
+        >>> path.read_text(), len(list(path.parent.iterdir()))
+        ('{}', 1)
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        yield target
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.{token_hex(4)}.part")
+    try:
+        yield unfinished
+        with open(unfinished, "rb+") as file:
+            os.fsync(file.fileno())  # a disk may say here only that it is full
+        os.replace(unfinished, target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def opened(path: str | PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to read, and nothing that is none: a pipe would wait for its other end for good.
+
+    Raises:
+        OSError: If it cannot be read, or is no file.
+    """
+    # Not to block is for the pipe that somebody puts here after a look at what it is.
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{os.fspath(path)!r} is no regular file")
+        yield file
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def read_small(path: str | PathLike[str]) -> str:
+    """The text of a file of a reasonable size.
+
+    Raises:
+        OSError: If it cannot be read, is no file, or is larger than 64 MiB.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    with opened(path) as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise OSError(f"{os.fspath(path)!r} is larger than {LARGEST} bytes")
+    return content.decode("utf-8-sig")
