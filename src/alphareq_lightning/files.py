@@ -9,8 +9,14 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import yaml
+
+from alphareq_lightning.text import one_line
+
+MOST_VALUES = 1_000_000
+"""Of a config."""
 LARGEST = 2**26
 """Bytes of a file that is read as a whole."""
 
@@ -81,3 +87,32 @@ def read_small(path: str | PathLike[str]) -> str:
     if len(content) > LARGEST:
         raise OSError(f"{os.fspath(path)!r} is larger than {LARGEST} bytes")
     return content.decode("utf-8-sig")
+
+
+def read_yaml(path: str | PathLike[str]) -> Any:
+    """What a YAML file says.
+
+    Raises:
+        OSError: If it cannot be read, or is no file.
+        ValueError: If it is not YAML, or names itself so often that it has no end.
+    """
+    try:
+        value = yaml.safe_load(read_small(path))
+        size = _size(value, {})
+    except yaml.YAMLError as error:
+        raise ValueError(one_line(error)) from error
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    if size > MOST_VALUES:
+        raise ValueError(f"it has more than {MOST_VALUES} values")
+    return value
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are to print; an alias counts with all that it stands for."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = sum((_size(item, known) for item in items), 1)
+    return known[id(value)]

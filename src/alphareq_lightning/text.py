@@ -1,7 +1,8 @@
-"""Names and values that came from somewhere else, as text that is safe to show; imports nothing."""
+"""Names and values that came from somewhere else, as text that is safe to show."""
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from typing import Any
 
@@ -25,6 +26,20 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def json_text(value: Any, indent: int | None = 1) -> str:
+    r"""JSON for people and programs: readable, and without anything that a terminal would obey.
+
+    Numbers that JSON does not know become ``null``.
+
+    Example:
+        >>> json_text(["α\x9b2J", float("nan")], indent=None)
+        '["α\\u009b2J", null]'
+    """
+    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    text = json.dumps(plain, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def shown(value: Any, depth: int = 2) -> str:

@@ -247,7 +247,7 @@ def test_a_damaged_file_does_not_stop_the_others(run, capsys, tmp_path):
     assert len(read_records(tmp_path / "r.jsonl")) == 3
     victim = max((tmp_path / "kept").iterdir())
     before = victim.read_bytes()
-    assert "cannot read records" in refused(
+    assert "line 1, is not a record of α" in refused(
         capsys, "score", run / "kept", *MODULE, *DIGITS, "--out", victim
     )
     assert victim.read_bytes() == before

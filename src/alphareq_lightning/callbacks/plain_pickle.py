@@ -21,9 +21,8 @@ MOST_BYTES = 2**25
 """Of a checkpoint without its tensors; 5,000 records have 3 MB."""
 MOST_ITEMS = 10_000
 """In a tuple, with all that the tuples in it hold."""
-MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The first of the pickles that ``torch.save`` wrote before it wrote zip files."""
 NUM_OLD_PICKLES = 5
+"""That ``torch.save`` wrote one after the other before it wrote zip files."""
 BINFLOAT_SIZE = 9
 FLOATS = re.compile(rb"(?:G.{8})+", re.DOTALL)
 
@@ -56,8 +55,6 @@ def check_pickle(path: Path) -> None:
             return
         file.seek(0)
         head = file.read(MOST_BYTES)
-    if not head.startswith(MAGIC):
-        raise pickle.UnpicklingError("it is no file that torch.save wrote")
     start = 0
     for _ in range(NUM_OLD_PICKLES):
         start = _check(head, start)
@@ -83,6 +80,13 @@ def _check(data: bytes, start: int = 0) -> int:
     it is hashed item by item, which takes years and cannot be interrupted. So the pickle is run
     with sizes in place of values first: 1, and for a tuple all that it holds.
     """
+    try:
+        return _run_sizes(data, start)
+    except (LookupError, ValueError) as error:
+        raise pickle.UnpicklingError("it is no file that torch.save wrote") from error
+
+
+def _run_sizes(data: bytes, start: int) -> int:
     file = io.BytesIO(data)
     file.seek(start)
     stack: list[int] = []

@@ -16,6 +16,7 @@ from alphareq_lightning.callbacks.feature_tap import Pool
 from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
+from alphareq_lightning.text import printable
 
 POOLS: tuple[Pool, ...] = ("mean", "cls", "flatten", "project")
 
@@ -90,7 +91,7 @@ def run_profile(options: argparse.Namespace) -> int:
         "images": "digits" if options.images is None else options.images.name,
         "pool": options.pool,
     }
-    title = f"{about['model']} ({about['weights']}) on {about['images']}"
+    title = printable(f"{about['model']} ({about['weights']}) on {about['images']}")
     text = profile_json(records, **about)
     stem = options.out / options.model.replace("/", "_")
     with written_beside(stem.with_name(f"{stem.name}.json")) as unfinished:

@@ -22,7 +22,7 @@ LONGEST_LINE = 2**24
 """Bytes; a record of 512 eigenvalues has 12,000. A longer line is no record, read or written."""
 LARGEST_COUNT = 2**63
 MOST_VALUES = 2**16
-"""Eigenvalues, scores or metrics of one record."""
+"""Eigenvalues, scores or metrics of one record, and characters of a text in it."""
 _T = TypeVar("_T")
 FAILED = "failed"
 """Stands in a record file for the accuracy of a readout that was paid for and failed."""
@@ -156,7 +156,7 @@ def _numbers(values: Any) -> dict[str, float]:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or len(value) > MOST_VALUES:
         raise TypeError(f"expected a text, got {shown(value)}")
     return value
 

@@ -142,10 +142,10 @@ def turn(where: str, *, to_read: bool = False) -> ExitStack:
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Tell in a line that a storage is damaged, whatever its contents run into.
+    """Tell in a line what is wrong with a storage, whatever its contents run into.
 
     Raises:
-        SweepError: If it is.
+        SweepError: If something is.
     """
     try:
         yield
@@ -153,7 +153,7 @@ def reading(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise SweepError(
-            f"cannot read the study in {shown(where)}, which may be damaged: {reason(error)}"
+            f"cannot work with what is in {shown(where)}: {type(error).__name__}: {reason(error)}"
         ) from error
 
 

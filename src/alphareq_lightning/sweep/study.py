@@ -72,7 +72,7 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
         check_training(sweep)
         try:
             # All in one turn: whoever looks in between finds the study, and not an empty file.
-            with turn(sweep.storage):
+            with turn(sweep.storage), reading(sweep.storage):
                 storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
                 study = open_study(sweep, storage)
                 fill(study, sweep.plan())
