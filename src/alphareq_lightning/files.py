@@ -15,6 +15,7 @@ import yaml
 
 from alphareq_lightning.text import one_line
 
+NOT_TO_WAIT = getattr(os, "O_NONBLOCK", 0)
 MOST_VALUES = 1_000_000
 """Of a config."""
 LARGEST = 2**26
@@ -43,7 +44,12 @@ def written_beside(path: str | PathLike[str]) -> Iterator[Path]:
     """
     target = Path(os.path.realpath(path))
     if os.path.exists(target) and not os.path.isfile(target):
-        yield target
+        # Of a pipe that nobody reads this says so, where a simple open waits for good.
+        descriptor = os.open(target, os.O_WRONLY | NOT_TO_WAIT)
+        try:
+            yield target
+        finally:
+            os.close(descriptor)
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = target.with_name(f"{target.name}.{token_hex(4)}.part")
@@ -64,15 +70,11 @@ def opened(path: str | PathLike[str]) -> Iterator[BinaryIO]:
     Raises:
         OSError: If it cannot be read, or is no file.
     """
-    # Not to block is for the pipe that somebody puts here after a look at what it is.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    descriptor = os.open(path, os.O_RDONLY | NOT_TO_WAIT | getattr(os, "O_BINARY", 0))
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(f"{os.fspath(path)!r} is no regular file")
         yield file
-
-
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def read_small(path: str | PathLike[str]) -> str:

@@ -84,13 +84,13 @@ def one_round(folder, storage, name, kill):
         worker.start()
     killed = set()
     if kill:
-        while not marks.exists():  # it is at work, and somebody has begun a trial
-            time.sleep(0.005)
-        time.sleep(random.random() * 0.3)
-        victim = workers[0]
-        if victim.is_alive():
-            os.kill(victim.pid, signal.SIGKILL)
-            killed.add(victim.pid)
+        wanted = random.randrange(SLOTS - 1)  # trials that have begun by then
+        while wanted and not (marks.exists() and marks.read_text().count("begun") >= wanted):
+            time.sleep(0.002)
+        time.sleep(random.random() * 0.02)
+        victim = random.choice([worker for worker in workers if worker.is_alive()])
+        os.kill(victim.pid, signal.SIGKILL)
+        killed.add(victim.pid)
     for worker in workers:
         worker.join(60)
     hung = [worker for worker in workers if worker.is_alive()]

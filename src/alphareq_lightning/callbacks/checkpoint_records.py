@@ -57,8 +57,11 @@ def history_from_state(state: Any) -> list[AlphaRecord]:
     history = state.get("history") if isinstance(state, Mapping) else None
     if not isinstance(history, list):
         raise SelectionError(f"expected a state with a list 'history', got {shown(state)}")
-    if sum(map(_num_values, history)) > MOST_VALUES:
-        raise SelectionError(f"expected at most {MOST_VALUES} numbers in a history, got more")
+    total = 0
+    for record in history:
+        total += _num_values(record)
+        if total > MOST_VALUES:
+            raise SelectionError(f"expected at most {MOST_VALUES} numbers in a history, got more")
     return [AlphaRecord.from_dict(values) for values in history]
 
 

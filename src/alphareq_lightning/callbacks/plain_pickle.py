@@ -19,6 +19,8 @@ TENSOR_BUILDERS = {
 }
 MOST_BYTES = 2**25
 """Of a checkpoint without its tensors; 5,000 records have 3 MB."""
+MOST_OPERATIONS = 3_000_000
+"""Of its pickle; 5,000 records have 300,000."""
 MOST_ITEMS = 10_000
 """In a tuple, with all that the tuples in it hold."""
 NUM_OLD_PICKLES = 5
@@ -92,7 +94,7 @@ def _run_sizes(data: bytes, start: int) -> int:
     stack: list[int] = []
     marks: list[int] = []
     memo: dict[int, int] = {}
-    while True:
+    for _ in range(MOST_OPERATIONS):
         if floats := FLOATS.match(data, file.tell()):  # most of a history
             stack += [1] * (len(floats.group()) // BINFLOAT_SIZE)
             file.seek(floats.end())
@@ -120,6 +122,7 @@ def _run_sizes(data: bytes, start: int) -> int:
             if size > MOST_ITEMS:
                 raise pickle.UnpicklingError(f"it holds a tuple of more than {MOST_ITEMS} items")
             stack += [size] * num_after
+    raise pickle.UnpicklingError(f"it holds more than {MOST_OPERATIONS} objects")
 
 
 def _arity(opcode: pickletools.OpcodeInfo) -> tuple[str, Any, int, bool, int]:

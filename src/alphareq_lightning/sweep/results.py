@@ -18,7 +18,7 @@ from alphareq_lightning.sweep.config import IDENTITY
 from alphareq_lightning.sweep.pruner import ALPHA, AlphaIntervalPruner, ended
 from alphareq_lightning.sweep.slots import ERROR, SLOT, given_up, is_dead, occupies
 from alphareq_lightning.sweep.trial import OUTCOME, PAID, PATH, READ_OUT, RECORD, SECONDS, STOPPED
-from alphareq_lightning.text import printable
+from alphareq_lightning.text import one_line, printable
 
 SHOWN_ROWS = 12
 
@@ -66,7 +66,7 @@ class SweepSummary:
             table.add_column(Text(printable(header)), justify="right")
         for row in rows[:SHOWN_ROWS]:
             values = (_text(row["params"].get(key)) for key in keys)
-            figures = (f"{row['alpha']:.3f}", f"{row['r2']:.3f}", f"{row['accuracy']:.2f} %")
+            figures = (_fixed(row["alpha"]), _fixed(row["r2"]), f"{row['accuracy']:.2f} %")
             cells = map(printable, (str(row["trial"]), *values, *figures))
             table.add_row(*map(Text, cells))
         return Group(table, *map(Text, map(printable, self._lines())))
@@ -98,11 +98,12 @@ def summarize(study: Study) -> SweepSummary:
     lost = given_up(ours)
     rows = [_row(t) for t in finished]
     read_out = [row for row in rows if row["accuracy"] is not None]
-    failed = [f"trial {t.number}: {t.user_attrs[ERROR]}" for t in finished if _failed(t)]
+    failed = [f"trial {t.number}: {one_line(t.user_attrs[ERROR])}" for t in finished if _failed(t)]
     failed += [f"slot {slot}: its workers died again and again" for slot in sorted(lost)]
-    seconds: Counter[str] = Counter()
+    seconds: Any = Counter()
     for trial in finished:
-        seconds.update(trial.user_attrs.get(SECONDS, {}))
+        spent = trial.user_attrs.get(SECONDS, {})
+        seconds.update({str(name): float(value) for name, value in spent.items()})
     low, high = AlphaIntervalPruner(**search_options(study)).interval(study)
     return SweepSummary(
         name=study.study_name,
@@ -205,6 +206,10 @@ def _failed(trial: FrozenTrial) -> bool:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _fixed(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _text(value: Any) -> str:
