@@ -103,10 +103,10 @@ def test_a_search_whose_disk_is_filled_by_others_during_a_readout(small_disk, re
 
     def greedy(model):
         if len(read.paid) == readouts_before:
-            with open(small_disk / "others", "wb", buffering=0) as file:
-                with suppress(OSError):
-                    while file.write(bytes(4096)):
-                        pass
+            others = open(small_disk / "others", "wb", buffering=0)  # noqa: SIM115
+            with others, suppress(OSError):
+                while others.write(bytes(4096)):
+                    pass
         return read(model)
 
     with pytest.raises(SelectionError, match="No space left on device"):

@@ -269,3 +269,52 @@ def test_without_optuna(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     error = refusal(capsys, write_sweep(tmp_path))
     assert "a sweep needs its extra: pip install 'alphareq-lightning[sweep]'" in error
+
+
+def test_a_page_of_a_database_that_is_damaged(tmp_path, capsys):
+    url = f"sqlite:///{tmp_path}/study.db"
+    study = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url).storage)
+    study.enqueue_trial({"model.width": 40}, user_attrs={"slot": 0})
+    good = (tmp_path / "study.db").read_bytes()
+    refused = 0
+    for page in range(1, len(good) // 4096):
+        bad = good[: page * 4096] + b"\xff" * 4096 + good[(page + 1) * 4096 :]
+        (tmp_path / "study.db").write_bytes(bad)
+        for command in (
+            ("rank", url),
+            ("sweep", "--config", str(tmp_path / "tiny_sweep.yaml"), "--status", "--storage", url),
+        ):
+            code = main([*command])
+            error = capsys.readouterr().err
+            assert (code, error.count("\n")) in ((0, 0), (2, 1))
+            refused += "malformed" in error
+    assert refused > 2
+
+
+def test_a_journal_whose_lines_make_no_sense(tmp_path, capsys):
+    journal = tmp_path / "study.journal"
+    config = write_sweep(tmp_path)
+    study = open_study(read_sweep(config), open_storage(str(journal)).storage)
+    study.enqueue_trial({"model.width": 40}, user_attrs={"slot": 0})
+    good = journal.read_bytes()
+    for line, text in (
+        (b'{"op_code": 99}', "is not a journal of Optuna, or is damaged"),
+        (b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"slot":[]}}', "cannot work with"),
+    ):
+        journal.write_bytes(good + line + b"\n")
+        where = ("--storage", str(journal))
+        assert text in refusal(capsys, config, "--status", *where)
+        assert text in refusal(capsys, config, *where)
+
+
+@pytest.mark.timeout(30)
+def test_a_config_that_names_itself_again_and_again(tmp_path, capsys):
+    config = write_sweep(tmp_path)
+    names = "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 40))
+    for text, message in (
+        (f"a0: &a0 [x, x]\n{names}", "it has more than 1000000 values"),
+        ("train: &a [*a]\n", "it is nested too deep"),
+        ("train: " + "[" * 5000, "it is nested too deep"),
+    ):
+        config.write_text(text)
+        assert message in refusal(capsys, config)

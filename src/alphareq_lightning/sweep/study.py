@@ -39,6 +39,7 @@ from alphareq_lightning.sweep.storage import (
 )
 from alphareq_lightning.sweep.training import check_training
 from alphareq_lightning.sweep.trial import FOLDER, run_trial
+from alphareq_lightning.text import one_line
 
 POLL_SECONDS = 1.0
 STORAGE_ERRORS = (UpdateFinishedTrialError, StorageInternalError, SQLAlchemyError)
@@ -177,7 +178,7 @@ def _short(value: Any) -> str:
         value = attributes.get("choices", attributes)
     except (TypeError, ValueError, KeyError):
         pass
-    return "nothing" if value is None else str(value)
+    return "nothing" if value is None else one_line(value)
 
 
 def _work(sweep: Sweep, study: Study, worker: Worker, console: Console) -> None:
