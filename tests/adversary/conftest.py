@@ -48,14 +48,27 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 64 KiB; by a real mount, where that is allowed."""
+def disk(tmp_path):
+    """Makes a disk of so many KiB, or gives it another size; by a real mount, where allowed."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no disk can be mounted here: {error}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    mounted = []
+
+    def sized(kibibytes):
+        options = f"{'remount,' if mounted else ''}size={kibibytes}k"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
+        try:
+            subprocess.run(mount, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no disk can be mounted here: {error}")
+        mounted.append(folder)
+        return folder
+
+    yield sized
+    if mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def small_disk(disk):
+    return disk(64)

@@ -76,12 +76,13 @@ def one_round(folder, storage, name, kill):
     storage = storage or f"sqlite:///{folder}/out/study.db"
     marks = folder / "marks"
     context = multiprocessing.get_context("fork")
-    gate = context.Barrier(WORKERS)
+    gate = context.Barrier(WORKERS + 1)
     workers = [
         context.Process(target=work, args=(config, storage, marks, gate)) for _ in range(WORKERS)
     ]
     for worker in workers:
         worker.start()
+    gate.wait()
     killed = set()
     if kill:
         wanted = random.randrange(SLOTS - 1)  # trials that have begun by then

@@ -1,6 +1,7 @@
 """A disk that is full at one moment or another: nothing is paid twice, no file is half there."""
 
 import errno
+import json
 import multiprocessing
 import os
 from contextlib import contextmanager, suppress
@@ -8,6 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from alphareq_lightning import AlphaRecord, SelectionError, files
+from alphareq_lightning.cli import main
 from alphareq_lightning.posthoc.rank import ranking_plot
 from alphareq_lightning.readout import cached_features
 from alphareq_lightning.report import write_report
@@ -18,6 +20,8 @@ from alphareq_lightning.selection import (
     select_by_readouts,
     write_records,
 )
+
+from sweeps import WIDTHS, write_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.adversary("writes to full disks, and by many at once")]
 
@@ -205,3 +209,26 @@ def test_records_appended_by_several_processes_under_several_names(
     record_property("held", len(set(found)))
     assert sorted(found) == sorted(f"{place}.ckpt" for place in range(4 * number))
     assert os.path.islink(tmp_path / "link.jsonl")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+@pytest.mark.parametrize("start", [4, 60, 150, 200, 240, 280, 320, 400, 500])
+def test_a_sweep_on_a_disk_that_is_full_goes_on_when_there_is_room(
+    tmp_path, disk, capsys, record_property, start
+):
+    pytest.importorskip("optuna")
+    config = write_sweep(tmp_path, out=str(disk(start) / "out"))
+    size, codes = start, []
+    while not codes or codes[-1] != 0:
+        codes.append(main(["sweep", "--config", str(config), "--json"]))
+        out, err = capsys.readouterr()
+        assert codes[-1] in (0, 2)
+        assert codes[-1] == 0 or err.splitlines()[-1].startswith("alphareq: ")
+        assert len(codes) < 20
+        size += 100
+        disk(size)
+    summary = json.loads(out)
+    assert (summary["num_slots"], summary["num_done"], summary["failed"]) == (4, 4, [])
+    assert sorted(t["params"]["model.width"] for t in summary["trials"]) == WIDTHS
+    record_property("tried", len(codes) * 4)

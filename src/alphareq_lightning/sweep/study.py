@@ -80,9 +80,12 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
             with Worker(file) as worker:
                 _work(sweep, study, worker, console)
             return summarize(study)
-        except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            lost = storage_fault(error)
+            if lost is None:
+                raise
             raise SweepError(
-                f"lost the storage of the sweep: {reason(error.__cause__ or error)}; "
+                f"lost the storage of the sweep: {reason(lost.__cause__ or lost)}; "
                 "started again, the sweep goes on where it was"
             ) from error
 
@@ -191,6 +194,7 @@ def _work(sweep: Sweep, study: Study, worker: Worker, console: Console) -> None:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     with progress:
         task = progress.add_task("sweep", total=len(plan))
@@ -240,9 +244,9 @@ def _run_one(
 
     try:
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
-    except (SweepError, StorageInternalError, SQLAlchemyError, OSError):
-        raise
-    except Exception:  # Optuna raises several types when it is told about a trial that has ended
+    except Exception as error:  # of several types where Optuna is told of a trial that has ended
+        if isinstance(error, SweepError) or storage_fault(error) is not None:
+            raise
         if not claimed or _trial(study, claimed[-1]).state != TrialState.FAIL:
             raise
         # Taken for dead by the others, because this machine slept perhaps; they run it again.
@@ -250,6 +254,19 @@ def _run_one(
         return
     ended = describe(_trial(study, claimed[-1]))
     console.print(ended, markup=False, highlight=False, soft_wrap=True)
+
+
+def storage_fault(error: BaseException) -> BaseException | None:
+    """What went wrong with the storage behind an error, if it was the storage.
+
+    Optuna runs into an assertion of its own when it cannot tell the end of a trial.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(
+        seen, StorageInternalError | SQLAlchemyError | OSError
+    ):
+        seen = seen.__cause__ or (seen.__context__ if isinstance(seen, AssertionError) else None)
+    return None if isinstance(error, SweepError) else seen
 
 
 def machine_fault(error: BaseException) -> BaseException | None:
