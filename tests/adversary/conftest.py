@@ -17,7 +17,7 @@ TARGET = "ADVERSARY_JSON"
 
 
 @pytest.fixture(autouse=True)
-def kind(request, record_property):
+def counted(request, record_property):
     [name] = request.node.get_closest_marker("adversary").args
     record_property("kind", name)
 
