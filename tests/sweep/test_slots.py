@@ -18,7 +18,7 @@ from alphareq_lightning.sweep.slots import (  # noqa: E402
     fill,
     sign,
 )
-from alphareq_lightning.sweep.storage import Worker, _Shared  # noqa: E402
+from alphareq_lightning.sweep.storage import Worker  # noqa: E402
 
 PLAN = [{"x": 1}, {"x": 2}]
 
@@ -111,13 +111,12 @@ def test_a_claim_that_nobody_has_signed_is_dead(study, tmp_path):
 def test_a_claim_is_signed_with_the_first_sign_of_life(tmp_path):
     """Optuna's thread gives it later; killed in between, the trial would run for good."""
     url = f"sqlite:///{tmp_path}/study.db"
-    storage = _Shared(url, heartbeat_interval=60, grace_period=180)
+    storage = optuna.storages.RDBStorage(url, heartbeat_interval=60, grace_period=180)
     study = optuna.create_study(storage=storage)
     fill(study, PLAN[:1])
     with Worker(None) as worker:
         trial = study.ask()
         sign(trial, worker)
-        study._storage.record_heartbeat(trial._trial_id)  # as the thread does a moment later
     with sqlite3.connect(tmp_path / "study.db") as database:
         assert database.execute("select count(*) from trial_heartbeats").fetchone() == (1,)
     assert study.trials[0].user_attrs[WORKER] == worker.name

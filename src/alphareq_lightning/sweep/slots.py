@@ -58,6 +58,8 @@ def fill(study: Study, plan: Sequence[Params]) -> None:
 
 def sign(trial: Trial, worker: Worker) -> None:
     """Put a worker's name on the trial that it has claimed, before its turn ends."""
+    # Optuna's thread does so some time later; a trial whose worker is killed before would run for
+    # good.
     if worker.beats:
         storage: Any = trial.storage
         storage.record_heartbeat(trial._trial_id)

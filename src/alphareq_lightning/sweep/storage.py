@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -44,17 +43,20 @@ GRACE = 3
 TURN_SECONDS = 600
 """A turn takes milliseconds, and seconds where a long plan is queued; a process that was stopped
 in the middle of its turn stops the others, which give up after so long."""
+_LOCK_OF_MYSQL = (f"SELECT GET_LOCK(CONCAT('alphareq.', MD5(DATABASE())), {TURN_SECONDS})",)
 LOCKS = {
     # Of this transaction, so that it ends with its connection. A machine that is gone is noticed
     # within a minute, and not in the two hours of most systems.
     "postgresql": (
         "SET LOCAL idle_in_transaction_session_timeout = 0",
         f"SET LOCAL lock_timeout = '{TURN_SECONDS}s'",
-        "SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; "
+        "SET tcp_keepalives_idle = 30",
+        "SET tcp_keepalives_interval = 10",
         "SET tcp_keepalives_count = 3",
         "SELECT pg_advisory_xact_lock(6515)",
     ),
-    "mysql": (f"SELECT GET_LOCK(CONCAT('alphareq.', MD5(DATABASE())), {TURN_SECONDS})",),
+    "mysql": _LOCK_OF_MYSQL,
+    "mariadb": _LOCK_OF_MYSQL,
 }
 """How a database server is asked for a turn."""
 
@@ -199,22 +201,6 @@ def _beside(file: Path) -> Path:
     return file.with_name(f"{file.name}.workers")
 
 
-class _Shared(RDBStorage):
-    """Takes the first sign of life of a trial from its worker at once.
-
-    Optuna's thread gives it some time after the claim, and a trial of a worker that is killed
-    before would run for good.
-    """
-
-    def __init__(self, url: str, **options: Any) -> None:
-        self._beating = threading.Lock()  # both would make the one row that there may be
-        super().__init__(url, **options)
-
-    def record_heartbeat(self, trial_id: int) -> None:
-        with self._beating:
-            super().record_heartbeat(trial_id)
-
-
 def _open_database(
     url: URL, options: dict[str, Any], to_read: bool, heartbeat: int | None = None
 ) -> RDBStorage:
@@ -224,7 +210,7 @@ def _open_database(
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         if to_read and not _has_studies(url, options):  # Optuna would make its tables
             raise nothing_begun(url.render_as_string(hide_password=False))
-        return _Shared(
+        return RDBStorage(
             url.render_as_string(hide_password=False),
             engine_kwargs=options,
             heartbeat_interval=heartbeat,
