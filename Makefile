@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not. Benchmarks run as users do, without it: it slows small solves.
 demo test test-%: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-database test-slow test-lowest lint types bench-tables study-report clean
+.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types bench-tables study-report clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -21,6 +21,14 @@ test-database: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# What an adversary would try: workers that start together and are killed, full disks, hostile files.
+# Minutes; it prints what was tried and what held. The second writes that for the README's table.
+test-adversary: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m adversary tests/adversary
+
+adversary-table: export ADVERSARY_JSON := $(CURDIR)/benchmarks/results/adversary.json
+adversary-table: test-adversary
 
 # The core on the lowest supported versions, in an environment of its own.
 test-lowest:

@@ -12,14 +12,17 @@ from typing import Any
 from alphareq_lightning.callbacks.pooling import POOLS
 from alphareq_lightning.errors import AlphaReQError, OptionError
 from alphareq_lightning.profile.command import add_profile_command
+from alphareq_lightning.text import one_line
 
 SOURCES = "checkpoints, run folders, record files, or the storage of a sweep"
 STUDY = "which one, where the storage of a sweep holds several"
+BROKEN_PIPE = 141
+"""Exit code of a program whose reader has gone, as shells have it."""
 LIGHTNING_SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run ``alphareq``; errors of this package end with exit code 2 and their message alone."""
+    """Run ``alphareq``; errors of this package, and of files, end with code 2 and one line."""
     arguments = list(sys.argv[1:] if args is None else args)
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # configs name classes of the user's own modules
@@ -28,8 +31,13 @@ def main(args: Sequence[str] | None = None) -> int:
             return train(arguments[1:])
         options = _parser().parse_args(arguments)
         return int(options.run(options))
-    except AlphaReQError as error:
-        print(f"alphareq: {error}", file=sys.stderr)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except (AlphaReQError, OSError) as error:
+        if isinstance(error, OSError) and arguments[:1] == ["train"]:
+            raise  # of somebody's training, who wants to see where
+        print(f"alphareq: {one_line(error)}", file=sys.stderr)
         return 2
 
 

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from alphareq_lightning.callbacks import AlphaMonitor, records_from_checkpoints, spectrum_figure
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.files import written_beside
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.recipes.images import collate_labelled, few_of_each_class
@@ -149,7 +150,8 @@ def run_demo(
     accuracies = _readouts(ranked, data, console)
     _report(ranked, accuracies, console)
     figure = log_dir / "spectrum.png"
-    spectrum_figure(ranked[0]).savefig(figure)
+    with written_beside(figure) as unfinished:
+        spectrum_figure(ranked[0]).savefig(unfinished, format="png")
     console.print(f"TensorBoard: tensorboard --logdir {log_dir}", soft_wrap=True)
     console.print(f"spectrum of α's choice: {figure}", soft_wrap=True)
     return DemoResult(ranked, accuracies, log_dir, figure)

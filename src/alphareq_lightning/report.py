@@ -16,6 +16,7 @@ import numpy as np
 
 from alphareq_lightning.callbacks.measurement import GOOD_R2
 from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.files import written_beside
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.selection import (
     LOWER_IS_BETTER,
@@ -65,8 +66,8 @@ def write_report(
     page = template.replace("<!-- data -->", script_json(data))
     page = page.replace("<!-- title -->", html.escape(title))
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(page, encoding="utf-8", errors="replace")
+        with written_beside(path) as unfinished:
+            unfinished.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise SelectionError(f"cannot write the report to {path}: {error}") from error
     return Path(path)

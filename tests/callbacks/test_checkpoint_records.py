@@ -95,6 +95,32 @@ def test_foreign_states_are_refused_in_one_line(tmp_path, state):
         records_from_checkpoints([path])
 
 
+@pytest.mark.timeout(30)
+def test_a_state_that_holds_itself_again_and_again_is_shown_in_short(tmp_path):
+    """785 bytes; written out they have half a billion lists."""
+    state = []
+    for _ in range(39):
+        state = [state, state]
+    path = tmp_path / "nested.ckpt"
+    torch.save({"callbacks": {"AlphaMonitor": state}}, path)
+    with pytest.raises(SelectionError, match=r"got \[\[a list of 2, a list of 2\], \[a list"):
+        records_from_checkpoints([path])
+
+
+def test_one_list_named_a_million_times(tmp_path):
+    record = {**RECORD, "eigenvalues": [1.0] * 60_000}
+    path = save(tmp_path / "many.ckpt", [record] * 200)
+    with pytest.raises(SelectionError, match="at most 10000000 numbers in a history"):
+        records_from_checkpoints([path])
+
+
+@pytest.mark.parametrize("change", [{"epoch": float("inf")}, {"alpha": 10**400}], ids=str)
+def test_numbers_that_no_training_has_are_refused(tmp_path, change):
+    """A resume goes on with an empty history; an OverflowError would have ended it."""
+    with pytest.raises(SelectionError, match="not a record of α"):
+        history_from_state({"history": [{**RECORD, **change}]})
+
+
 def test_distributed_checkpoints_are_called_what_they_are(tmp_path):
     folder = tmp_path / "last.ckpt"
     folder.mkdir()

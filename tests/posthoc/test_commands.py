@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -247,7 +248,7 @@ def test_a_damaged_file_does_not_stop_the_others(run, capsys, tmp_path):
     assert len(read_records(tmp_path / "r.jsonl")) == 3
     victim = max((tmp_path / "kept").iterdir())
     before = victim.read_bytes()
-    assert "cannot read records" in refused(
+    assert "line 1, is not a record of α" in refused(
         capsys, "score", run / "kept", *MODULE, *DIGITS, "--out", victim
     )
     assert victim.read_bytes() == before
@@ -268,3 +269,64 @@ def test_a_module_in_the_working_directory(run, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.path", [p for p in sys.path if p not in ("", str(tmp_path))])
     path = next((run / "kept").iterdir())
     assert alphareq(capsys, "score", path, "--module", "mine.Mine", *DIGITS)[0] == 0
+
+
+HOSTILE = "\x1b[2J\x9b31m\u202e"
+
+
+def test_names_are_printed_as_text(tmp_path, capsys):
+    values = {"alpha": 1.0, "r2": 1.0, "stderr": 0.0, "fit_range": (4, 51), "num_samples": 9}
+    values |= {"num_features": 4, "metrics": {f"={HOSTILE}": 1.0}}
+    records = tmp_path / f"{HOSTILE}.jsonl"
+    for name in (f"=1+1{HOSTILE}.ckpt", f"@SUM(1){HOSTILE}.ckpt", "\udcff.ckpt"):
+        append_record(records, AlphaRecord(**values, layer=HOSTILE, path=name))
+    for arguments in (
+        ("rank", records),
+        ("rank", records, "--json"),
+        ("rank", records, "--csv"),
+        ("rank", records, "--by", "nothing"),
+        ("rank", tmp_path / f"{HOSTILE}.ckpt"),
+        ("report", records, "--out", tmp_path / f"{HOSTILE}.html"),
+        ("report", records, "--out", tmp_path),
+    ):
+        _, out, err = alphareq(capsys, *arguments)
+        assert (out + err).replace("\n", "").isprintable()
+    _, out, _ = alphareq(capsys, "rank", records, "--json")
+    assert json.loads(out)["ranking"][0]["path"] == f"=1+1{HOSTILE}.ckpt"
+    _, out, _ = alphareq(capsys, "rank", records, "--csv")
+    header, *rows = csv.reader(io.StringIO(out))
+    assert "'=\\x1b[2J\\x9b31m\\u202e" in header
+    assert [row[0][:6] for row in rows] == ["'=1+1\\", "'@SUM(", "\\udcff"]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "a..b", "os.", ".os", "sys.modules"])
+def test_names_that_are_no_class(tmp_path, capsys, name):
+    torch.save({"state_dict": {}}, tmp_path / "w.ckpt")
+    args = ("score", tmp_path / "w.ckpt", *DIGITS, "--out", tmp_path / "r.jsonl")
+    text = "is no LightningModule" if name == "sys.modules" else "expected package.module.Class"
+    assert text in refused(capsys, *args, "--module", name)
+
+
+@pytest.mark.parametrize("stored", [{1: 2}, {None: 1}, {"width": -1}, {"width": 10**30}], ids=str)
+def test_hyperparameters_that_are_none(tmp_path, capsys, stored):
+    torch.save({"hyper_parameters": stored, "state_dict": {}}, tmp_path / "w.ckpt")
+    args = ("score", tmp_path / "w.ckpt", *DIGITS, "--out", tmp_path / "r.jsonl")
+    error = refused(capsys, *args, "--module", "tiny.TinyModule")
+    assert "w.ckpt" in error or "TinyModule cannot be built from the hyperparameters" in error
+    for weights in ({1: torch.ones(1)}, [1]):
+        torch.save({"state_dict": weights}, tmp_path / "w.ckpt")
+        assert "does not fit the model" in refused(capsys, *args, "--module", "tiny.TinyModule")
+
+
+def test_a_reader_who_has_seen_enough(tmp_path):
+    values = {"alpha": 1.0, "r2": 1.0, "stderr": 0.0, "fit_range": (4, 51), "num_samples": 9}
+    record = AlphaRecord(**values, num_features=4, metrics={str(k): 1.0 for k in range(9000)})
+    append_record(tmp_path / "r.jsonl", record)
+    command = [sys.executable, "-m", "alphareq_lightning.cli", "rank", "--json", "r.jsonl"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as rank:
+        rank.stdout.read(1)
+        rank.stdout.close()
+        assert rank.stderr.read() == b""
+    assert rank.returncode == 141

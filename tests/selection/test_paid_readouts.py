@@ -1,4 +1,7 @@
+import errno
 import math
+import os
+from contextlib import suppress
 
 import pytest
 from filelock import FileLock
@@ -6,6 +9,7 @@ from filelock import FileLock
 from alphareq_lightning import AlphaRecord, DataError, SelectionError
 from alphareq_lightning.errors import ReadoutError
 from alphareq_lightning.selection import read_records, select_by_readouts
+from alphareq_lightning.selection.paid_readouts import RESERVE
 
 ALPHAS = [0.4 + 0.06 * k for k in range(30)]
 
@@ -149,3 +153,49 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(SelectionError, match="cannot write to the folder"):
         select_by_readouts(records(), Reads(), tmp_path / "file")
+
+
+@pytest.mark.parametrize("moment", range(1, 12))
+def test_a_disk_that_is_full_for_a_moment_loses_no_readout(tmp_path, monkeypatch, moment):
+    straight = select_by_readouts(records(), Reads(), tmp_path / "straight")
+    read, real, calls = Reads(), os.replace, []
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == moment:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        with suppress(SelectionError):
+            select_by_readouts(records(), read, tmp_path / "cut")
+    again = select_by_readouts(records(), read, tmp_path / "cut")
+    assert again.records == straight.records
+    assert len(read.paid) == len(set(read.paid))
+
+
+def test_settings_cut_by_a_full_disk_do_not_block_the_next_start(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(SelectionError, match="cannot write to the folder .* No space left"):
+            select_by_readouts(records(), Reads(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["search.json.lock"]
+    assert select_by_readouts(records(), Reads(), tmp_path).best.alpha == pytest.approx(1.0)
+
+
+def test_nothing_is_paid_for_without_room_for_its_outcome(tmp_path, monkeypatch):
+    read, real = Reads(), os.fsync
+
+    def fsync(descriptor):
+        if RESERVE in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(SelectionError, match="cannot write to the folder .* No space left"):
+        select_by_readouts(records(), read, tmp_path)
+    assert read.paid == []

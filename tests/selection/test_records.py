@@ -1,11 +1,14 @@
 import json
 import math
+import os
 import resource
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager
 
 import pytest
+from filelock import FileLock
 
 from alphareq_lightning import AlphaRecord, SelectionError
 from alphareq_lightning.selection import append_record, read_records, write_records
@@ -102,11 +105,11 @@ def test_files_that_hold_something_else(tmp_path):
     with pytest.raises(SelectionError, match=r"a.jsonl, line 1, is not a record"):
         read_records(path)
     path.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(SelectionError, match="cannot read records from"):
+    with pytest.raises(SelectionError, match="line 1, is not a record of α: 'utf-8' codec"):
         read_records(path)
     with pytest.raises(SelectionError, match="cannot read records from .*gone"):
         read_records(tmp_path / "gone.jsonl")
-    with pytest.raises(SelectionError, match="cannot write a record to"):
+    with pytest.raises(SelectionError, match="cannot write records to"):
         append_record("/dev/full/records.jsonl", record())
     with pytest.raises(SelectionError, match="cannot write records to"):
         write_records("/dev/full/records.jsonl", [record()])
@@ -131,7 +134,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_file_usable(tmp_path):
     append_record(path, long)
     with (
         files_end_at(path.stat().st_size + 2000),
-        pytest.raises(SelectionError, match=f"cannot write a record to {path}: "),
+        pytest.raises(SelectionError, match=f"cannot write records to {path}: "),
     ):
         append_record(path, long)
     append_record(path, long)
@@ -186,8 +189,19 @@ def test_a_byte_order_mark(tmp_path):
         {"eigenvalues": "x"},
         {"fit_range": [0, -3]},
         {"alpha": math.inf},
+        {"epoch": math.inf},
+        {"global_step": math.nan},
+        {"num_samples": 10**400},
+        {"alpha": 10**400},
+        {"eigenvalues": [10**400]},
+        {"fit_range": [1, math.inf]},
+        {"scores": {"rankme": 10**400}},
+        {"seconds": [[]]},
+        {"bias_correction": [[]]},
+        {"epoch": 2**70},
+        {"eigenvalues": [1.0] * 70_000},
     ],
-    ids=str,
+    ids=lambda change: str(change)[:40],
 )
 def test_every_field_is_checked(change):
     with pytest.raises(SelectionError, match="not a record of α"):
@@ -199,3 +213,70 @@ def test_a_line_of_brackets(tmp_path):
     path.write_text("[" * 100_000 + "\n")
     with pytest.raises(SelectionError, match="line 1, is not a record"):
         read_records(path)
+
+
+def test_infinity_in_a_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for text in ('"epoch": Infinity', f'"epoch": 1{"0" * 400}', f'"alpha": 1{"0" * 400}'):
+        values = json.dumps(record().to_json())[:-1]
+        path.write_text(f"{values}, {text}}}\n")
+        with pytest.raises(SelectionError, match="line 1, is not a record of α"):
+            read_records(path)
+
+
+def test_a_link_and_the_file_share_one_lock(tmp_path):
+    path, link = tmp_path / "records.jsonl", tmp_path / "link" / "other.jsonl"
+    link.parent.mkdir()
+    append_record(path, record(epoch=1))
+    link.symlink_to(path)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(f"{path}.lock"):
+            appended = pool.submit(append_record, link, record(epoch=2))
+            with pytest.raises(TimeoutError):
+                appended.result(timeout=0.5)
+        appended.result()
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+    write_records(link, [record(epoch=3)])
+    assert link.is_symlink()
+    assert [r.epoch for r in read_records(path)] == [3]
+
+
+def test_a_long_last_line_without_its_end_is_kept(tmp_path):
+    path = tmp_path / "records.jsonl"
+    long = record(metrics={f"metric {n} {'x' * 60}": 0.123456789 for n in range(15_000)})
+    append_record(path, long)
+    assert path.stat().st_size > 2**20
+    path.write_bytes(path.read_bytes().rstrip())
+    append_record(path, record(epoch=2))
+    assert read_records(path) == [long, record(epoch=2)]
+
+
+def test_a_last_line_that_is_too_long_is_not_deleted(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    with path.open("ab") as file:
+        file.write(b"x" * (2**24 + 1))
+    before = path.stat().st_size
+    with pytest.raises(SelectionError, match="is longer than 16777216 bytes and is no record"):
+        append_record(path, record(epoch=2))
+    assert path.stat().st_size == before
+    with pytest.raises(SelectionError, match="line 2, is not a record of α: it is longer than"):
+        read_records(path)
+
+
+def test_a_file_that_begins_with_a_blank_line(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(epoch=1))
+    path.write_bytes(b"\n  \n" + path.read_bytes())
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_file_of_records(tmp_path):
+    path = tmp_path / "pipe.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(SelectionError, match="cannot read records from .* is no regular file"):
+        read_records(path)
+    with pytest.raises(SelectionError, match="cannot write records to .* is no regular file"):
+        append_record(path, record())

@@ -2,6 +2,7 @@
 
 import sqlite3
 import sys
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
 
 import pytest
 import yaml
@@ -13,11 +14,9 @@ from sweeps import write_sweep
 
 optuna = pytest.importorskip("optuna")
 
-from sqlalchemy.exc import OperationalError  # noqa: E402
-
 from alphareq_lightning.sweep import read_sweep  # noqa: E402
 from alphareq_lightning.sweep import storage as storage_room  # noqa: E402
-from alphareq_lightning.sweep.storage import open_storage  # noqa: E402
+from alphareq_lightning.sweep.storage import open_storage, turn  # noqa: E402
 from alphareq_lightning.sweep.study import load_study, open_study  # noqa: E402
 
 
@@ -105,7 +104,7 @@ def test_an_unreachable_database(tmp_path, capsys):
     [
         ("study.csv", "expected a database URL, or a journal that ends in .journal or .log, got"),
         ("sqlite://", "a sweep needs a storage that outlives it, got SQLite in memory"),
-        ("oracle+none://host/x", "no driver for the database oracle"),
+        ("oracle+none://host/x", "expected SQLite, PostgreSQL or MySQL, got the database oracle"),
         ("://", "is not a database URL"),
     ],
 )
@@ -124,7 +123,6 @@ def test_files_that_hold_something_else(tmp_path, capsys):
     error = refusal(capsys, config, "--storage", str(journal))
     assert "study.journal is not a journal of Optuna, or is damaged in line 1; move it" in error
     assert journal.read_text() == "first\nsecond\n"
-    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_a_journal_damaged_in_the_middle_and_one_cut_at_the_end(tmp_path, capsys):
@@ -204,6 +202,22 @@ def test_reading_leaves_files_as_they_are_and_makes_none(tmp_path, capsys, name)
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_the_status_waits_for_the_worker_who_is_just_beginning(tmp_path, capsys, kind):
+    """Tables are made one by one, and the study after them."""
+    storage = f"sqlite:///{tmp_path}/study.db" if kind == "sqlite" else f"{tmp_path}/s.journal"
+    config = write_sweep(tmp_path, storage=storage)
+    with ThreadPoolExecutor(1) as pool:
+        with turn(storage):
+            opened = open_storage(storage).storage
+            asked = pool.submit(main, ["sweep", "--config", str(config), "--status"])
+            with pytest.raises(TimeoutError):
+                asked.result(timeout=1.0)
+            open_study(read_sweep(config), opened)
+        assert asked.result() == 0
+    assert "0 of 0 configurations done" in capsys.readouterr().out
+
+
 def test_a_worker_cuts_no_file_that_is_none_of_its_journals(tmp_path, capsys):
     config = write_sweep(tmp_path)
     for text in (FOREIGN, "one line without an end", '{"alpha": 1.0}\n{"al'):
@@ -257,18 +271,50 @@ def test_without_optuna(tmp_path, capsys, monkeypatch):
     assert "a sweep needs its extra: pip install 'alphareq-lightning[sweep]'" in error
 
 
-def test_a_database_that_another_worker_is_just_setting_up(tmp_path, monkeypatch):
-    """Workers that start together all find no tables, and all but one then fail to make them."""
+def test_a_page_of_a_database_that_is_damaged(tmp_path, capsys):
     url = f"sqlite:///{tmp_path}/study.db"
-    make, calls = storage_room.RDBStorage, []
+    study = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url).storage)
+    study.enqueue_trial({"model.width": 40}, user_attrs={"slot": 0})
+    good = (tmp_path / "study.db").read_bytes()
+    refused = 0
+    for page in range(1, len(good) // 4096):
+        bad = good[: page * 4096] + b"\xff" * 4096 + good[(page + 1) * 4096 :]
+        (tmp_path / "study.db").write_bytes(bad)
+        for command in (
+            ("rank", url),
+            ("sweep", "--config", str(tmp_path / "tiny_sweep.yaml"), "--status", "--storage", url),
+        ):
+            code = main([*command])
+            error = capsys.readouterr().err
+            assert (code, error.count("\n")) in ((0, 0), (2, 1))
+            refused += "malformed" in error
+    assert refused > 2
 
-    def second_worker(*args, **kwargs):
-        calls.append(args)
-        if len(calls) == 1:
-            make(url)  # the first worker was faster
-            raise OperationalError("CREATE TABLE studies", None, "table studies already exists")
-        return make(*args, **kwargs)
 
-    monkeypatch.setattr(storage_room, "RDBStorage", second_worker)
-    assert open_storage(url).storage.get_all_studies() == []
-    assert len(calls) == 2
+def test_a_journal_whose_lines_make_no_sense(tmp_path, capsys):
+    journal = tmp_path / "study.journal"
+    config = write_sweep(tmp_path)
+    study = open_study(read_sweep(config), open_storage(str(journal)).storage)
+    study.enqueue_trial({"model.width": 40}, user_attrs={"slot": 0})
+    good = journal.read_bytes()
+    for line, text in (
+        (b'{"op_code": 99}', "is not a journal of Optuna, or is damaged"),
+        (b'{"op_code":8,"worker_id":"w","trial_id":0,"user_attr":{"slot":[]}}', "cannot work with"),
+    ):
+        journal.write_bytes(good + line + b"\n")
+        where = ("--storage", str(journal))
+        assert text in refusal(capsys, config, "--status", *where)
+        assert text in refusal(capsys, config, *where)
+
+
+@pytest.mark.timeout(30)
+def test_a_config_that_names_itself_again_and_again(tmp_path, capsys):
+    config = write_sweep(tmp_path)
+    names = "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 40))
+    for text, message in (
+        (f"a0: &a0 [x, x]\n{names}", "it has more than 1000000 values"),
+        ("train: &a [*a]\n", "it is nested too deep"),
+        ("train: " + "[" * 5000, "it is nested too deep"),
+    ):
+        config.write_text(text)
+        assert message in refusal(capsys, config)

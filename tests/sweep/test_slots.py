@@ -1,5 +1,7 @@
 """The queue, with trials that cost nothing: what the processes of `test_workers` cannot time."""
 
+import sqlite3
+
 import pytest
 
 optuna = pytest.importorskip("optuna")
@@ -8,13 +10,13 @@ from optuna.trial import TrialState  # noqa: E402
 from alphareq_lightning.sweep import slots  # noqa: E402
 from alphareq_lightning.sweep.slots import (  # noqa: E402
     ERROR,
+    INTERRUPTED,
     MAX_DEATHS,
     SLOT,
-    SURPLUS,
     WORKER,
-    Watch,
+    bury,
     fill,
-    is_surplus,
+    sign,
 )
 from alphareq_lightning.sweep.storage import Worker  # noqa: E402
 
@@ -57,40 +59,6 @@ def test_what_ended_is_not_queued_again(study):
     assert slot_numbers(study) == [0, 1, 2]
 
 
-def test_of_two_trials_of_a_slot_the_lower_one_runs(study):
-    fill(study, PLAN)
-    for slot, params in enumerate(PLAN):  # by a worker that looked before the first had filled it
-        study.enqueue_trial(params, user_attrs={SLOT: slot})
-    assert [is_surplus(study, t.number, t.user_attrs[SLOT]) for t in study.trials] == [
-        False,
-        False,
-        True,
-        True,
-    ]
-    assert is_surplus(study, 9, None)  # asked for when the queue had just been emptied
-
-
-def test_the_second_trial_of_a_slot_steps_in_for_a_dead_first(study):
-    fill(study, PLAN[:1])
-    study.enqueue_trial(PLAN[0], user_attrs={SLOT: 0})
-    end(study, TrialState.FAIL)
-    fill(study, PLAN[:1])
-    assert slot_numbers(study) == [0, 0]  # no third one
-    assert not is_surplus(study, 1, 0)
-
-
-def test_a_closed_duplicate_leaves_its_slot_alone(study):
-    fill(study, PLAN[:1])
-    study.enqueue_trial(PLAN[0], user_attrs={SLOT: 0})
-    running = study.ask()
-    end(study, TrialState.FAIL, **{SURPLUS: True})
-    fill(study, PLAN[:1])
-    assert len(study.trials) == 2
-    study.tell(running, state=TrialState.FAIL)
-    fill(study, PLAN[:1])
-    assert slot_numbers(study, TrialState.WAITING) == [0]
-
-
 def test_a_slot_that_kills_its_workers_is_given_up(study):
     for _ in range(MAX_DEATHS + 2):
         fill(study, PLAN[:1])
@@ -100,44 +68,55 @@ def test_a_slot_that_kills_its_workers_is_given_up(study):
     assert slots.given_up(study.trials) == {0}
 
 
-def test_closed_duplicates_do_not_count_as_deaths(study):
-    for _ in range(MAX_DEATHS):
-        study.enqueue_trial(PLAN[0], user_attrs={SLOT: 0})
-        end(study, TrialState.FAIL, **{SURPLUS: True})
-    assert not slots.given_up(study.trials)
-
-
 def test_interruptions_by_hand_do_not_count_as_deaths(study):
     for _ in range(MAX_DEATHS + 2):
         fill(study, PLAN[:1])
-        end(study, TrialState.FAIL, **{slots.INTERRUPTED: True})
+        end(study, TrialState.FAIL, **{INTERRUPTED: True})
     assert len(study.trials) == MAX_DEATHS + 2
     assert not slots.given_up(study.trials)
 
 
 def test_only_trials_of_dead_workers_are_buried(study, tmp_path):
-    fill(study, [{"x": i} for i in range(3)])
+    fill(study, [{"x": i} for i in range(4)])
     file = tmp_path / "study.db"
+    killed = Worker(file)
     with Worker(file) as me, Worker(file) as other:
-        mine, others, lost = study.ask(), study.ask(), study.ask()
+        mine, others, left, lost = (study.ask() for _ in range(4))
         mine.set_user_attr(WORKER, me.name)
         others.set_user_attr(WORKER, other.name)
-        lost.set_user_attr(WORKER, "a-machine-1-abc")
-        Watch(study, me).bury()
-        assert [t.state.name for t in study.trials] == ["RUNNING", "RUNNING", "FAIL"]
+        left.set_user_attr(WORKER, "a-machine-1-abc")
+        lost.set_user_attr(WORKER, killed.name)
+        (tmp_path / "study.db.workers" / killed.name).touch()  # nobody holds this lock
+        bury(study, me)
+        assert [t.state.name for t in study.trials] == ["RUNNING", "RUNNING", "FAIL", "FAIL"]
+        # One that has left by itself was not killed by its configuration.
+        assert [INTERRUPTED in t.user_attrs for t in study.trials[2:]] == [True, False]
     with Worker(file) as third:
-        Watch(study, third).bury()
+        bury(study, third)
     assert {t.state.name for t in study.trials} == {"FAIL"}
-    assert not list(tmp_path.glob("*.workers/*"))
+    assert [p.name for p in tmp_path.glob("*.workers/*")] == [killed.name]
 
 
-def test_a_claim_that_nobody_signs_is_dead_after_a_while(study, tmp_path, monkeypatch):
+def test_a_claim_that_nobody_has_signed_is_dead(study, tmp_path):
+    """Whoever buries has the turn; a worker that was killed in its own left no name."""
     fill(study, PLAN[:1])
     study.ask()
     with Worker(tmp_path / "study.db") as worker:
-        watch = Watch(study, worker)
-        watch.bury()
-        assert study.trials[0].state == TrialState.RUNNING
-        monkeypatch.setattr(slots, "UNSIGNED_SECONDS", -1.0)
-        watch.bury()
-    assert study.trials[0].state == TrialState.FAIL
+        bury(study, worker)
+        fill(study, PLAN[:1])
+    assert [t.state.name for t in study.trials] == ["FAIL", "WAITING"]
+    assert INTERRUPTED in study.trials[0].user_attrs
+
+
+def test_a_claim_is_signed_with_the_first_sign_of_life(tmp_path):
+    """Optuna's thread gives it later; killed in between, the trial would run for good."""
+    url = f"sqlite:///{tmp_path}/study.db"
+    storage = optuna.storages.RDBStorage(url, heartbeat_interval=60, grace_period=180)
+    study = optuna.create_study(storage=storage)
+    fill(study, PLAN[:1])
+    with Worker(None) as worker:
+        trial = study.ask()
+        sign(trial, worker)
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        assert database.execute("select count(*) from trial_heartbeats").fetchone() == (1,)
+    assert study.trials[0].user_attrs[WORKER] == worker.name

@@ -1,6 +1,9 @@
 """Whole sweeps of tiny trainings in this process, by the command."""
 
+import errno
 import json
+import os
+import re
 import signal
 
 import pytest
@@ -17,10 +20,13 @@ from tiny import TinyModule, images
 
 optuna = pytest.importorskip("optuna")
 
+from optuna.exceptions import StorageInternalError  # noqa: E402
+
 from alphareq_lightning import records_from_checkpoints  # noqa: E402
 from alphareq_lightning.sweep import load_study, read_sweep, study_records  # noqa: E402
 from alphareq_lightning.sweep import study as study_room  # noqa: E402
 from alphareq_lightning.sweep.pruner import readouts  # noqa: E402
+from alphareq_lightning.sweep.slots import MAX_DEATHS  # noqa: E402
 from alphareq_lightning.sweep.trial import monitored_features  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
@@ -140,6 +146,85 @@ def test_a_trial_that_fails_keeps_its_reason_and_is_not_tried_again(tmp_path, ca
     monkeypatch.delenv(FAIL)
     assert sweep(capsys, config)["failed"] == [reason]
     assert marked(tmp_path / "marks", "begun") == WIDTHS
+
+
+def no_space(*args, **options):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def chained(*args, **options):
+    try:
+        no_space()
+    except OSError as error:
+        raise ValueError("cannot save") from error
+
+
+def of_torch(*args, **options):
+    raise RuntimeError("unable to write to file </torch_1>: No space left on device (28)")
+
+
+@pytest.mark.parametrize("fail", [no_space, chained, of_torch])
+def test_a_full_disk_stops_the_worker_and_spoils_no_trial(tmp_path, capsys, monkeypatch, fail):
+    config = write_sweep(tmp_path, trials=2)
+    for run in range(2 * (MAX_DEATHS + 1)):  # a machine is no reason to give a configuration up
+        with monkeypatch.context() as patch:
+            patch.setattr("lightning.pytorch.Trainer.save_checkpoint", fail)
+            assert main(["sweep", "--config", str(config)]) == 2
+        error = capsys.readouterr().err
+        assert re.match(
+            r"alphareq: trial \d+ stopped by a fault of this machine: .*No space", error
+        )
+        assert error.endswith("started again, the sweep runs it again\n")
+        assert error.count("\n") == 1
+        states = [t.state.name for t in open_study(config).trials]
+        assert (states.count("FAIL"), states.count("WAITING")) == (run + 1, 1)  # the other waits
+    summary = sweep(capsys, config)
+    assert (summary["num_done"], summary["failed"]) == (2, [])
+    assert len(summary["trials"]) == 2
+
+
+def test_a_configuration_that_takes_all_memory_is_given_up_in_the_end(
+    tmp_path, capsys, monkeypatch
+):
+    def no_memory(*args, **options):
+        raise MemoryError
+
+    config = write_sweep(tmp_path, trials=1)
+    monkeypatch.setattr("lightning.pytorch.Trainer.save_checkpoint", no_memory)
+    for _ in range(MAX_DEATHS):
+        assert main(["sweep", "--config", str(config)]) == 2
+        assert "a fault of this machine: MemoryError: no memory" in capsys.readouterr().err
+    assert sweep(capsys, config)["failed"] == ["slot 0: its workers died again and again"]
+
+
+def fill_up_after_the_claim(patch):
+    """From the end of the claim on, nothing can be written to the storage."""
+    full = StorageInternalError("database or disk is full")
+
+    def run_trial(sweep, trial):
+        def lost(*args, **options):
+            raise full
+
+        for name in ("set_trial_user_attr", "set_trial_state_values"):
+            patch.setattr(optuna.storages.RDBStorage, name, lost)
+        no_space()
+
+    patch.setattr(study_room, "run_trial", run_trial)
+
+
+def test_a_storage_on_a_full_disk_leaves_the_trial_to_the_next_worker(
+    tmp_path, capsys, monkeypatch
+):
+    """Not even that it was interrupted can be written then."""
+    config = write_sweep(tmp_path, trials=2)
+    for _ in range(MAX_DEATHS + 1):
+        with monkeypatch.context() as patch:
+            fill_up_after_the_claim(patch)
+            assert main(["sweep", "--config", str(config)]) == 2
+        error = capsys.readouterr().err
+        assert "lost the storage of the sweep: database or disk is full" in error
+    summary = sweep(capsys, config)
+    assert (summary["num_done"], summary["failed"]) == (2, [])
 
 
 def test_brackets_in_errors_and_parameters_are_text(tmp_path, capsys, monkeypatch):

@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 
-from alphareq_lightning.callbacks.plain_pickle import read_plain
+from alphareq_lightning.callbacks.plain_pickle import check_pickle, read_plain
 from alphareq_lightning.errors import LayerWarning, SelectionError
 from alphareq_lightning.selection.records import AlphaRecord
+from alphareq_lightning.text import first_line, shown
 
 STATE_KEY_PREFIX = "AlphaMonitor"
 KEPT_SPECTRA = 100
 """A checkpoint carries the eigenvalues of so many newest records: 0.5 MB however long the run. Of
 older records it carries all else; their eigenvalues are in the checkpoints of their time."""
+MOST_VALUES = 10_000_000
+"""Of all records in a checkpoint: those of 100,000 validations with fifty logged metrics."""
 
 
 def records_from_checkpoints(
@@ -71,9 +74,20 @@ def history_from_state(state: Any) -> tuple[list[AlphaRecord], str]:
     """
     history = state.get("history") if isinstance(state, Mapping) else None
     if not isinstance(history, list):
-        raise SelectionError(f"expected a state with a list 'history', got {str(state)[:80]}")
+        raise SelectionError(f"expected a state with a list 'history', got {shown(state)}")
+    total = 0
+    for record in history:
+        total += _num_values(record)
+        if total > MOST_VALUES:
+            raise SelectionError(f"expected at most {MOST_VALUES} numbers in a history, got more")
     run = state.get("run", "")
     return [AlphaRecord.from_dict(values) for values in history], run if type(run) is str else ""
+
+
+def _num_values(record: Any) -> int:
+    """A file may name one list again and again, and be small."""
+    values = record.values() if isinstance(record, Mapping) else ()
+    return 1 + sum(len(value) for value in values if isinstance(value, list | tuple | dict))
 
 
 def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
@@ -139,6 +153,7 @@ def _load(path: Path) -> Any:
     try:
         return read_plain(path)
     except Exception:  # torch knows older formats and more types, and explains what it refuses
+        check_pickle(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
@@ -148,7 +163,7 @@ def _callback_states(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         checkpoint = _load(path)
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error
     states = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
     if not isinstance(states, dict):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ from alphareq_lightning.selection import (
     select_by_readouts,
 )
 from alphareq_lightning.selection.paid_readouts import RECORDS
+from alphareq_lightning.text import json_text, one_line, printable
 
 PIPE_WIDTH = 140
 WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".safetensors")
@@ -77,7 +78,7 @@ def rank(options: argparse.Namespace) -> int:
         if len(shown) < len(ranked):
             console.print(f"and {len(ranked) - len(shown)} more; show them with --top")
         for doubt in doubts:
-            console.print(f"caution: {doubt}", style="yellow", soft_wrap=True)
+            console.print(f"caution: {printable(doubt)}", style="yellow", soft_wrap=True)
     return 0
 
 
@@ -115,14 +116,15 @@ def score(options: argparse.Namespace) -> int:
             append_record(options.out, record)
             measured.append(record)
     if options.json:
-        print(json.dumps(ranking_rows(measured, 1.0), indent=1, ensure_ascii=False))
+        print(json_text(ranking_rows(measured, 1.0)))
     elif measured:
         console = _console()
         console.print(ranking_table(measured, 1.0))
         for record in measured:
             if record.problem is not None:
-                console.print(f"no α for {record.path}: {record.problem}", style="yellow")
-        console.print(f"records: {options.out}", soft_wrap=True)
+                problem = f"no α for {record.path}: {record.problem}"
+                console.print(printable(problem), style="yellow")
+        console.print(f"records: {printable(str(options.out))}", soft_wrap=True)
     for refusal in refused:
         _note(str(refusal))
     return 2 if refused else 0
@@ -132,7 +134,7 @@ def select(options: argparse.Namespace) -> int:
     """Pay readouts for the models that the interval search asks for."""
     records = gather_records(options.records, layer=options.layer, study=options.study, note=_note)
     rank_checkpoints(records)  # refuses what does not compare
-    missing = [r.path for r in records if r.path is None or not Path(r.path).is_file()]
+    missing = [r.path for r in records if r.path is None or not isfile(r.path)]
     if missing:
         raise SelectionError(
             f"{len(missing)} of {len(records)} checkpoints are not where their records say, "
@@ -170,7 +172,8 @@ def select(options: argparse.Namespace) -> int:
     console = _console(stderr=options.json)
 
     def tell(record: AlphaRecord, what: str) -> None:
-        console.print(f"α = {record.alpha:.3f}  {what:>8}  {record.path}", soft_wrap=True)
+        line = f"α = {record.alpha:.3f}  {what:>8}  {record.path}"
+        console.print(printable(line), soft_wrap=True)
 
     selected = select_by_readouts(
         records,
@@ -195,18 +198,20 @@ def select(options: argparse.Namespace) -> int:
         "records": str(options.out / RECORDS),
     }
     if options.json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json_text(found))
         return 0
     if best is None:
         console.print("no readout succeeded, so there is no best model", style="yellow")
     else:
-        console.print(f"best: {best.path}, {best.accuracy:.2f} %, α = {best.alpha:.3f}")
+        line = f"best: {best.path}, {best.accuracy:.2f} %, α = {best.alpha:.3f}"
+        console.print(printable(line))
     learnt = " and ".join(
         f"{side} {end:.3f}" for side, end in (("above", low), ("below", high)) if math.isfinite(end)
     )
     console.print(f"interval learnt: α {learnt or 'of any size, it never closed'}")
     console.print(f"readouts: {search.num_readouts} paid, {search.num_saved} saved")
-    console.print(f"records, with accuracies: {found['records']}", soft_wrap=True)
+    line = f"records, with accuracies: {found['records']}"
+    console.print(printable(line), soft_wrap=True)
     return 0
 
 
@@ -224,7 +229,7 @@ def report(options: argparse.Namespace) -> int:
         target=(low, high),
         **search,
     )
-    print(path)
+    print(printable(str(path)))
     return 0
 
 
@@ -279,7 +284,7 @@ def _console(**options: Any) -> Console:
 
 
 def _note(text: str) -> None:
-    print(f"alphareq: {text}", file=sys.stderr)
+    print(f"alphareq: {one_line(text)}", file=sys.stderr)
 
 
 def _tracked(paths: Sequence[Path], what: str, *, quiet: bool) -> Iterator[Path]:

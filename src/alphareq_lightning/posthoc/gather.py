@@ -49,7 +49,8 @@ def gather_records(
     for source in sources:
         path = Path(source)
         if _is_storage(source):
-            records += _from_study(source, study, layer)
+            found = _from_study(source, study, "study_records")
+            records += [record for record in found if layer in (None, record.layer)]
         elif path.is_dir():
             records += _from_folder(path, layer, note)
         else:
@@ -108,7 +109,7 @@ def search_settings(
     for source in sources:
         path = Path(source)
         if _is_storage(source):
-            found.append(_sweeps(source).search_options(_study(source, study)))
+            found.append(_from_study(source, study, "search_options"))
         elif path.is_dir():
             found += [_kept_beside(file) for file in sorted(path.rglob(RECORDS))]
         elif path.name == RECORDS:
@@ -142,13 +143,11 @@ def _sweeps(storage: str) -> ModuleType:
     return sweeps
 
 
-def _study(storage: str, name: str | None) -> Any:
-    return _sweeps(storage).load_study(storage, name)
-
-
-def _from_study(storage: str, name: str | None, layer: str | None) -> list[AlphaRecord]:
-    records = _sweeps(storage).study_records(_study(storage, name))
-    return [record for record in records if layer in (None, record.layer)]
+def _from_study(storage: str, name: str | None, what: str) -> Any:
+    sweeps = _sweeps(storage)
+    study = sweeps.load_study(storage, name)
+    with sweeps.reading(storage):
+        return getattr(sweeps, what)(study)
 
 
 def _from_file(path: Path, layer: str | None) -> list[AlphaRecord]:

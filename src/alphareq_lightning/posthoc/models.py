@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 
+from alphareq_lightning.callbacks.plain_pickle import check_pickle
 from alphareq_lightning.errors import DataError, OptionError, SelectionError
+from alphareq_lightning.files import read_yaml
 from alphareq_lightning.profile.models import fitting_weights, load_model
+from alphareq_lightning.text import first_line, one_line
 
 
 class LoadedModel(NamedTuple):
@@ -81,8 +83,8 @@ class ModelSource:
                 module.load_state_dict(checkpoint.get("state_dict", checkpoint))
         except DataError as error:
             raise SelectionError(str(error)) from error
-        except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # names that are no text, tensors that are none
+            reason = one_line(error)
             raise SelectionError(f"{path} does not fit the model: {reason[:300]}") from error
         epoch, step = (checkpoint.get(key) for key in ("epoch", "global_step"))
         return LoadedModel(
@@ -99,11 +101,9 @@ def read_config(path: Path) -> dict[str, Any]:
         OptionError: If the file is missing, or is no YAML mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise OptionError(
-            f"cannot read the config {path}: {' '.join(str(error).split())}"
-        ) from error
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"cannot read the config {path}: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise OptionError(f"the config {path} is no mapping of sections")
     return values
@@ -124,7 +124,7 @@ def instantiate(base: type, section: Any, where: str) -> Any:
     try:
         return parser.instantiate_classes(parser.parse_object({"object": section})).object
     except Exception as error:  # jsonargparse raises what the class raised
-        raise OptionError(f"{where}: {' '.join(str(error).split())}") from error
+        raise OptionError(f"{where}: {one_line(error)}") from error
 
 
 def _from_config(path: Path) -> Callable[[Mapping[str, Any]], nn.Module]:
@@ -144,10 +144,10 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
     module_name, _, class_name = name.rpartition(".")
     try:
         found = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise OptionError(f"cannot import {name!r} ({error}); expected package.module.Class") from (
-            error
-        )
+    except Exception as error:  # what a module raises while it is imported
+        raise OptionError(
+            f"cannot import {name!r} ({one_line(error)}); expected package.module.Class"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise OptionError(f"{name!r} is no LightningModule")
 
@@ -158,13 +158,13 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
                 f"the hyperparameters in the checkpoint are a {type(stored).__name__}, no mapping"
             )
         # LightningCLI adds _class_path and _instantiator.
-        arguments = {name: value for name, value in stored.items() if not name.startswith("_")}
+        arguments = {k: value for k, value in stored.items() if not str(k).startswith("_")}
         try:
             module: nn.Module = found(**arguments)
-        except TypeError as error:
+        except Exception as error:  # of somebody's class, for numbers from anywhere
             raise SelectionError(
                 f"{class_name} cannot be built from the hyperparameters in the checkpoint "
-                f"({error}); call self.save_hyperparameters() in it, or pass --config"
+                f"({one_line(error)}); call self.save_hyperparameters() in it, or pass --config"
             ) from error
         return module
 
@@ -184,11 +184,12 @@ def _read(path: Path, trust: bool) -> Mapping[str, Any]:
             from safetensors.torch import load_file
 
             return load_file(path)
+        if not trust:
+            check_pickle(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SelectionError(
-            f"{path} cannot be read safely: {reason}; "
+            f"{path} cannot be read safely: {first_line(error)}; "
             "if you trust its origin with your machine, pass --trust"
         ) from error
     if not isinstance(checkpoint, Mapping):

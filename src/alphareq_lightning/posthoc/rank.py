@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.files import written_beside
 from alphareq_lightning.selection import AlphaRecord, target_distance
+from alphareq_lightning.text import json_text, printable
 
 NAME_WIDTH = 16
+FORMULA = ("=", "+", "-", "@")
+"""What a spreadsheet takes for the beginning of a formula."""
 Target = float | tuple[float, float]
 COLUMNS = (
     "path",
@@ -73,18 +76,23 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
 
 def ranking_json(records: Sequence[AlphaRecord], target: Target, cautions: Sequence[str]) -> str:
     """The ranking as JSON: ``{"ranking": [...], "cautions": [...]}``."""
-    found = {"ranking": ranking_rows(records, target), "cautions": list(cautions)}
-    return json.dumps(found, indent=1, ensure_ascii=False, allow_nan=False)
+    return json_text({"ranking": ranking_rows(records, target), "cautions": list(cautions)})
 
 
 def ranking_csv(records: Sequence[AlphaRecord], target: Target) -> str:
-    """The ranking as CSV with a header."""
+    """The ranking as CSV with a header; a text that a spreadsheet would compute has a ' before."""
     rows = ranking_rows(records, target)
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_cell, rows[0] if rows else COLUMNS))
+    writer.writerows(map(_cell, row.values()) for row in rows)
     return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return printable(f"'{value}" if value.lstrip().startswith(FORMULA) else value)
 
 
 def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
@@ -115,7 +123,7 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
             _number(r.scores.get("rankme"), 1),
             *(_number(r.metrics.get(loss), 2) for loss in losses[:1]),
         ]
-        table.add_row(escape(name), *cells, *([_number(r.accuracy, 1)] if paid else []))
+        table.add_row(escape(printable(name)), *cells, *([_number(r.accuracy, 1)] if paid else []))
     return table
 
 
@@ -153,7 +161,8 @@ def ranking_plot(records: Sequence[AlphaRecord], target: Target, path: Path) -> 
     right.set(xlabel="α", ylabel="RankMe", title="Two label-free scores")
     right.legend()
     try:
-        figure.savefig(path)
+        with written_beside(path) as unfinished:
+            figure.savefig(unfinished, format=path.suffix[1:] or "png")
     except (OSError, ValueError) as error:
         raise OptionError(f"cannot write the plot {path}: {error}") from error
 

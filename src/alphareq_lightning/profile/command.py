@@ -15,6 +15,8 @@ from rich.progress import track
 from alphareq_lightning.callbacks.pooling import POOLS
 from alphareq_lightning.callbacks.scores import SCORES
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.files import written_beside
+from alphareq_lightning.text import printable
 
 
 def add_profile_command(commands: Any) -> None:
@@ -87,18 +89,19 @@ def run_profile(options: argparse.Namespace) -> int:
         "images": "digits" if options.images is None else options.images.name,
         "pool": options.pool,
     }
-    title = f"{about['model']} ({about['weights']}) on {about['images']}"
+    title = printable(f"{about['model']} ({about['weights']}) on {about['images']}")
     text = profile_json(records, **about)
-    options.out.mkdir(parents=True, exist_ok=True)
     stem = options.out / options.model.replace("/", "_")
-    stem.with_name(f"{stem.name}.json").write_text(text, encoding="utf-8")
+    with written_beside(stem.with_name(f"{stem.name}.json")) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
     if options.json:
         print(text)
     else:
         console.print(profile_table(records, title))
     if find_spec("matplotlib") is not None:
         picture = stem.with_name(f"{stem.name}.png")
-        profile_figure(records, title).savefig(picture)
+        with written_beside(picture) as unfinished:
+            profile_figure(records, title).savefig(unfinished, format="png")
         progress.print(f"α over depth and the spectra: {picture}", soft_wrap=True)
     return 0
 

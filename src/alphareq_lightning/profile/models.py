@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from alphareq_lightning.callbacks.plain_pickle import check_pickle
 from alphareq_lightning.errors import DataError, OptionError
 from alphareq_lightning.recipes import build_backbone
 from alphareq_lightning.recipes.views import IMAGENET_MEAN, IMAGENET_STD
@@ -89,6 +90,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         DataError: If the file is missing, is not a state dict, or does not fit the model.
     """
     try:
+        check_pickle(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alphareq_lightning.errors import DataError
+from alphareq_lightning.files import written_beside
 
 Extracted = tuple[Tensor, Tensor]
 KEY_LENGTH = 24
@@ -79,10 +80,9 @@ def cached_features(folder: Path | None, key: str, make: Callable[[], Extracted]
         return features, labels
     except Exception:  # missing, or cut by a full disk: made again
         features, labels = make()
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    torch.save((features, labels), unfinished)
-    os.replace(unfinished, path)
+    # A full disk keeps nothing, and the features are there all the same.
+    with suppress(OSError, RuntimeError), written_beside(path) as unfinished:
+        torch.save((features, labels), unfinished)
     return features, labels
 
 

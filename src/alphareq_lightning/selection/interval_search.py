@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from alphareq_lightning.errors import OptionError, SelectionError
+from alphareq_lightning.files import read_small, written_beside
+from alphareq_lightning.text import one_line, shown
 
 
 class Readout(NamedTuple):
@@ -167,7 +167,11 @@ class AlphaIntervalSearch:
         return len(self.skipped)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the state as JSON, whole or not at all."""
+        """Write the state as JSON, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
         state = {
             "top_k": self.top_k,
             "margin": self.margin,
@@ -178,11 +182,8 @@ class AlphaIntervalSearch:
             },
             "skipped": {n: a if math.isfinite(a) else None for n, a in self.skipped.items()},
         }
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-        unfinished.write_text(json.dumps(state, indent=1, ensure_ascii=False), encoding="utf-8")
-        os.replace(unfinished, target)
+        with written_beside(path) as unfinished:
+            unfinished.write_text(json.dumps(state, indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> AlphaIntervalSearch:
@@ -192,8 +193,8 @@ class AlphaIntervalSearch:
             SelectionError: If the file is missing or is no saved search.
         """
         try:
-            state = json.loads(Path(path).read_text(encoding="utf-8"))
-            search = cls(top_k=state["top_k"], margin=state["margin"])
+            state = json.loads(read_small(path))
+            search = cls(top_k=_whole(state["top_k"]), margin=_whole(state["margin"]))
             search.pending = {name: float(alpha) for name, alpha in state["pending"].items()}
             search.readouts = {
                 name: Readout(float(alpha), _number(score))
@@ -202,14 +203,25 @@ class AlphaIntervalSearch:
             search.skipped = {name: _number(alpha) for name, alpha in state["skipped"].items()}
         except OSError as error:
             raise SelectionError(f"cannot read the search in {path}: {error}") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SelectionError(f"{path} is not a saved interval search: {error}") from error
+        except _WRONG as error:
+            reason = one_line(error)
+            raise SelectionError(f"{path} is not a saved interval search: {reason}") from error
         return search
 
     def _alpha_of(self, name: str) -> float | None:
         if name in self.readouts:
             return self.readouts[name].alpha
         return self.pending.get(name, self.skipped.get(name))
+
+
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What numbers, names and nesting of somebody else's JSON run into."""
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"expected a whole number, got {shown(value)}")
+    return value
 
 
 def _number(value: Any) -> float:

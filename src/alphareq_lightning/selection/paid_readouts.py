@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,10 +14,14 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from alphareq_lightning.errors import ReadoutError, SelectionError
+from alphareq_lightning.files import read_small, written_beside
 from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
 from alphareq_lightning.selection.records import AlphaRecord, write_records
+from alphareq_lightning.text import one_line, shown
 
 STATE, SETTINGS, RECORDS = "search.json", "settings.json", "records.jsonl"
+RESERVE = "search.json.reserve"
+"""Holds room on the disk for the next state while a readout is paid for."""
 
 
 class Selected(NamedTuple):
@@ -79,13 +84,14 @@ def select_by_readouts(
         for start in range(0, len(order), step):
             names = order[start : start + step]
             asked = search.ask({name: by_name[name].alpha for name in names})
-            search.save(folder / STATE)
+            _save(search, folder)
             for name in names:
                 if name in search.skipped:
                     report(by_name[name], "skipped")
                 elif name not in asked:
                     report(by_name[name], f"{accuracies[name]:.2f} % (paid before)")
             for name in asked:
+                _reserve(folder)
                 try:
                     accuracies[name] = read(by_name[name])
                     outcome = f"{accuracies[name]:.2f} %"
@@ -93,8 +99,9 @@ def select_by_readouts(
                     accuracies[name] = float("nan")
                     outcome = f"failed: {error}"
                 search.tell({name: accuracies[name]})
-                search.save(folder / STATE)
+                _save(search, folder)
                 report(by_name[name], outcome)
+        (folder / RESERVE).unlink(missing_ok=True)
         found = [replace(by_name[n], accuracy=accuracies.get(n)) for n in order]
         write_records(folder / RECORDS, found)
     if search.num_readouts and search.best is None:
@@ -115,6 +122,37 @@ def _by_name(records: Sequence[AlphaRecord]) -> dict[str, AlphaRecord]:
     return by_name
 
 
+def _reserve(folder: Path) -> None:
+    """Take room for the state that a readout will lead to, before it is paid for.
+
+    Raises:
+        SelectionError: If there is none.
+    """
+    size = 2 * (folder / STATE).stat().st_size + 4096  # one more score, whole blocks
+    if (folder / RESERVE).is_file() and (folder / RESERVE).stat().st_size >= size:
+        return
+    with _told_of(folder), written_beside(folder / RESERVE) as unfinished:
+        unfinished.write_bytes(os.urandom(size))  # random: zeros may take no room
+
+
+def _save(search: AlphaIntervalSearch, folder: Path) -> None:
+    """Write the state, on a full disk into the room that was taken for it."""
+    with _told_of(folder):
+        try:
+            search.save(folder / STATE)
+        except OSError:
+            (folder / RESERVE).unlink(missing_ok=True)
+            search.save(folder / STATE)
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SelectionError(f"cannot write to the folder {folder}: {error}") from error
+
+
 def _search(folder: Path, top_k: int, margin: int, names: set[str]) -> AlphaIntervalSearch:
     if not (folder / STATE).exists():
         return AlphaIntervalSearch(top_k=top_k, margin=margin)
@@ -131,15 +169,17 @@ def _search(folder: Path, top_k: int, margin: int, names: set[str]) -> AlphaInte
 def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     path, wanted = folder / SETTINGS, json.loads(json.dumps(settings))
     if not path.exists():
-        path.write_text(json.dumps(wanted, indent=1, ensure_ascii=False), encoding="utf-8")
+        with _told_of(folder), written_beside(path) as unfinished:
+            unfinished.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
         return
     try:
-        stored = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise SelectionError(f"cannot read the settings in {path}: {error}") from error
+        stored = dict(json.loads(read_small(path)))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = one_line(error)
+        raise SelectionError(f"cannot read the settings in {path}: {reason}") from error
     other = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
     if other:
-        was = ", ".join(f"{key}={stored.get(key)!r}" for key in other)
+        was = ", ".join(f"{key}={shown(stored.get(key))}" for key in other)
         raise SelectionError(
             f"{folder} holds readouts of other settings ({was}); choose another --out"
         )
@@ -147,16 +187,15 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    try:
+    with _told_of(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{STATE}.lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise SelectionError(
-            f"another process is selecting in {folder}; wait for it, or choose another --out"
-        ) from error
-    except OSError as error:
-        raise SelectionError(f"cannot write to the folder {folder}: {error}") from error
+        lock = FileLock(folder.resolve() / f"{STATE}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SelectionError(
+                f"another process is selecting in {folder}; wait for it, or choose another --out"
+            ) from error
     try:
         yield
     finally:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from filelock import FileLock, Timeout
 
 from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.files import opened, written_beside
+from alphareq_lightning.text import one_line, shown
 
 LOCK_SECONDS = 30
-LONGEST_LINE = 2**20
-"""Bytes; a record of 512 eigenvalues has 12,000."""
+LONGEST_LINE = 2**24
+"""Bytes; a record of 512 eigenvalues has 12,000. A longer line is no record, read or written."""
+LARGEST_COUNT = 2**63
+MOST_VALUES = 2**16
+"""Eigenvalues, scores or metrics of one record, and characters of a text in it."""
 _T = TypeVar("_T")
 FAILED = "failed"
 """Stands in a record file for the accuracy of a readout that was paid for and failed."""
@@ -96,24 +101,26 @@ class AlphaRecord:
                 stderr=_number(record.stderr),
                 alpha_corrected=_or_none(_number, record.alpha_corrected),
                 alpha_stderr=_or_none(_number, record.alpha_stderr),
-                num_samples=int(record.num_samples),
-                num_features=int(record.num_features),
-                num_images=_or_none(int, record.num_images),
+                num_samples=_whole(record.num_samples),
+                num_features=_whole(record.num_features),
+                num_images=_or_none(_whole, record.num_images),
                 run=_text(record.run),
                 layer=_text(record.layer),
-                epoch=int(record.epoch),
-                global_step=int(record.global_step),
+                epoch=_whole(record.epoch),
+                global_step=_whole(record.global_step),
+                bias_correction=_or_none(_text, record.bias_correction),
                 scores=_numbers(record.scores),
                 metrics=_numbers(record.metrics),
-                eigenvalues=tuple(map(float, record.eigenvalues)),
+                eigenvalues=tuple(map(_number, _few(record.eigenvalues))),
+                seconds=_number(record.seconds),
                 fit_range=_or_none(_window, record.fit_range),
                 problem=_or_none(_text, record.problem),
                 path=_or_none(_text, record.path),
-                path_step=_or_none(int, record.path_step),
+                path_step=_or_none(_whole, record.path_step),
                 accuracy=_or_none(_number, record.accuracy),
             )
-        except (AttributeError, TypeError, ValueError, IndexError) as error:
-            raise SelectionError(f"not a record of α: {error}") from error
+        except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
+            raise SelectionError(f"not a record of α: {one_line(error)}") from error
         if math.isinf(record.alpha):
             raise SelectionError("not a record of α: α is infinite")
         return record
@@ -136,25 +143,38 @@ class AlphaRecord:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, str):
-        raise TypeError(f"expected a number, got {value!r}")
+    if isinstance(value, str | bytes):
+        raise TypeError(f"expected a number, got {shown(value)}")
     return float(value)
 
 
+def _whole(value: Any) -> int:
+    if _number(value) != value or abs(value) > LARGEST_COUNT:
+        raise ValueError(f"expected a whole number, got {shown(value)}")
+    return int(value)
+
+
+def _few(values: Any) -> Any:
+    """Refuse what would take for good: a file of 1 MB can name one list a million times."""
+    if isinstance(values, str | bytes) or len(values) > MOST_VALUES:
+        raise ValueError(f"expected at most {MOST_VALUES} values, got {shown(values)}")
+    return values
+
+
 def _numbers(values: Any) -> dict[str, float]:
-    return {_text(name): _number(value) for name, value in dict(values).items()}
+    return {_text(name): _number(value) for name, value in dict(_few(values)).items()}
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {value!r}")
+    if not isinstance(value, str) or len(value) > MOST_VALUES:
+        raise TypeError(f"expected a text, got {shown(value)}")
     return value
 
 
 def _window(value: Any) -> tuple[int, int]:
-    first, last = (int(rank) for rank in value)
+    first, last = map(_whole, _few(value))
     if not 1 <= first < last:
-        raise ValueError(f"{value} are no ranks")
+        raise ValueError(f"{shown(value)} are no ranks")
     return first, last
 
 
@@ -170,21 +190,34 @@ def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
     Raises:
         SelectionError: If the file is missing or holds something else.
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SelectionError(f"cannot read records from {path}: {error}") from error
     records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            records.append(AlphaRecord.from_json(json.loads(line)))
-        except (ValueError, RecursionError, SelectionError) as error:
-            if number == len(lines):  # every finished line ends in a newline
-                break
-            raise SelectionError(f"{path}, line {number}, is not a record of α: {error}") from error
+    try:
+        with opened(path) as file:
+            for number, line in enumerate(_lines(file), start=1):
+                try:
+                    if line.strip():
+                        records.append(_record(line))
+                except (ValueError, RecursionError, SelectionError) as error:
+                    if not line.endswith(b"\n") and len(line) <= LONGEST_LINE:
+                        break
+                    raise SelectionError(
+                        f"{path}, line {number}, is not a record of α: {one_line(error)}"
+                    ) from error
+    except OSError as error:
+        raise SelectionError(f"cannot read records from {path}: {error}") from error
     return records
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines of a file; of one that is too long its beginning."""
+    while line := file.readline(LONGEST_LINE + 1):
+        yield line
+
+
+def _record(line: bytes) -> AlphaRecord:
+    if len(line) > LONGEST_LINE:
+        raise ValueError(f"it is longer than {LONGEST_LINE} bytes")
+    return AlphaRecord.from_json(json.loads(line.decode("utf-8-sig")))
 
 
 def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
@@ -194,35 +227,50 @@ def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
         SelectionError: If the file cannot be written.
     """
     line = _line(record)
-    lock = FileLock(f"{os.fspath(path)}.lock", timeout=LOCK_SECONDS)
-    try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with lock, open(path, "a+b") as file:
+    with _locked(path) as real:
+        if os.path.exists(real):
+            with opened(real):
+                pass  # refuses what is no file
+        with open(real, "a+b") as file:
             _check_is_ours(path, file)
-            if _ends_in_half_a_line(file):
+            if _ends_in_half_a_line(path, file):
                 cut_half_line(file)
             file.write(line)
+
+
+@contextmanager
+def _locked(path: str | PathLike[str]) -> Iterator[str]:
+    """Alone in writing to a file; its real name, so that links to it share the lock."""
+    real = os.path.realpath(path)
+    try:
+        os.makedirs(os.path.dirname(real), exist_ok=True)
+        with FileLock(f"{real}.lock", timeout=LOCK_SECONDS):
+            yield real
     except Timeout as error:
-        raise SelectionError(f"cannot write a record to {path}: it is locked") from error
+        raise SelectionError(f"cannot write records to {path}: it is locked") from error
     except OSError as error:
-        raise SelectionError(f"cannot write a record to {path}: {error}") from error
+        raise SelectionError(f"cannot write records to {path}: {error}") from error
 
 
 def _check_is_ours(path: str | PathLike[str], file: BinaryIO) -> None:
     """Refuse to write into a file of something else."""
     file.seek(0)
-    first = file.readline(LONGEST_LINE)
+    first = next((line for line in _lines(file) if line.strip()), b"")
     if not first or _is_record(first) or (first.startswith(b'{"alpha"') and first[-1:] != b"\n"):
         return
     raise SelectionError(f"{path} is no file of records; nothing was written to it")
 
 
-def _ends_in_half_a_line(file: BinaryIO) -> bool:
+def _ends_in_half_a_line(path: str | PathLike[str], file: BinaryIO) -> bool:
     """Whether a killed writer left half a line; a whole one without its end gets it."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return False
-    file.seek(max(file.tell() - LONGEST_LINE, 0))
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - LONGEST_LINE - 1, 0))
     last = file.read().split(b"\n")[-1]
+    if len(last) > LONGEST_LINE:
+        raise SelectionError(
+            f"the last line of {path} is longer than {LONGEST_LINE} bytes and is no record; "
+            "nothing was written to it"
+        )
     if not last:
         return False
     if _is_record(last):
@@ -233,7 +281,7 @@ def _ends_in_half_a_line(file: BinaryIO) -> bool:
 
 def _is_record(line: bytes) -> bool:
     try:
-        AlphaRecord.from_json(json.loads(line.decode("utf-8-sig")))
+        _record(line)
     except (ValueError, RecursionError, SelectionError):
         return False
     return True
@@ -245,14 +293,9 @@ def write_records(path: str | PathLike[str], records: Iterable[AlphaRecord]) -> 
     Raises:
         SelectionError: If the file cannot be written.
     """
-    target = Path(path)
-    unfinished = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(b"".join(map(_line, records)))
-        os.replace(unfinished, target)
-    except OSError as error:
-        raise SelectionError(f"cannot write records to {path}: {error}") from error
+    lines = b"".join(map(_line, records))
+    with _locked(path) as real, written_beside(real) as unfinished:
+        unfinished.write_bytes(lines)
 
 
 def _line(record: AlphaRecord) -> bytes:

@@ -3,6 +3,7 @@
 from alphareq_lightning.sweep.config import Sweep, read_sweep
 from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
 from alphareq_lightning.sweep.results import SweepSummary, search_options, study_records
+from alphareq_lightning.sweep.storage import reading
 from alphareq_lightning.sweep.study import load_study, run_sweep, sweep_status
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "SweepSummary",
     "load_study",
     "read_sweep",
+    "reading",
     "run_sweep",
     "search_options",
     "study_records",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 
 from rich.console import Console
 
 from alphareq_lightning.sweep.config import read_sweep
 from alphareq_lightning.sweep.study import run_sweep, sweep_status
+from alphareq_lightning.text import json_text
 
 INTERRUPTED = 130
 """Exit code of a program that Ctrl-C ended, as shells have it."""
@@ -25,7 +25,7 @@ def sweep(options: argparse.Namespace) -> int:
         print("alphareq: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     if options.json:
-        print(json.dumps(summary.to_json(), ensure_ascii=False))
+        print(json_text(summary.to_json(), indent=None))
     else:
         console.print(summary.table(), highlight=False)
     return 0

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.distributions import (
     BaseDistribution,
     CategoricalDistribution,
@@ -23,7 +22,9 @@ from optuna.distributions import (
 )
 
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.files import read_yaml
 from alphareq_lightning.readout import PROBES
+from alphareq_lightning.text import shown
 
 IDENTITY = "sweep"
 """The attribute of a study that says what its trials have in common."""
@@ -92,7 +93,7 @@ class Sweep:
             "space": {key: distribution_to_json(d) for key, d in self.space.items()},
             "sampler": self.sampler,
             "seed": self.seed,
-            "train": yaml.safe_load(self.train.read_text(encoding="utf-8")),
+            "train": _load(self.train),
             "overrides": self.overrides,
             "readout": vars(self.readout),
             "search": vars(self.search),
@@ -174,12 +175,11 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
 
 def _load(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return read_yaml(path)
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"cannot read the sweep {path}: {error}") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise OptionError(f"the sweep {path} is not YAML: {reason}") from error
+    except ValueError as error:
+        raise OptionError(f"the sweep {path} is not YAML: {error}") from error
 
 
 def _distribution(key: str, value: Any) -> BaseDistribution:
@@ -190,12 +190,12 @@ def _distribution(key: str, value: Any) -> BaseDistribution:
         if not choices or odd or len({json.dumps(c) for c in choices}) < len(choices):
             raise OptionError(
                 f"space: {key}: expected a list of different numbers, strings or booleans, "
-                f"got {value}"
+                f"got {shown(value)}"
             )
         return CategoricalDistribution(choices)
     if not isinstance(value, Mapping) or not {"low", "high"} <= set(value):
         raise OptionError(
-            f"space: {key}: expected a list of choices, or low: and high:, got {value!r}"
+            f"space: {key}: expected a list of choices, or low: and high:, got {shown(value)}"
         )
     _check_keys(f"space: {key}", value, RANGE_KEYS)
     bounds = {name: _number(item) for name, item in value.items()}
@@ -255,7 +255,7 @@ def _early_stopping(value: Any) -> Halving | None:
 
 def _mapping(where: object, value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise OptionError(f"{where}: expected keys and values, got {value!r}")
+        raise OptionError(f"{where}: expected keys and values, got {shown(value)}")
     return {str(key): item for key, item in value.items()}
 
 
@@ -269,18 +269,18 @@ def _check_keys(where: str, values: Mapping[str, Any], known: Any) -> None:
 
 def _check_choice(where: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise OptionError(f"{where}: expected one of {', '.join(choices)}, got {value!r}")
+        raise OptionError(f"{where}: expected one of {', '.join(choices)}, got {shown(value)}")
 
 
 def _whole(where: str, value: Any, least: int = 1) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise OptionError(f"{where}: expected a whole number >= {least}, got {value!r}")
+        raise OptionError(f"{where}: expected a whole number >= {least}, got {shown(value)}")
     return value
 
 
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str | int | float):  # YAML reads some names as numbers
-        raise OptionError(f"{where}: expected text, got {value!r}")
+        raise OptionError(f"{where}: expected text, got {shown(value)}")
     return str(value)
 
 

@@ -18,6 +18,7 @@ from alphareq_lightning.sweep.config import IDENTITY
 from alphareq_lightning.sweep.pruner import ALPHA, AlphaIntervalPruner, ended
 from alphareq_lightning.sweep.slots import ERROR, SLOT, given_up, is_dead, occupies
 from alphareq_lightning.sweep.trial import OUTCOME, PAID, PATH, READ_OUT, RECORD, SECONDS, STOPPED
+from alphareq_lightning.text import one_line, printable
 
 SHOWN_ROWS = 12
 
@@ -60,14 +61,15 @@ class SweepSummary:
         keys = list(dict.fromkeys(key for row in rows for key in row["params"]))
         title = f"{self.name}: the best of {len(rows)} readouts"
         # Text, and no strings: rich would read brackets in names and errors as markup.
-        table = Table(title=Text(title, style="table.title"))
+        table = Table(title=Text(printable(title), style="table.title"))
         for header in ("trial", *keys, "α", "R²", "top-1"):
-            table.add_column(Text(header), justify="right")
+            table.add_column(Text(printable(header)), justify="right")
         for row in rows[:SHOWN_ROWS]:
             values = (_text(row["params"].get(key)) for key in keys)
-            figures = (f"{row['alpha']:.3f}", f"{row['r2']:.3f}", f"{row['accuracy']:.2f} %")
-            table.add_row(*map(Text, (str(row["trial"]), *values, *figures)))
-        return Group(table, *map(Text, self._lines()))
+            figures = (_fixed(row["alpha"]), _fixed(row["r2"]), f"{row['accuracy']:.2f} %")
+            cells = map(printable, (str(row["trial"]), *values, *figures))
+            table.add_row(*map(Text, cells))
+        return Group(table, *map(Text, map(printable, self._lines())))
 
     def _lines(self) -> list[str]:
         low, high = (_text(bound) for bound in self.interval)
@@ -96,11 +98,12 @@ def summarize(study: Study) -> SweepSummary:
     lost = given_up(ours)
     rows = [_row(t) for t in finished]
     read_out = [row for row in rows if row["accuracy"] is not None]
-    failed = [f"trial {t.number}: {t.user_attrs[ERROR]}" for t in finished if _failed(t)]
+    failed = [f"trial {t.number}: {one_line(t.user_attrs[ERROR])}" for t in finished if _failed(t)]
     failed += [f"slot {slot}: its workers died again and again" for slot in sorted(lost)]
-    seconds: Counter[str] = Counter()
+    seconds: Any = Counter()
     for trial in finished:
-        seconds.update(trial.user_attrs.get(SECONDS, {}))
+        spent = trial.user_attrs.get(SECONDS, {})
+        seconds.update({str(name): float(value) for name, value in spent.items()})
     low, high = AlphaIntervalPruner(**search_options(study)).interval(study)
     return SweepSummary(
         name=study.study_name,
@@ -121,7 +124,8 @@ def summarize(study: Study) -> SweepSummary:
 
 def search_options(study: Study) -> dict[str, Any]:
     """``top_k`` and ``margin`` of a sweep's interval search; nothing for a study of others."""
-    return dict(study.user_attrs.get(IDENTITY, {}).get("search", {}))
+    search = study.user_attrs.get(IDENTITY, {}).get("search", {})
+    return {name: int(search[name]) for name in ("top_k", "margin") if name in search}
 
 
 def _cautions(finished: list[FrozenTrial]) -> list[str]:
@@ -148,16 +152,10 @@ def study_records(study: Study) -> list[AlphaRecord]:
     for trial in sorted(study.get_trials(deepcopy=False), key=ended):
         if RECORD not in trial.user_attrs or not _pruned_or_read_out(trial):
             continue
-        record = AlphaRecord.from_json(trial.user_attrs[RECORD])
+        record = AlphaRecord.from_json({**trial.user_attrs[RECORD], PATH: trial.user_attrs[PATH]})
         params = {key: float(v) for key, v in trial.params.items() if isinstance(v, int | float)}
-        records.append(
-            replace(
-                record,
-                path=trial.user_attrs.get(PATH),
-                accuracy=_accuracy(trial),
-                metrics={**record.metrics, **params},
-            )
-        )
+        metrics = {**record.metrics, **params}
+        records.append(replace(record, accuracy=_accuracy(trial), metrics=metrics))
     return records
 
 
@@ -172,7 +170,7 @@ def describe(trial: FrozenTrial) -> str:
         outcome = f"{_accuracy(trial):.2f} %"
     else:
         outcome = f"no readout: {trial.user_attrs.get(OUTCOME, trial.state.name.lower())}"
-    return f"trial {trial.number}: {params}{measured}  {outcome}"
+    return printable(f"trial {trial.number}: {params}{measured}  {outcome}")
 
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
@@ -181,12 +179,16 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "trial": trial.number,
         "slot": attributes[SLOT],
         "params": trial.params,
-        "alpha": attributes.get(ALPHA),
-        "r2": attributes.get("r2"),
+        "alpha": _number(attributes.get(ALPHA)),
+        "r2": _number(attributes.get("r2")),
         "accuracy": _accuracy(trial),
         "outcome": "failed" if _failed(trial) else attributes.get(OUTCOME),
         "path": attributes.get(PATH),
     }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _accuracy(trial: FrozenTrial) -> float | None:
@@ -204,6 +206,10 @@ def _failed(trial: FrozenTrial) -> bool:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def _fixed(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def _text(value: Any) -> str:

@@ -1,40 +1,33 @@
 """Every configuration of a plan is run to its end once, whoever is killed on the way.
 
 The plan has numbered slots, and each slot is queued as a trial of Optuna that carries its number.
-A slot may be queued twice, by workers that start at the same moment; that is settled when a trial
-is claimed: the lowest trial of a slot runs, the others are closed. A trial whose worker died is
-dead, and its slot is queued again.
+Workers queue slots and claim trials in turns, one at a time. A trial whose worker died is dead, and
+its slot is queued again.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from alphareq_lightning.sweep.config import Params
 from alphareq_lightning.sweep.storage import Worker
 
-SLOT, WORKER, ERROR, SURPLUS, INTERRUPTED = "slot", "worker", "error", "surplus", "interrupted"
+SLOT, WORKER, ERROR, INTERRUPTED = "slot", "worker", "error", "interrupted"
 """User attributes of a trial."""
 MAX_DEATHS = 3
 """A configuration that killed as many workers, by memory for example, is given up."""
-UNSIGNED_SECONDS = 60.0
-"""A claimed trial is signed by its worker at once; one without a name so long is dead."""
 
 
 def is_dead(trial: FrozenTrial) -> bool:
     """Whether a trial ended with its worker: neither run to an end, nor failed for a reason."""
-    return (
-        trial.state == TrialState.FAIL
-        and ERROR not in trial.user_attrs
-        and SURPLUS not in trial.user_attrs
-    )
+    return trial.state == TrialState.FAIL and ERROR not in trial.user_attrs
 
 
 def occupies(trial: FrozenTrial) -> bool:
@@ -55,7 +48,7 @@ def given_up(trials: Iterable[FrozenTrial]) -> set[int]:
 
 
 def fill(study: Study, plan: Sequence[Params]) -> None:
-    """Queue every slot that no trial occupies."""
+    """Queue every slot that no trial occupies; in a turn, so that none is queued twice."""
     trials = study.get_trials(deepcopy=False)
     taken = {t.user_attrs[SLOT] for t in trials if occupies(t)} | given_up(trials)
     for slot, params in enumerate(plan):
@@ -63,36 +56,31 @@ def fill(study: Study, plan: Sequence[Params]) -> None:
             study.enqueue_trial(params, user_attrs={SLOT: slot})
 
 
-def is_surplus(study: Study, number: int, slot: int | None) -> bool:
-    """Whether another trial does the work of this one."""
-    return slot is None or any(
-        t.number < number and t.user_attrs.get(SLOT) == slot and occupies(t)
-        for t in study.get_trials(deepcopy=False)
-    )
+def sign(trial: Trial, worker: Worker) -> None:
+    """Put a worker's name on the trial that it has claimed, before its turn ends."""
+    # Optuna's thread does so some time later; a trial whose worker is killed before would run for
+    # good.
+    if worker.beats:
+        storage: Any = trial.storage
+        storage.record_heartbeat(trial._trial_id)
+    trial.set_user_attr(WORKER, worker.name)
 
 
-class Watch:
-    """Finds the trials of dead workers and fails them, so that their slots are queued again."""
+def bury(study: Study, worker: Worker) -> None:
+    """Fail the running trials of dead workers, so that their slots are queued again.
 
-    def __init__(self, study: Study, worker: Worker) -> None:
-        self.study = study
-        self.worker = worker
-        self._unsigned: dict[int, float] = {}
-
-    def bury(self) -> None:
-        """Fail the running trials of dead workers."""
-        optuna.storages.fail_stale_trials(self.study)  # of a database server, by heartbeats
-        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in running:
-            if self._is_lost(trial):
-                try:
-                    self.study.tell(trial.number, state=TrialState.FAIL)
-                except (ValueError, UpdateFinishedTrialError):
-                    continue  # another worker was faster
-
-    def _is_lost(self, trial: FrozenTrial) -> bool:
+    Args:
+        study: The sweep's.
+        worker: This one; it has the turn, so a trial without a name lost its worker in a turn.
+    """
+    optuna.storages.fail_stale_trials(study)  # of a database server, by heartbeats
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         name = trial.user_attrs.get(WORKER)
-        if name is not None:
-            return self.worker.is_dead(name)
-        seen = self._unsigned.setdefault(trial.number, time.monotonic())
-        return time.monotonic() - seen > UNSIGNED_SECONDS
+        if SLOT not in trial.user_attrs or (name is not None and not worker.is_dead(name)):
+            continue
+        try:
+            if name is None or worker.has_left(name):  # its configuration did not kill it
+                study._storage.set_trial_user_attr(trial._trial_id, INTERRUPTED, True)
+            study.tell(trial.number, state=TrialState.FAIL)
+        except (ValueError, UpdateFinishedTrialError):
+            continue  # it came to its end just now

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import socket
-import time
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
@@ -15,14 +16,16 @@ from typing import Any, NamedTuple
 
 import sqlalchemy
 from filelock import FileLock, Timeout
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
-from alphareq_lightning.errors import OptionError, SweepError
+from alphareq_lightning.errors import AlphaReQError, OptionError, SweepError
+from alphareq_lightning.files import opened
 from alphareq_lightning.selection.records import cut_half_line
+from alphareq_lightning.text import first_line
 
 JOURNAL_SUFFIXES = (".journal", ".log")
 DRIVERS = {
@@ -30,14 +33,32 @@ DRIVERS = {
     "mysql": ("pymysql", "MySQLdb", "mysql.connector"),
 }
 """Python packages that SQLAlchemy can reach a database server with, the first one preferred."""
+LONGEST_LINE = 2**24
 DIALECTS = {"MySQLdb": "mysqldb", "mysql.connector": "mysqlconnector"}
 CONNECT_SECONDS = 10
 SQLITE_SECONDS = 60
 """SQLite has one writer at a time; the others wait so long."""
 GRACE = 3
 """So many heartbeats may be missing before a worker counts as dead."""
-OPENING_TRIES = 5
-"""Workers that create the tables of an empty database at the same moment trip over each other."""
+TURN_SECONDS = 600
+"""A turn takes milliseconds, and seconds where a long plan is queued; a process that was stopped
+in the middle of its turn stops the others, which give up after so long."""
+_LOCK_OF_MYSQL = (f"SELECT GET_LOCK(CONCAT('alphareq.', MD5(DATABASE())), {TURN_SECONDS})",)
+LOCKS = {
+    # Of this transaction, so that it ends with its connection. A machine that is gone is noticed
+    # within a minute, and not in the two hours of most systems.
+    "postgresql": (
+        "SET LOCAL idle_in_transaction_session_timeout = 0",
+        f"SET LOCAL lock_timeout = '{TURN_SECONDS}s'",
+        "SET tcp_keepalives_idle = 30",
+        "SET tcp_keepalives_interval = 10",
+        "SET tcp_keepalives_count = 3",
+        "SELECT pg_advisory_xact_lock(6515)",
+    ),
+    "mysql": _LOCK_OF_MYSQL,
+    "mariadb": _LOCK_OF_MYSQL,
+}
+"""How a database server is asked for a turn."""
 
 
 class Opened(NamedTuple):
@@ -48,7 +69,7 @@ class Opened(NamedTuple):
 
 
 def open_storage(where: str, *, heartbeat: int = 60, to_read: bool = False) -> Opened:
-    """Open a storage, and create it if there is none.
+    """Open a storage, and create it if there is none; workers do it in a turn.
 
     Args:
         where: A database URL, or the path of a journal that ends in ``.journal`` or ``.log``.
@@ -60,24 +81,82 @@ def open_storage(where: str, *, heartbeat: int = 60, to_read: bool = False) -> O
         OptionError: If ``where`` is neither, or its driver is not installed.
         SweepError: If it cannot be reached, is damaged, or is not there ``to_read``.
     """
-    if "://" not in where:
-        if not where.endswith(JOURNAL_SUFFIXES):
-            raise OptionError(
-                "expected a database URL, or a journal that ends in .journal or .log, "
-                f"got storage {where!r}"
-            )
-        if to_read and not Path(where).exists():
-            raise nothing_begun(where)
-        return Opened(_open_journal(Path(where), to_read), Path(where))
+    place = _place(where)
+    file = _file(place)
+    if file is not None and to_read and not file.exists():
+        raise nothing_begun(where)
+    if isinstance(place, Path):
+        return Opened(_open_journal(place, to_read), file)
+    if file is None:
+        options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
+        return Opened(_open_database(place, options, to_read, heartbeat), None)
+    options = {"connect_args": {"timeout": SQLITE_SECONDS}}
+    return Opened(_open_database(place, options, to_read), file)
+
+
+def turn(where: str, *, to_read: bool = False) -> ExitStack:
+    """Wait for the turn in a storage: one worker at a time opens it, queues slots, claims a trial.
+
+    Optuna alone lets two workers claim one trial of an SQLite file. The system gives the turn of a
+    killed process to the next one.
+
+    Args:
+        where: As in `open_storage`.
+        to_read: Wait for a worker who has the turn, but make no file to have one.
+
+    Returns:
+        A context; the turn ends with it, or when it is closed.
+
+    Raises:
+        OptionError: If ``where`` is no storage.
+        SweepError: If the storage cannot be reached, or somebody has the turn for too long.
+    """
+    place = _place(where)
+    file = _file(place)
+    with ExitStack() as held:
+        if file is None:
+            assert isinstance(place, URL)
+            with _told_of(place):
+                engine = sqlalchemy.create_engine(
+                    place,
+                    poolclass=sqlalchemy.NullPool,
+                    connect_args={"connect_timeout": CONNECT_SECONDS},
+                )
+                connection = held.enter_context(engine.connect())
+                for statement in LOCKS[place.get_backend_name()]:
+                    answer = connection.execute(sqlalchemy.text(statement))
+                if answer.scalar() == 0:  # of MySQL
+                    raise SweepError(f"another worker holds {shown(where)} for too long")
+            return held.pop_all()
+        lock = _beside(file) / "turn"
+        try:
+            if not to_read:
+                lock.parent.mkdir(parents=True, exist_ok=True)
+            if lock.exists() or not to_read:
+                held.enter_context(FileLock(lock, timeout=TURN_SECONDS, poll_interval=0.01))
+        except Timeout as error:
+            raise SweepError(f"another worker holds {shown(where)} for too long") from error
+        except OSError as error:
+            if not to_read:  # somebody else's files may be ours to read only
+                raise SweepError(f"cannot lock {shown(where)}: {first_line(error)}") from error
+        return held.pop_all()
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Tell in a line what is wrong with a storage, whatever its contents run into.
+
+    Raises:
+        SweepError: If something is.
+    """
     try:
-        url = make_url(where)
-    except ArgumentError as error:
-        raise OptionError(f"the storage {where!r} is not a database URL") from error
-    if url.get_backend_name() == "sqlite":
-        if not url.database or url.database == ":memory:":
-            raise OptionError("a sweep needs a storage that outlives it, got SQLite in memory")
-        return Opened(_open_sqlite(url, to_read), Path(url.database))
-    return Opened(_open_server(url, heartbeat, to_read), None)
+        yield
+    except AlphaReQError:
+        raise
+    except Exception as error:
+        raise SweepError(
+            f"cannot work with what is in {shown(where)}: {type(error).__name__}: {reason(error)}"
+        ) from error
 
 
 def nothing_begun(where: str) -> SweepError:
@@ -85,44 +164,71 @@ def nothing_begun(where: str) -> SweepError:
     return SweepError(f"there is no study in {shown(where)}: no sweep was begun there")
 
 
-def _open_sqlite(url: URL, to_read: bool) -> RDBStorage:
-    assert url.database is not None
-    if to_read and not Path(url.database).exists():
-        raise nothing_begun(str(url))
-    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-    return _open_database(url, {"connect_args": {"timeout": SQLITE_SECONDS}}, to_read)
-
-
-def _open_server(url: URL, heartbeat: int, to_read: bool) -> RDBStorage:
+def _place(where: str) -> URL | Path:
+    """The URL of a database, or the path of a journal."""
+    if "://" not in where:
+        if not where.endswith(JOURNAL_SUFFIXES):
+            raise OptionError(
+                "expected a database URL, or a journal that ends in .journal or .log, "
+                f"got storage {where!r}"
+            )
+        return Path(where)
+    try:
+        url = make_url(where)
+    except ArgumentError as error:
+        raise OptionError(f"the storage {where!r} is not a database URL") from error
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise OptionError("a sweep needs a storage that outlives it, got SQLite in memory")
+        return url
     url = _with_driver(url)
-    options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
-    return _open_database(url, options, to_read, heartbeat_interval=heartbeat)
+    if url.get_backend_name() not in LOCKS:
+        raise OptionError(
+            f"expected SQLite, PostgreSQL or MySQL, got the database {url.get_backend_name()}"
+        )
+    return url
+
+
+def _file(place: URL | Path) -> Path | None:
+    """The file of a storage, where links lead to; `None` for a database server."""
+    if isinstance(place, URL) and place.get_backend_name() != "sqlite":
+        return None
+    return Path(os.path.realpath(place if isinstance(place, Path) else str(place.database)))
+
+
+def _beside(file: Path) -> Path:
+    """Where the locks of a storage in a file lie."""
+    return file.with_name(f"{file.name}.workers")
 
 
 def _open_database(
-    url: URL, options: dict[str, Any], to_read: bool, heartbeat_interval: int | None = None
+    url: URL, options: dict[str, Any], to_read: bool, heartbeat: int | None = None
 ) -> RDBStorage:
-    shown = url.render_as_string(hide_password=True)
-    for attempt in range(1, OPENING_TRIES + 1):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                if to_read and not _has_studies(url, options):  # Optuna would make its tables
-                    raise nothing_begun(url.render_as_string(hide_password=False))
-                return RDBStorage(
-                    url.render_as_string(hide_password=False),
-                    engine_kwargs=options,
-                    heartbeat_interval=heartbeat_interval,
-                    grace_period=heartbeat_interval and GRACE * heartbeat_interval,
-                )
-        except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
-            raise OptionError(f"no driver for the database {shown} is installed") from error
-        except (SQLAlchemyError, StorageInternalError) as error:
-            if attempt == OPENING_TRIES or _is_unreachable(error):
-                reason = first_line(error)
-                raise SweepError(f"cannot open the database {shown}: {reason}") from error
-            time.sleep(0.2 * attempt)
-    raise AssertionError("unreachable")
+    with _told_of(url), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        if heartbeat is None:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        if to_read and not _has_studies(url, options):  # Optuna would make its tables
+            raise nothing_begun(url.render_as_string(hide_password=False))
+        return RDBStorage(
+            url.render_as_string(hide_password=False),
+            engine_kwargs=options,
+            heartbeat_interval=heartbeat,
+            grace_period=heartbeat and GRACE * heartbeat,
+        )
+
+
+@contextmanager
+def _told_of(url: URL) -> Iterator[None]:
+    name = url.render_as_string(hide_password=True)
+    try:
+        yield
+    except AlphaReQError:
+        raise
+    except (ImportError, sqlalchemy.exc.NoSuchModuleError) as error:
+        raise OptionError(f"no driver for the database {name} is installed") from error
+    except Exception as error:  # drivers, SQLAlchemy and Optuna have many types
+        raise SweepError(f"cannot open the database {name}: {reason(error)}") from error
 
 
 def _has_studies(url: URL, options: dict[str, Any]) -> bool:
@@ -131,12 +237,6 @@ def _has_studies(url: URL, options: dict[str, Any]) -> bool:
         return sqlalchemy.inspect(engine).has_table("studies")
     finally:
         engine.dispose()
-
-
-def _is_unreachable(error: Exception) -> bool:
-    """As opposed to a database that somebody else is just setting up."""
-    set_up_by_others = any(sign in str(error) for sign in ("lock", "already exists"))
-    return isinstance(error, sqlalchemy.exc.OperationalError) and not set_up_by_others
 
 
 def _with_driver(url: URL) -> URL:
@@ -154,16 +254,35 @@ def _with_driver(url: URL) -> URL:
 _PIP_NAMES = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql"}
 
 
+class _JournalLock(JournalFileOpenLock):
+    """The system releases it with a killed process; for Optuna's the others wait 30 seconds.
+
+    Whoever writes first removes what a killed writer has left of a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._journal = path
+        self._lock = FileLock(_beside(Path(os.path.realpath(path))) / "journal")
+
+    def acquire(self) -> bool:
+        self._lock.acquire(poll_interval=0.01)
+        with open(self._journal, "r+b") as file:
+            cut_half_line(file)
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
 def _open_journal(path: Path, to_read: bool) -> JournalStorage:
     try:
-        lock = JournalFileOpenLock(str(path))
         if not to_read:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path.exists():
-                _cut_unfinished(path, lock)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
+            _beside(Path(os.path.realpath(path))).mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            _check_is_ours(path)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=_JournalLock(path)))
     except OSError as error:
-        raise SweepError(f"cannot open the journal {path}: {error.strerror}") from error
+        raise SweepError(f"cannot open the journal {path}: {first_line(error)}") from error
     except Exception as error:  # whatever the replay of foreign lines runs into
         raise SweepError(
             f"{path} is not a journal of Optuna, or is damaged{_first_bad_line(path)}; "
@@ -171,23 +290,18 @@ def _open_journal(path: Path, to_read: bool) -> JournalStorage:
         ) from error
 
 
-def _cut_unfinished(path: Path, lock: JournalFileOpenLock) -> None:
-    """Remove the half line that a killed writer left, before somebody writes behind it."""
-    lock.acquire()
-    try:
-        with open(path, "r+b") as file:
-            first = file.readline()
-            if first and not _is_operation(first):
-                raise ValueError("somebody else's file is not for us to cut")
-            cut_half_line(file)
-    finally:
-        lock.release()
+def _check_is_ours(path: Path) -> None:
+    """Somebody else's file is not for us to cut."""
+    with opened(path) as file:
+        first = file.readline(LONGEST_LINE)
+        if first and not _is_operation(first):
+            raise ValueError("not a journal")
 
 
 def _is_operation(line: bytes) -> bool:
     try:
         operation = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(operation, dict) and "op_code" in operation
 
@@ -205,17 +319,16 @@ def shown(where: str) -> str:
     return make_url(where).render_as_string(hide_password=True) if "://" in where else where
 
 
-def first_line(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error's message, without the name of the driver's class before it."""
-    original = getattr(error, "orig", None) or error
-    lines = str(original).strip().splitlines()
-    return lines[0].strip() if lines else type(original).__name__
+    return first_line(getattr(error, "orig", None) or error)
 
 
 class Worker:
     """This process among the workers of a study in a file: alive as long as it holds its lock.
 
-    The operating system releases the lock of a killed process, whatever becomes of its id.
+    The operating system releases the lock of a killed process, whatever becomes of its id. One
+    that ends by itself takes its lock's file along.
 
     Args:
         file: The storage; `None` for a database server, whose workers give signs of life by
@@ -224,8 +337,10 @@ class Worker:
 
     def __init__(self, file: Path | None) -> None:
         self.name = f"{socket.gethostname()}-{os.getpid()}-{token_hex(4)}"
-        self._folder = None if file is None else file.with_name(f"{file.name}.workers")
+        self._folder = None if file is None else _beside(file)
         self._lock: FileLock | None = None
+        self.beats = file is None
+        """Whether the storage must be given signs of life."""
 
     def __enter__(self) -> Worker:
         if self._folder is not None:
@@ -248,11 +363,14 @@ class Worker:
         """Whether another worker is known to have ended."""
         if self._folder is None or name == self.name:
             return False
-        path = self._folder / name
-        if not path.exists():
+        if self.has_left(name):
             return True
         try:
-            with FileLock(path).acquire(blocking=False):
+            with FileLock(self._folder / name).acquire(blocking=False):
                 return True
         except Timeout:
             return False
+
+    def has_left(self, name: str) -> bool:
+        """Whether another worker has ended by itself, as opposed to one that was killed."""
+        return self._folder is not None and not (self._folder / name).exists()

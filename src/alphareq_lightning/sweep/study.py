@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from secrets import token_hex
 from typing import Any
@@ -25,23 +27,25 @@ from alphareq_lightning.errors import SweepError
 from alphareq_lightning.sweep.config import IDENTITY, Sweep
 from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
 from alphareq_lightning.sweep.results import SweepSummary, describe, summarize
-from alphareq_lightning.sweep.slots import (
-    ERROR,
-    INTERRUPTED,
-    SLOT,
-    SURPLUS,
-    WORKER,
-    Watch,
-    fill,
-    is_surplus,
+from alphareq_lightning.sweep.slots import ERROR, INTERRUPTED, bury, fill, sign
+from alphareq_lightning.sweep.storage import (
+    Worker,
+    nothing_begun,
+    open_storage,
+    reading,
+    reason,
+    shown,
+    turn,
 )
-from alphareq_lightning.sweep.storage import Worker, first_line, nothing_begun, open_storage, shown
 from alphareq_lightning.sweep.training import check_training
 from alphareq_lightning.sweep.trial import FOLDER, run_trial
+from alphareq_lightning.text import one_line
 
 POLL_SECONDS = 1.0
 STORAGE_ERRORS = (UpdateFinishedTrialError, StorageInternalError, SQLAlchemyError)
 """What is no fault of a training."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
+"""What a file system says when it, and not the training, is at fault."""
 
 
 class TrialFailedError(Exception):
@@ -66,16 +70,22 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
     """
     console = console or Console(markup=False)
     with quiet():
-        storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
         check_training(sweep)
-        study = open_study(sweep, storage)
         try:
+            # All in one turn: whoever looks in between finds the study, and not an empty file.
+            with turn(sweep.storage), reading(sweep.storage):
+                storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
+                study = open_study(sweep, storage)
+                fill(study, sweep.plan())
             with Worker(file) as worker:
                 _work(sweep, study, worker, console)
             return summarize(study)
-        except (StorageInternalError, SQLAlchemyError, OSError) as error:
+        except Exception as error:
+            lost = storage_fault(error)
+            if lost is None:
+                raise
             raise SweepError(
-                f"lost the storage of the sweep: {first_line(error.__cause__ or error)}; "
+                f"lost the storage of the sweep: {reason(lost.__cause__ or lost)}; "
                 "started again, the sweep goes on where it was"
             ) from error
 
@@ -87,7 +97,9 @@ def sweep_status(sweep: Sweep) -> SweepSummary:
         SweepError: If the storage cannot be reached, or holds no such sweep.
     """
     with quiet():
-        return summarize(load_study(sweep.storage, sweep.name))
+        study = load_study(sweep.storage, sweep.name)
+        with reading(sweep.storage):
+            return summarize(study)
 
 
 def load_study(storage: str, name: str | None = None) -> Study:
@@ -101,8 +113,9 @@ def load_study(storage: str, name: str | None = None) -> Study:
         SweepError: If the storage is not there, cannot be reached, or holds no such study;
             nothing is created.
     """
-    opened = open_storage(storage, to_read=True).storage
-    names = optuna.get_all_study_names(opened)
+    with turn(storage, to_read=True), reading(storage):
+        opened = open_storage(storage, to_read=True).storage
+        names = optuna.get_all_study_names(opened)
     if not names:
         raise nothing_begun(storage)
     there = ", ".join(sorted(names))
@@ -113,7 +126,8 @@ def load_study(storage: str, name: str | None = None) -> Study:
     name = names[0] if name is None else name
     if name not in names:
         raise SweepError(f"there is no study {name!r} in {shown(storage)}; it holds: {there}")
-    return optuna.load_study(study_name=name, storage=opened)
+    with reading(storage):
+        return optuna.load_study(study_name=name, storage=opened)
 
 
 def open_study(sweep: Sweep, storage: BaseStorage) -> Study:
@@ -146,7 +160,7 @@ def open_study(sweep: Sweep, storage: BaseStorage) -> Study:
             f"a study {sweep.name!r} was begun with {_difference(found, wanted)}; "
             "choose another name: or storage: to begin anew"
         )
-    if FOLDER not in study.user_attrs:  # of two that begin at once both may use their own
+    if FOLDER not in study.user_attrs:
         study.set_user_attr(FOLDER, token_hex(4))
     return study
 
@@ -167,12 +181,11 @@ def _short(value: Any) -> str:
         value = attributes.get("choices", attributes)
     except (TypeError, ValueError, KeyError):
         pass
-    return "nothing" if value is None else str(value)
+    return "nothing" if value is None else one_line(value)
 
 
 def _work(sweep: Sweep, study: Study, worker: Worker, console: Console) -> None:
     plan = sweep.plan()
-    watch = Watch(study, worker)
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -181,33 +194,35 @@ def _work(sweep: Sweep, study: Study, worker: Worker, console: Console) -> None:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     with progress:
         task = progress.add_task("sweep", total=len(plan))
         while True:
-            watch.bury()
-            fill(study, plan)
-            trials = study.get_trials(deepcopy=False)
-            states = {trial.state for trial in trials}
-            progress.update(task, completed=summarize(study).num_done)
-            if TrialState.WAITING in states:
-                _claim_one(sweep, study, worker, console)
-            elif TrialState.RUNNING in states:  # of others, who may die yet
-                progress.update(task, description="waiting for other workers")
-                time.sleep(POLL_SECONDS)
-            else:
+            with turn(sweep.storage) as held:
+                bury(study, worker)
+                fill(study, plan)
+                states = {trial.state for trial in study.get_trials(deepcopy=False)}
+                progress.update(task, completed=summarize(study).num_done)
+                if TrialState.WAITING in states:
+                    _run_one(sweep, study, worker, console, held.close)
+                    continue
+            if TrialState.RUNNING not in states:
                 return
+            # Those of others, who may die yet.
+            progress.update(task, description="waiting for other workers")
+            time.sleep(POLL_SECONDS)
 
 
-def _claim_one(sweep: Sweep, study: Study, worker: Worker, console: Console) -> None:
+def _run_one(
+    sweep: Sweep, study: Study, worker: Worker, console: Console, end_turn: Callable[[], None]
+) -> None:
     claimed: list[int] = []
 
     def objective(trial: Trial) -> float:
         claimed.append(trial.number)
-        trial.set_user_attr(WORKER, worker.name)
-        if is_surplus(study, trial.number, trial.user_attrs.get(SLOT)):
-            trial.set_user_attr(SURPLUS, True)
-            raise TrialFailedError
+        sign(trial, worker)
+        end_turn()
         try:
             return run_trial(sweep, trial)
         except KeyboardInterrupt:
@@ -216,22 +231,60 @@ def _claim_one(sweep: Sweep, study: Study, worker: Worker, console: Console) -> 
         except (optuna.TrialPruned, *STORAGE_ERRORS):
             raise
         except Exception as error:
-            trial.set_user_attr(ERROR, f"{type(error).__name__}: {first_line(error)}")
-            raise TrialFailedError from error
+            fault = machine_fault(error)
+            if fault is None:
+                trial.set_user_attr(ERROR, f"{type(error).__name__}: {reason(error)}")
+                raise TrialFailedError from error
+            if not isinstance(fault, MemoryError):  # too large a model takes all memory, too
+                trial.set_user_attr(INTERRUPTED, True)
+            raise SweepError(
+                f"trial {trial.number} stopped by a fault of this machine: "
+                f"{type(fault).__name__}: {reason(fault)}; started again, the sweep runs it again"
+            ) from error
 
     try:
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
-    except (StorageInternalError, SQLAlchemyError, OSError):
-        raise
-    except Exception:  # Optuna raises several types when it is told about a trial that has ended
+    except Exception as error:  # of several types where Optuna is told of a trial that has ended
+        if isinstance(error, SweepError) or storage_fault(error) is not None:
+            raise
         if not claimed or _trial(study, claimed[-1]).state != TrialState.FAIL:
             raise
         # Taken for dead by the others, because this machine slept perhaps; they run it again.
         console.print(f"trial {claimed[-1]}: was taken over by another worker")
         return
-    trial = _trial(study, claimed[-1])
-    if SURPLUS not in trial.user_attrs:
-        console.print(describe(trial), markup=False, highlight=False, soft_wrap=True)
+    ended = describe(_trial(study, claimed[-1]))
+    console.print(ended, markup=False, highlight=False, soft_wrap=True)
+
+
+def storage_fault(error: BaseException) -> BaseException | None:
+    """What went wrong with the storage behind an error, if it was the storage.
+
+    Optuna runs into an assertion of its own when it cannot tell the end of a trial.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(
+        seen, StorageInternalError | SQLAlchemyError | OSError
+    ):
+        seen = seen.__cause__ or (seen.__context__ if isinstance(seen, AssertionError) else None)
+    return None if isinstance(error, SweepError) else seen
+
+
+def machine_fault(error: BaseException) -> BaseException | None:
+    """What went wrong with the machine behind an error of a training, if it was the machine.
+
+    A full disk, say: the next trainings would fail as well, and none of them is to blame.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        said = str(seen) if isinstance(seen, RuntimeError) else ""  # torch tells no number
+        if isinstance(seen, MemoryError) or os.strerror(errno.ENOMEM) in said:
+            return MemoryError(str(seen) or "no memory is left")
+        if isinstance(seen, OSError) and seen.errno in FULL:
+            return seen
+        if any(os.strerror(number) in said for number in FULL):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 def _trial(study: Study, number: int) -> FrozenTrial:

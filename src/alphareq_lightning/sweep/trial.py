@@ -25,6 +25,7 @@ from alphareq_lightning.callbacks.layer_features import LayerFeatures
 from alphareq_lightning.callbacks.layers import resolve_layers
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward
 from alphareq_lightning.errors import SpectrumError
+from alphareq_lightning.files import written_beside
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes.images import collate_labelled, few_of_each_class
 from alphareq_lightning.sweep.config import Sweep
@@ -125,7 +126,8 @@ def _keep_record(trainer: pl.Trainer, monitor: AlphaMonitor, trial: Trial, folde
     newest = monitor.history[-1].global_step
     record = next(r for r in monitor.history if r.global_step == newest)  # of the first layer
     path = folder / CHECKPOINT
-    trainer.save_checkpoint(path)
+    with written_beside(path) as unfinished:
+        trainer.save_checkpoint(unfinished)
     trial.set_user_attr(PATH, str(path))
     trial.set_user_attr(RECORD, record.to_json())
     trial.set_user_attr("r2", record.r2 if math.isfinite(record.r2) else None)
