@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +28,13 @@ from alphareq_lightning.functional.power_law import (
     fit_power_law,
 )
 from alphareq_lightning.functional.sphere import pair_distances
-from alphareq_lightning.functional.two_views import cross_validated_eigenvalues, pair_features
+from alphareq_lightning.functional.two_views import (
+    cross_correlation,
+    cross_validated_eigenvalues,
+    identity_error,
+    pair_features,
+    pair_sums,
+)
 from alphareq_lightning.metrics.moments import (
     all_reduce_packed,
     empty_packed,
@@ -215,6 +222,87 @@ class CrossValidatedAlpha(SpectralScore):
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
         shared = cross_validated_eigenvalues(moments)
         return fit_power_law(shared, self.fit_range, num_samples=int(moments.num_samples))
+
+
+class TwinsError(Metric):
+    """The Barlow Twins error of all pairs seen: comparable across λ and projector widths.
+
+    In anybody's module: make it in ``__init__``, and in ``validation_step`` call
+    ``self.twins_error.update(z_a, z_b)`` and ``self.log("val_twins_error", self.twins_error)``.
+    One ``p × p`` state, whatever the number of images; ranks are summed. See `twins_error` for
+    where it may be compared and where not.
+
+    Args:
+        kwargs: Passed to `torchmetrics.Metric`.
+
+    Example:
+        >>> z = torch.randn(500, 8, generator=torch.manual_seed(0))
+        >>> metric = TwinsError()
+        >>> for batch in z.split(100):
+        ...     metric.update(batch, batch + 0.1 * batch.flip(0))
+        >>> round(metric.compute().item(), 2)
+        0.0
+    """
+
+    is_differentiable = False
+    full_state_update = True
+    higher_is_better = False
+
+    sums: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dist_sync_fn": _all_reduce_lazy_sum, **kwargs})
+        self.add_state("sums", default=torch.zeros(0), dist_reduce_fx=first)
+
+    def update(self, view_a: Tensor, view_b: Tensor) -> None:
+        """Add projections of a batch of pairs, both of shape ``(n, p)``.
+
+        Raises:
+            SpectrumError: If the shapes differ, or from those of the batches before.
+        """
+        self.sums = _add(self.sums, pair_sums(view_a, view_b))
+
+    def cross_correlation(self) -> Tensor:
+        """Of what this process has seen, shape ``(p, p)``.
+
+        Raises:
+            SpectrumError: If there are fewer than two images.
+        """
+        if self.sums.numel() == 0:
+            raise SpectrumError("no pair of views was seen: update() was never called")
+        return cross_correlation(self.sums)
+
+    def compute(self) -> Tensor:
+        """The error over all pairs on all ranks; NaN with a `NoFitWarning` if there is none."""
+        return nan_with_warning(self, lambda: identity_error(self.cross_correlation()))
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the pairs of another metric, for example from another process.
+
+        Raises:
+            SpectrumError: If it is not the state of a `TwinsError` of the same width.
+        """
+        self.sums = _add(self.sums, incoming_tensors(incoming_state, "sums")["sums"])
+
+
+def _add(sums: Tensor, more: Tensor) -> Tensor:
+    if sums.numel() == 0 or more.numel() == 0:
+        return more if sums.numel() == 0 else sums
+    if sums.shape != more.shape:
+        widths = [math.isqrt(len(s) + 3) - 2 for s in (sums, more)]
+        raise SpectrumError(
+            f"expected {widths[0]} projections as in the batches before, got {widths[1]}"
+        )
+    return sums + more
+
+
+def _all_reduce_lazy_sum(sums: Tensor, group: Any = None) -> list[Tensor]:
+    """Sum over ranks; one without a batch does not know the width, and takes part with zeros."""
+    sizes = torch.tensor([sums.numel()], device=sums.device)
+    dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
+    if sums.numel() == 0:
+        sums = torch.zeros(int(sizes), dtype=moments_dtype(sums.device), device=sums.device)
+    return _all_reduce_sum(sums, group)
 
 
 def _all_reduce_sum(value: Tensor, group: Any = None) -> list[Tensor]:
