@@ -108,7 +108,7 @@ def twins_error(projections_a: Tensor, projections_b: Tensor) -> Tensor:
     It may be compared between models of any λ and any width ``p``, on which the loss itself
     depends, and between checkpoints of one training. It may not be compared between different
     augmentations, splits or numbers of images (of ``n`` unrelated images
-    :math:`C_{ij}^2 \approx 1/n`). It sees the projector only, not what the backbone keeps beside it.
+    :math:`C_{ij}^2 \approx 1/n`). It sees the projector only, not what the backbone has beside it.
 
     Args:
         projections_a: Projections of the first views, shape ``(n, p)``, ``n >= 2``.
