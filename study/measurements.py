@@ -65,7 +65,9 @@ class Measurements(pl.Callback):
         self._sides = labelled_images(data, self.labels_per_class)
         self._other_sides = None
         if self.other_images is not None:
-            other = ImageFolderDataModule(self.other_images, holdout=0.2)
+            other = ImageFolderDataModule(
+                self.other_images, batch_size=data.batch_size, holdout=0.2
+            )
             other.plain = data.plain
             self._other_sides = labelled_images(other, self.labels_per_class)
 
@@ -102,6 +104,7 @@ class Measurements(pl.Callback):
                 row["other_readout"] = self._read(module, self._other_sides)
         row["seconds"] = time.perf_counter() - started
         self.rows[step] = row
+        print(f"{time.strftime('%H:%M:%S')} step {step}", flush=True)
 
     def _read(self, module: Any, sides: Sides) -> dict[str, Any]:
         try:
@@ -130,7 +133,7 @@ def held_out_pairs(data: Any, num_pairs: int) -> tuple[Tensor, Tensor]:
 def labelled_images(data: Any, labels_per_class: int) -> Sides:
     """Plain images and labels to train and to test a readout on; tested on all held-out ones."""
     train, test = data.readout_datasets()
-    if data.max_heldout is not None:  # a limit of what α is measured on
+    if data.heldout_source is not data.train_source:  # max_heldout limits what α is measured on
         test.indices = range(len(data.heldout_source))
     sides = (few_of_each_class(train, labels_per_class), test)
     train, test = (
