@@ -155,6 +155,16 @@ def pair_sums(projections_a: Tensor, projections_b: Tensor) -> Tensor:
     return torch.cat([count, a.sum(dim=0), b.sum(dim=0), *squares, (a.T @ b).flatten()])
 
 
+def pair_width(size: int) -> int:
+    """The width ``p`` of projections whose `pair_sums` have ``size`` numbers.
+
+    Example:
+        >>> pair_width(1 + 4 * 3 + 3**2)
+        3
+    """
+    return math.isqrt(size + 3) - 2  # 1 + 4p + p² = (p + 2)² - 3
+
+
 def cross_correlation(sums: Tensor) -> Tensor:
     """Correlation of every projection of one view with every one of the other, shape ``(p, p)``.
 
@@ -166,7 +176,7 @@ def cross_correlation(sums: Tensor) -> Tensor:
     Raises:
         SpectrumError: If there are fewer than two images or values that are not finite.
     """
-    width = math.isqrt(len(sums) + 3) - 2  # 1 + 4p + p² = (p + 2)² - 3
+    width = pair_width(len(sums))
     count = sums[0]
     if count < 2 or not bool(torch.isfinite(sums).all()):
         raise SpectrumError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +33,7 @@ from alphareq_lightning.functional.two_views import (
     identity_error,
     pair_features,
     pair_sums,
+    pair_width,
 )
 from alphareq_lightning.metrics.moments import (
     all_reduce_packed,
@@ -289,19 +289,33 @@ def _add(sums: Tensor, more: Tensor) -> Tensor:
     if sums.numel() == 0 or more.numel() == 0:
         return more if sums.numel() == 0 else sums
     if sums.shape != more.shape:
-        widths = [math.isqrt(len(s) + 3) - 2 for s in (sums, more)]
         raise SpectrumError(
-            f"expected {widths[0]} projections as in the batches before, got {widths[1]}"
+            f"expected {pair_width(len(sums))} projections as in the batches before, "
+            f"got {pair_width(len(more))}"
         )
     return sums + more
 
 
 def _all_reduce_lazy_sum(sums: Tensor, group: Any = None) -> list[Tensor]:
-    """Sum over ranks; one without a batch does not know the width, and takes part with zeros."""
-    sizes = torch.tensor([sums.numel()], device=sums.device)
+    """Sum over ranks; one without a batch does not know the width, and takes part with zeros.
+
+    Raises:
+        SpectrumError: On every rank, if ranks saw different numbers of projections.
+    """
+    size = sums.numel()
+    # One reduction finds the largest size and, negated, the smallest of ranks that have a state.
+    sizes = torch.tensor([size, -size if size else -(2**62)], device=sums.device)
     dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
-    if sums.numel() == 0:
-        sums = torch.zeros(int(sizes), dtype=moments_dtype(sums.device), device=sums.device)
+    largest, smallest = int(sizes[0]), -int(sizes[1])
+    if largest == 0:
+        return [sums]
+    if largest != smallest:
+        widths = (pair_width(smallest), pair_width(largest))
+        raise SpectrumError(
+            f"ranks saw different numbers of projections: between {widths[0]} and {widths[1]}"
+        )
+    if size == 0:
+        sums = torch.zeros(largest, dtype=moments_dtype(sums.device), device=sums.device)
     return _all_reduce_sum(sums, group)
 
 

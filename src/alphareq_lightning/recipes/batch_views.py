@@ -11,9 +11,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
 CROP_RATIO = 3 / 4, 4 / 3
 """Width over height of the crops, as torchvision's `RandomResizedCrop` has it by default."""
+ERASE_RATIO = 1 / 3.3, 1 / 0.3
+"""Width over height of what torchvision's `RandomErasing` erases by default."""
 CROP_TRIALS = 10
 """How often torchvision draws a crop that does not fit before it takes the largest that does."""
 GRAY = 0.2989, 0.587, 0.114
@@ -56,24 +59,82 @@ def crop_and_colour(
     jitter_(views, torch.rand(n) < jitter)
     gray = _rows(torch.rand(n) < grayscale, device)
     views[gray] = gray_values(views[gray]).expand(-1, 3, -1, -1)
-    mean_, std_ = (torch.tensor(v, device=device).view(-1, 1, 1) for v in (mean, std))
-    return views.sub_(mean_).div_(std_)
+    return _normalise_(views, mean, std)
 
 
-def draw_crops(n: int, height: int, width: int, scale: tuple[float, float]) -> Tensor:
+def turn_and_erase(
+    images: Tensor,
+    *,
+    degrees: float,
+    translate: float,
+    scale: tuple[float, float],
+    shear: float,
+    erase: float,
+    erase_scale: tuple[float, float],
+    noise: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Tensor:
+    """One random view of each square image; the options are those of `digit_view`.
+
+    Args:
+        images: Uint8 pixels, shape ``(n, 3, side, side)``.
+        degrees: Largest turn, either way.
+        translate: Largest shift along each side as a share of it, in whole pixels.
+        scale: Of the size.
+        shear: Largest shear in degrees, either way.
+        erase: Probability that a rectangle is set to 0.
+        erase_scale: Area of the rectangle as a share of the image.
+        noise: Standard deviation of the noise on each value.
+        mean: Subtracted from each channel.
+        std: Divided out of each channel.
+
+    Returns:
+        Normalised float32 views of the same shape.
+    """
+    device, n, side = images.device, len(images), images.shape[-1]
+    turn = torch.deg2rad(torch.empty(n).uniform_(-degrees, degrees))
+    sheared = torch.deg2rad(torch.empty(n).uniform_(-shear, shear)).tan()
+    pixels = translate * side
+    shift = torch.empty(n, 2, 1).uniform_(-pixels, pixels).round() * (2 / side)
+    cos, sin = turn.cos(), turn.sin()
+    # Where each pixel of the view comes from: the inverse of turn times shear, whose det is 1.
+    rows = (cos - sin * sheared, cos * sheared + sin, -sin, cos)
+    backwards = torch.stack(rows, dim=1).view(n, 2, 2)
+    backwards = backwards / torch.empty(n, 1, 1).uniform_(*scale)
+    maps = torch.cat([backwards, -backwards @ shift], dim=2).to(device)
+    places = affine_grid(maps, list(images.shape), align_corners=False)
+    views = grid_sample(images.float() / 255, places, align_corners=False)
+    tops, lefts, heights, widths = draw_crops(n, side, side, erase_scale, ERASE_RATIO)
+    along = torch.arange(side)
+    down = (along >= tops[:, None]) & (along < (tops + heights)[:, None])
+    across = (along >= lefts[:, None]) & (along < (lefts + widths)[:, None])
+    erased = down[:, :, None] & across[:, None] & (torch.rand(n) < erase)[:, None, None]
+    views = views.masked_fill_(erased.to(device)[:, None], 0)
+    views = views.add_(torch.randn(views.shape).to(device), alpha=noise).clamp_(0, 1)
+    return _normalise_(views, mean, std)
+
+
+def draw_crops(
+    n: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float] = CROP_RATIO,
+) -> Tensor:
     """Top, left, height and width of ``n`` random crops, float32, shape ``(4, n)``.
 
     Area and log ratio are even; what does not fit into the image is drawn again, and at last the
     largest crop of an allowed ratio is taken, as torchvision's `RandomResizedCrop` does.
     """
-    low, high = (math.log(ratio) for ratio in CROP_RATIO)
+    low, high = map(math.log, ratio)
     area = height * width * torch.empty(n, CROP_TRIALS).uniform_(*scale)
-    ratio = torch.empty(n, CROP_TRIALS).uniform_(low, high).exp()
-    widths, heights = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    ratios = torch.empty(n, CROP_TRIALS).uniform_(low, high).exp()
+    widths, heights = (area * ratios).sqrt().round(), (area / ratios).sqrt().round()
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     chosen = fits.int().argmax(dim=1, keepdim=True)
     found = fits.any(dim=1)
-    widest, tallest = (round(side * CROP_RATIO[1]) for side in (height, width))
+    widest, tallest = round(height * ratio[1]), round(width / ratio[0])
     crop_width = torch.where(found, widths.gather(1, chosen)[:, 0], min(width, widest))
     crop_height = torch.where(found, heights.gather(1, chosen)[:, 0], min(height, tallest))
     lefts = torch.where(found, torch.rand(n), 0.5) * (width - crop_width + found.float())
@@ -177,3 +238,8 @@ def gray_values(views: Tensor) -> Tensor:
 def _rows(chosen: Tensor, device: torch.device) -> Tensor:
     """Indices of what is chosen; found on the CPU, so that the device need not be waited for."""
     return chosen.nonzero()[:, 0].to(device, non_blocking=True)
+
+
+def _normalise_(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    means, stds = (torch.tensor(v, device=views.device).view(-1, 1, 1) for v in (mean, std))
+    return views.sub_(means).div_(stds)

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
-from torchvision.transforms import v2
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.recipes.images import (
@@ -40,6 +39,7 @@ from alphareq_lightning.recipes.views import (
     View,
     barlow_twins_view,
     digit_view,
+    plain_digit,
     plain_view,
 )
 
@@ -217,11 +217,8 @@ class DigitsDataModule(ViewsDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        plain = v2.Compose(
-            [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
-        )
         super().__init__(
-            digit_view(), plain, batch_size=batch_size, num_workers=num_workers, seed=seed
+            digit_view(), plain_digit(), batch_size=batch_size, num_workers=num_workers, seed=seed
         )
         self.image_size = image_size
         self.holdout = holdout

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
-from alphareq_lightning.recipes.batch_views import crop_and_colour
+from alphareq_lightning.recipes.batch_views import crop_and_colour, turn_and_erase
 
 CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -97,9 +97,10 @@ def barlow_twins_view(
     return BatchableView(one, batch)
 
 
-def digit_view() -> View:
+def digit_view() -> BatchableView:
     """One random view of a gray digit: shifted, turned, with pieces missing; never mirrored."""
-    transform: View = v2.Compose(
+    half = [0.5] * 3
+    one: View = v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),
             v2.RandomAffine(
@@ -111,10 +112,28 @@ def digit_view() -> View:
             ),
             v2.RandomErasing(0.5, scale=(0.02, 0.15)),
             v2.GaussianNoise(sigma=0.1),
-            v2.Normalize([0.5] * 3, [0.5] * 3),
+            v2.Normalize(half, half),
         ]
     )
-    return transform
+    batch = partial(
+        turn_and_erase,
+        degrees=15,
+        translate=0.1,
+        scale=(0.8, 1.2),
+        shear=10,
+        erase=0.5,
+        erase_scale=(0.02, 0.15),
+        noise=0.1,
+        mean=half,
+        std=half,
+    )
+    return BatchableView(one, batch)
+
+
+def plain_digit() -> BatchableView:
+    """The digit as it is, normalised."""
+    transform = v2.Compose(_finish([0.5] * 3, [0.5] * 3))
+    return BatchableView(transform, transform)
 
 
 def plain_view(
