@@ -189,6 +189,20 @@ def test_images_of_a_batch_are_changed_independently():
         assert abs(correlation) < ERRORS / math.sqrt(len(even))
 
 
+def test_each_image_has_its_colours_changed_in_an_order_of_its_own(monkeypatch):
+    for digit, name in enumerate(("brightness", "contrast", "saturation", "turn_hue"), start=1):
+        mark = lambda views, factor, digit=digit: views * 10 + digit  # noqa: E731
+        monkeypatch.setattr(batched, name, mark)
+    torch.manual_seed(0)
+    marks = torch.zeros(9600, 3, 1, 1)
+    batched.jitter_(marks, torch.arange(9600) % 4 > 0)
+    orders, counts = marks[:, 0, 0, 0].unique(return_counts=True)
+    assert [sorted(str(int(order))) for order in orders] == [["0"], *[list("1234")] * 24]
+    assert counts[0] == 2400
+    # 7,200 images in 24 orders.
+    assert (counts[1:] - 300).abs().max() < ERRORS * math.sqrt(300)
+
+
 def test_a_seed_gives_the_same_views_and_the_images_stay_as_they_are():
     images = torch.stack([photo(i) for i in range(4)])
     before = images.clone()
