@@ -1,4 +1,5 @@
 import sys
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -104,6 +105,18 @@ def test_views_to_train_on_and_held_out_images_as_they_are(
     # Pillow rounds where a batch does not: one value of 255, over the normalisation's .24.
     assert (measured - expected).abs().max() <= 1.1 / 255 / 0.24
     assert isinstance(data.train_dataloader().dataset, Images) == mixed
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_only_images_to_train_on_are_augmented_on_the_device(class_folders, training):
+    """Somebody's own uint8 images, measured beside our DataModule, stay as they are."""
+    data = ready(ImageFolderDataModule(str(class_folders), batch_size=8))
+    data.trainer = SimpleNamespace(training=training)
+    pixels = next(iter(data.train_dataloader()))
+    batch = data.on_after_batch_transfer(pixels, 0)
+    assert is_pair(batch, 8, 32) if training else batch is pixels
+    floats = torch.rand(8, 3, 32, 32)
+    assert data.on_after_batch_transfer(floats, 0) is floats
 
 
 def test_too_many_images_are_not_kept_in_memory(class_folders, monkeypatch):
