@@ -8,11 +8,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from alphareq_lightning._lightning import isolate_rng
-from alphareq_lightning.callbacks.unlabeled_pass import evaluating
 from alphareq_lightning.errors import AlphaReQError
 from alphareq_lightning.metrics import Alignment, TwinsError
 from alphareq_lightning.readout import extract_features, read_out
@@ -96,12 +95,16 @@ class Measurements(pl.Callback):
         if self._train_losses:
             row["train_loss"] = torch.stack(self._train_losses).mean().item()
             self._train_losses.clear()
-        with isolate_rng(), evaluating(module), torch.no_grad():
+        modes = {part: part.training for part in module.modules()}
+        module.eval()
+        with isolate_rng(), torch.no_grad():
             row |= pair_values(module, self._pairs, trainer.datamodule.batch_size)  # type: ignore[attr-defined]
             if step in self.readout_at_steps:
                 row["readout"] = self._read(module, self._sides)
             if step == max(self.readout_at_steps) and self._other_sides is not None:
                 row["other_readout"] = self._read(module, self._other_sides)
+        for part, mode in modes.items():
+            part.training = mode
         row["seconds"] = time.perf_counter() - started
         self.rows[step] = row
         print(f"{time.strftime('%H:%M:%S')} step {step}", flush=True)
