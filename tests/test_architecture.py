@@ -16,7 +16,7 @@ ALLOWED = {
     "functional": {"errors", "functional"},
     "metrics": {"errors", "functional", "metrics"},
     "selection": {"errors", "selection"},
-    "recipes": {"errors", "recipes"},
+    "recipes": {"errors", "functional", "metrics", "recipes"},
     "readout": {"errors", "metrics", "readout"},
     "callbacks": {"errors", "functional", "metrics", "selection", "callbacks", "_lightning"},
     "posthoc": {

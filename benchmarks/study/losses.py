@@ -21,8 +21,9 @@ class ByCriterion(BarlowTwins):
 
     criterion: nn.Module
 
-    def _loss(self, batch: Any) -> Any:
-        return OneTerm(self.criterion(*(self.projector(self(view)) for view in batch)))
+    def loss(self, z_a: Tensor, z_b: Tensor) -> OneTerm:
+        """The criterion, whole."""
+        return OneTerm(self.criterion(z_a, z_b))
 
 
 class SimCLR(ByCriterion):

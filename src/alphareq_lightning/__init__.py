@@ -23,6 +23,7 @@ from alphareq_lightning.functional import (
     fit_power_law,
     lidar,
     rankme,
+    twins_error,
     window_spread,
 )
 from alphareq_lightning.metrics import (
@@ -34,6 +35,7 @@ from alphareq_lightning.metrics import (
     ParticipationRatio,
     RankMe,
     StreamingMoments,
+    TwinsError,
     Uniformity,
 )
 from alphareq_lightning.selection import (
@@ -70,6 +72,7 @@ __all__ = [
     "SelectionError",
     "SpectrumError",
     "StreamingMoments",
+    "TwinsError",
     "Uniformity",
     "alpha_distance",
     "append_record",
@@ -84,6 +87,7 @@ __all__ = [
     "read_records",
     "records_from_checkpoints",
     "spectrum_figure",
+    "twins_error",
     "window_agreement",
     "window_spread",
 ]

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
+from lightning_utilities.core.apply_func import apply_to_collection
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -60,6 +61,7 @@ __all__ = [
     "CombinedLoader",
     "LightningModule",
     "Trainer",
+    "apply_to_collection",
     "isolate_rng",
     "overrides",
     "rank_zero_info",

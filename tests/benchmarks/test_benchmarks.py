@@ -9,7 +9,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "interval_search"]
+BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "interval_search", "views"]
 BENCHMARKS += [pytest.param("growth", marks=pytest.mark.slow)]  # starts processes
 
 

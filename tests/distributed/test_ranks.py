@@ -8,9 +8,15 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from alphareq_lightning import AlphaMonitor, AlphaReQ, SpectrumError, StreamingMoments
 from alphareq_lightning.functional import alignment as alignment_of
-from alphareq_lightning.functional import eigenspectrum, feature_moments, fit_power_law, uniformity
+from alphareq_lightning.functional import (
+    eigenspectrum,
+    feature_moments,
+    fit_power_law,
+    twins_error,
+    uniformity,
+)
 from alphareq_lightning.functional import lidar as lidar_of
-from alphareq_lightning.metrics import Alignment, FeatureSample, LiDAR, Uniformity
+from alphareq_lightning.metrics import Alignment, FeatureSample, LiDAR, TwinsError, Uniformity
 
 from oracles import planted_features
 from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports, spawn
@@ -69,6 +75,10 @@ def differs_in_width(rank, world_size):
     metric.update(torch.randn(5, 3 + rank))
     with pytest.raises(SpectrumError, match="different numbers of features: between 3 and 4"):
         metric.reduced()
+    error = TwinsError()
+    error.update(torch.randn(5, 3 + rank), torch.randn(5, 3 + rank))
+    with pytest.raises(SpectrumError, match="different numbers of projections: between 3 and 4"):
+        error.compute()
 
 
 def test_ranks_of_different_width_all_raise_instead_of_hanging():
@@ -177,13 +187,14 @@ def test_several_monitors_and_a_resumed_run(tmp_path):
 def samples_and_views_like_one_process(rank, world_size):
     mine = X[SHARES[world_size][rank]].float()
     sample, uniform = FeatureSample(max_samples=60), Uniformity()
-    lidar, alignment = LiDAR(), Alignment()
+    lidar, alignment, error = LiDAR(), Alignment(), TwinsError()
     for batch in mine.split(50) if len(mine) else []:
         sample.update(batch)
         uniform.update(batch)
         views = torch.stack([batch, batch.roll(1, 1)], dim=1)
         lidar.update(views)
         alignment.update(*views.unbind(1))
+        error.update(*views.unbind(1))
     rows = sample.reduced()
     assert len(rows) == min(60, len(X))
     # Each rank gives its share: no rank is left out for the sake of another.
@@ -195,6 +206,7 @@ def samples_and_views_like_one_process(rank, world_size):
     both = torch.stack([everything, everything.roll(1, 1)], dim=1)
     assert abs(lidar.compute() / lidar_of(both) - 1) < 1e-8
     assert abs(alignment.compute() - alignment_of(*both.unbind(1))) < 1e-6
+    assert abs(error.compute() / twins_error(*both.unbind(1)) - 1) < 1e-10
     # Computing leaves the rank's own state alone.
     assert uniform.seen == len(mine)
 

@@ -29,6 +29,7 @@ from alphareq_lightning.metrics import (
     SelfCluster,
     StableRank,
     StreamingMoments,
+    TwinsError,
     Uniformity,
 )
 
@@ -56,6 +57,7 @@ METRICS = {
     "LiDAR": LiDAR,
     "Alignment": Alignment,
     "CrossValidatedAlpha": lambda **kw: CrossValidatedAlpha((4, 16), **kw),
+    "TwinsError": TwinsError,
     "StreamingMoments": StreamingMoments,
     "StreamingMoments halves": lambda **kw: StreamingMoments(halves=True, **kw),
     "FeatureSample": FeatureSample,
@@ -72,7 +74,7 @@ TOLERANCE = {"rtol": 1e-6, "atol": 1e-5}
 def arguments(name):
     if name == "LiDAR":
         return [(torch.stack(pair, dim=1),) for pair in PAIRS]
-    if name in ("Alignment", "CrossValidatedAlpha"):
+    if name in ("Alignment", "CrossValidatedAlpha", "TwinsError"):
         return PAIRS
     return [(batch,) for batch in BATCHES]
 

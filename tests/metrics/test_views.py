@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 
 from alphareq_lightning.errors import FitRangeError, NoFitWarning, SpectrumError
-from alphareq_lightning.functional import fit_power_law
-from alphareq_lightning.metrics import Alignment, CrossValidatedAlpha, LiDAR
+from alphareq_lightning.functional import fit_power_law, twins_error
+from alphareq_lightning.metrics import Alignment, CrossValidatedAlpha, LiDAR, TwinsError
+from alphareq_lightning.recipes import barlow_twins_loss
 
 import oracles
 from tiny import TinyModule, images, labelled_loader, make_trainer
@@ -28,6 +30,99 @@ def test_streamed_scores_match_numpy(size):
     assert alpha.compute().item() == pytest.approx(truth.alpha.item(), rel=1e-8)
     assert alpha.fit().r2.item() == pytest.approx(truth.r2.item(), rel=1e-8)
     torch.testing.assert_close(alpha.eigenvalues(), shared, rtol=1e-7, atol=1e-10)
+
+
+def twins_oracle(a, b):
+    """By numpy, from the definition."""
+    width = a.shape[1]
+    correlation = np.corrcoef(a, b, rowvar=False)[:width, width:]
+    distance = (correlation - np.eye(width)) ** 2
+    diagonal = np.diag(distance)
+    return diagonal.mean() + (distance.sum() - diagonal.sum()) / (width * (width - 1))
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e3])
+@pytest.mark.parametrize("size", [1, 13, 400])
+def test_the_streamed_twins_error_matches_numpy(size, mean):
+    metric = TwinsError()
+    for a, b in zip((A + mean).split(size), (B - mean).split(size), strict=True):
+        metric.update(a, b)
+    # Float64 sums of squares up to 1e6 times the variance.
+    assert metric.compute().item() == pytest.approx(twins_oracle(A.numpy(), B.numpy()), rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_twins_error_is_the_terms_of_the_loss_for_each_entry(dtype):
+    z_a, z_b = A.to(dtype), B.to(dtype)
+    metric = TwinsError()
+    for a, b in zip(z_a.split(150), z_b.split(150), strict=True):
+        metric.update(a, b)
+    loss = barlow_twins_loss(z_a, z_b)
+    expected = loss.invariance / 100 + loss.redundancy / (100 * 99)
+    assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-6)
+    assert metric.sums.numel() == 1 + 4 * 100 + 100**2
+
+
+def test_the_twins_error_compares_widths_where_the_loss_does_not():
+    """The same noise on ever more independent dimensions."""
+    errors, losses = [], []
+    for width in (8, 64):
+        z = torch.randn(2000, width, generator=torch.Generator().manual_seed(0))
+        views = [
+            z + torch.randn(z.shape, generator=torch.Generator().manual_seed(i)) for i in (1, 2)
+        ]
+        errors.append(twins_error(*views).item())
+        losses.append(barlow_twins_loss(*views).loss.item())
+    # Means over 8 and 64 dimensions of (1 - C)², whose C of about .5 has an error of .02.
+    assert errors[0] == pytest.approx(errors[1], rel=0.1)
+    assert losses[1] > 5 * losses[0]
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 33.3, 1e6 + 0.3])
+def test_a_constant_projection_agrees_with_nothing(value):
+    z = A.float().clone()
+    z[:, 0] = value
+    metric = TwinsError()
+    for part in z.split(64):
+        metric.update(part, part)
+    correlation = metric.cross_correlation()
+    assert correlation[0].abs().max() == correlation[:, 0].abs().max() == 0
+    loss = barlow_twins_loss(z, z)
+    expected = loss.invariance / 100 + loss.redundancy / (100 * 99)
+    assert metric.compute().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_one_projection_has_no_off_diagonal():
+    assert twins_error(A[:, :1], A[:, :1]).item() == pytest.approx(0, abs=1e-12)
+    assert twins_error(A[:, :1], -A[:, :1]).item() == pytest.approx(4, abs=1e-9)
+
+
+def test_merging_the_twins_error():
+    halves = [TwinsError() for _ in range(2)]
+    for half, rows in zip(halves, (slice(0, 250), slice(250, 400)), strict=True):
+        half.update(A[rows], B[rows])
+    halves[0].merge_state(halves[1])
+    assert halves[0].compute().item() == pytest.approx(twins_error(A, B).item(), rel=1e-10)
+    empty = TwinsError()
+    empty.merge_state(halves[0].metric_state)
+    assert empty.compute() == halves[0].compute()
+    with pytest.raises(SpectrumError, match="expected 100 projections as in .*, got 3"):
+        halves[0].update(torch.ones(4, 3), torch.ones(4, 3))
+    with pytest.raises(SpectrumError, match=r"got shapes \(4, 3\) and \(4, 2\)"):
+        empty.update(torch.ones(4, 3), torch.ones(4, 2))
+
+
+def test_no_twins_error_is_nan_and_a_warning():
+    with pytest.warns(NoFitWarning, match="TwinsError is NaN: no pair of views was seen"):
+        assert TwinsError().compute().isnan()
+    metric = TwinsError()
+    metric.update(torch.ones(1, 3), torch.ones(1, 3))
+    with pytest.warns(NoFitWarning, match="at least two images, all finite; got 1 images and 0"):
+        assert metric.compute().isnan()
+    metric = TwinsError()
+    metric.update(torch.full((4, 3), torch.nan), torch.ones(4, 3))
+    with pytest.warns(NoFitWarning, match="got 4 images and 15 sums that are not finite"):
+        assert metric.compute().isnan()
 
 
 def test_lidar_state_is_two_matrices_whatever_the_number_of_images():
@@ -81,6 +176,7 @@ class TwoViewModule(TinyModule):
     def __init__(self):
         super().__init__()
         self.lidar, self.alignment, self.alpha = LiDAR(), Alignment(), CrossValidatedAlpha()
+        self.twins_error = TwinsError()
 
     def validation_step(self, batch, batch_idx):
         x, _ = batch
@@ -90,6 +186,8 @@ class TwoViewModule(TinyModule):
         self.alpha.update(z_a, z_b)
         self.log_dict({"val_lidar": self.lidar, "val_alignment": self.alignment})
         self.log("val_cv_alpha", self.alpha)
+        self.twins_error.update(z_a, z_b)
+        self.log("val_twins_error", self.twins_error)
 
 
 def test_metrics_in_a_validation_step(tmp_path):
@@ -110,3 +208,5 @@ def test_metrics_in_a_validation_step(tmp_path):
     truth = oracles.alignment(views[:, 0], views[:, 1])
     assert logged["val_alignment"].item() == pytest.approx(truth, rel=1e-4)
     assert logged["val_cv_alpha"].isfinite()
+    truth = twins_oracle(views[:, 0], views[:, 1])
+    assert logged["val_twins_error"].item() == pytest.approx(truth, rel=1e-4)

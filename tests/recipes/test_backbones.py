@@ -46,6 +46,12 @@ def test_a_strided_stem_halves_the_maps():
     assert maps == {1: (16, 16), 2: (8, 8)}
 
 
+def test_every_stage_can_have_a_width_of_its_own():
+    backbone, num_features = build_backbone("narrow_resnet", width=[16, 48], blocks=[1, 2])
+    assert backbone(torch.zeros(2, 3, 8, 8)).shape == (2, num_features) == (2, 48)
+    assert backbone.stem[0].out_channels == 16
+
+
 def test_channels_are_multiples_of_sixteen():
     backbone, _ = build_backbone("narrow_resnet", width=16)
     assert all(m.out_channels % 16 == 0 for m in backbone.modules() if isinstance(m, nn.Conv2d))

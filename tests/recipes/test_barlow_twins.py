@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from alphareq_lightning import OptionError
+from alphareq_lightning import OptionError, twins_error
 from alphareq_lightning.recipes import BarlowTwins, NarrowResNet, barlow_twins_loss
 
 from tiny import make_trainer
@@ -83,6 +83,13 @@ def fit(tmp_path, module, *callbacks, **options):
     return trainer
 
 
+@torch.no_grad()
+def projections(module):
+    """Of all validation images together, which the loss takes in batches."""
+    batches = [[module.projector(module.eval()(view)) for view in pair] for pair in views()]
+    return [torch.cat(side) for side in zip(*batches, strict=True)]
+
+
 @pytest.mark.parametrize("optimizer", ["adamw", "lars"])
 def test_training_lowers_the_loss_and_logs_every_term(tmp_path, optimizer):
     logger = CSVLogger(tmp_path)
@@ -95,6 +102,9 @@ def test_training_lowers_the_loss_and_logs_every_term(tmp_path, optimizer):
     torch.testing.assert_close(
         metrics["val_loss"], metrics["val_invariance"] + 5e-3 * metrics["val_redundancy"]
     )
+    z_a, z_b = projections(trainer.lightning_module)
+    expected = twins_error(z_a, z_b).to(metrics["val_twins_error"])
+    torch.testing.assert_close(metrics["val_twins_error"], expected)
     logger.save()
     table = np.genfromtxt(logger.experiment.metrics_file_path, delimiter=",", names=True)
     losses = table["val_loss"]
@@ -117,6 +127,23 @@ def test_learning_rate_rises_then_falls_to_zero(tmp_path, options):
     assert np.argmax(rates) == warmup
     assert max(rates) == pytest.approx(1.0)
     assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+
+
+def test_learning_rate_stays_at_its_peak_until_the_cosine(tmp_path):
+    monitor = LearningRateMonitor("step")
+    logger = CSVLogger(tmp_path)
+    fit(
+        tmp_path,
+        tiny(learning_rate=1.0, warmup_epochs=0.0, decay_share=0.5),
+        monitor,
+        logger=logger,
+        max_epochs=4,
+    )
+    logger.save()
+    column = np.genfromtxt(logger.experiment.metrics_file_path, delimiter=",", names=True)
+    rates = [rate for rate in column["lrAdamWpg1"] if not np.isnan(rate)]
+    cosine = [(1 + np.cos(np.pi * step / 6)) / 2 for step in range(6)]
+    np.testing.assert_allclose(rates, [1.0] * 6 + cosine, atol=1e-6)
 
 
 def test_checkpoint_rebuilds_the_module(tmp_path):
@@ -153,6 +180,8 @@ def test_module_as_backbone():
     [
         ({"optimizer": "sgd"}, "got 'sgd'"),
         ({"projector_dim": 0}, "projector_dim=0"),
+        ({"decay_share": 0.0}, r"0 < decay_share <= 1, got decay_share=0\.0"),
+        ({"backbone_options": {"width": [16, 32]}}, r"width=\[16, 32\] and blocks=\(1, 1, 1, 1\)"),
         ({"backbone": "resnet1"}, "no backbone 'resnet1'; did you mean resnet1"),
         ({"backbone": "squeezenet1_0"}, "'squeezenet1_0' has no nn.Linear"),
         ({"backbone_options": {"width": 12}}, "width=12"),

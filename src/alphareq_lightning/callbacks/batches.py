@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from alphareq_lightning._lightning import apply_to_collection
 from alphareq_lightning.errors import FeatureTapError
 
 

@@ -41,7 +41,11 @@ from alphareq_lightning.functional.spectrum import (
     moments_singular_values,
 )
 from alphareq_lightning.functional.sphere import alignment, selfcluster, uniformity
-from alphareq_lightning.functional.two_views import cross_validated_eigenvalues, pair_moments
+from alphareq_lightning.functional.two_views import (
+    cross_validated_eigenvalues,
+    pair_moments,
+    twins_error,
+)
 from alphareq_lightning.functional.windows import (
     BrokenPowerLawFit,
     WindowSpread,
@@ -85,6 +89,7 @@ __all__ = [
     "richardson_alpha",
     "selfcluster",
     "stable_rank",
+    "twins_error",
     "twonn_dimension",
     "uniformity",
     "view_moments",

@@ -20,7 +20,7 @@ from alphareq_lightning.metrics.spectral import (
     SpectralScore,
     StableRank,
 )
-from alphareq_lightning.metrics.views import Alignment, CrossValidatedAlpha, LiDAR
+from alphareq_lightning.metrics.views import Alignment, CrossValidatedAlpha, LiDAR, TwinsError
 
 __all__ = [
     "Alignment",
@@ -41,5 +41,6 @@ __all__ = [
     "SpectralScore",
     "StableRank",
     "StreamingMoments",
+    "TwinsError",
     "Uniformity",
 ]

@@ -27,7 +27,14 @@ from alphareq_lightning.functional.power_law import (
     fit_power_law,
 )
 from alphareq_lightning.functional.sphere import pair_distances
-from alphareq_lightning.functional.two_views import cross_validated_eigenvalues, pair_features
+from alphareq_lightning.functional.two_views import (
+    cross_correlation,
+    cross_validated_eigenvalues,
+    identity_error,
+    pair_features,
+    pair_sums,
+    pair_width,
+)
 from alphareq_lightning.metrics.exact_state import ExactState
 from alphareq_lightning.metrics.moments import (
     all_reduce_packed,
@@ -38,6 +45,7 @@ from alphareq_lightning.metrics.moments import (
     running,
     unpack,
 )
+from alphareq_lightning.metrics.ranks import together
 from alphareq_lightning.metrics.spectral import SpectralScore
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
@@ -230,6 +238,116 @@ class CrossValidatedAlpha(SpectralScore):
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
         shared = cross_validated_eigenvalues(moments)
         return fit_power_law(shared, self.fit_range, num_samples=int(moments.num_samples))
+
+
+class TwinsError(ExactState):
+    """The Barlow Twins error of all pairs seen: comparable across λ and projector widths.
+
+    In anybody's module: make it in ``__init__``, and in ``validation_step`` call
+    ``self.twins_error.update(z_a, z_b)`` and ``self.log("val_twins_error", self.twins_error)``.
+    One ``p × p`` state, whatever the number of images; ranks are summed. See `twins_error` for
+    where it may be compared and where not.
+
+    Args:
+        kwargs: Passed to `torchmetrics.Metric`.
+
+    Example:
+        >>> z = torch.randn(500, 8, generator=torch.manual_seed(0))
+        >>> metric = TwinsError()
+        >>> for batch in z.split(100):
+        ...     metric.update(batch, batch + 0.1 * batch.flip(0))
+        >>> round(metric.compute().item(), 2)
+        0.0
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    higher_is_better = False
+
+    sums: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"dist_sync_fn": _all_reduce_lazy_sum, **kwargs})
+        self.add_state("sums", default=torch.zeros(0), dist_reduce_fx=_add_stacked)
+
+    def update(self, view_a: Tensor, view_b: Tensor) -> None:
+        """Add projections of a batch of pairs, both of shape ``(n, p)``.
+
+        Raises:
+            SpectrumError: If the shapes differ, or from those of the batches before.
+        """
+        self.sums = _add(self.sums, pair_sums(view_a, view_b))
+
+    def cross_correlation(self) -> Tensor:
+        """Of what this process has seen, shape ``(p, p)``.
+
+        Raises:
+            SpectrumError: If there are fewer than two images.
+        """
+        if self.sums.numel() == 0:
+            raise SpectrumError("no pair of views was seen: update() was never called")
+        return cross_correlation(self.sums)
+
+    def compute(self) -> Tensor:
+        """The error over all pairs on all ranks; NaN with a `NoFitWarning` if there is none."""
+        return nan_with_warning(self, lambda: identity_error(self.cross_correlation()))
+
+    def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
+        # How `forward` and `torchmetrics.wrappers.Running` put states together.
+        self.merge_state(incoming_state)
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Add the pairs of another metric, for example from another process.
+
+        Raises:
+            SpectrumError: If it is not the state of a `TwinsError` of the same width.
+        """
+        self.sums = _add(self.sums, incoming_tensors(incoming_state, "sums")["sums"])
+
+
+def _add(sums: Tensor, more: Tensor) -> Tensor:
+    if sums.numel() == 0 or more.numel() == 0:
+        return more if sums.numel() == 0 else sums
+    if sums.shape != more.shape:
+        raise SpectrumError(
+            f"expected {pair_width(len(sums))} projections as in the batches before, "
+            f"got {pair_width(len(more))}"
+        )
+    return sums + more
+
+
+def _add_stacked(stacked: Tensor) -> Tensor:
+    """A ``dist_reduce_fx``: sums of several states, one a row, together."""
+    return stacked.sum(dim=0)
+
+
+def _all_reduce_lazy_sum(sums: Tensor, group: Any = None) -> list[Tensor]:
+    """Sum over ranks; one without a batch does not know the width, and takes part with zeros.
+
+    Raises:
+        SpectrumError: On every rank, if ranks saw different numbers of projections.
+    """
+    size = sums.numel()
+    # One reduction finds the largest size and, negated, the smallest of ranks that have a state.
+    sizes = torch.tensor([size, -size if size else -(2**62)], device=sums.device)
+    dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
+    largest, smallest = int(sizes[0]), -int(sizes[1])
+    if largest == 0:
+        return [sums]
+    if largest != smallest:
+        widths = (pair_width(smallest), pair_width(largest))
+        raise SpectrumError(
+            f"ranks saw different numbers of projections: between {widths[0]} and {widths[1]}"
+        )
+
+    def copied() -> Tensor:
+        whole = torch.zeros(largest, dtype=moments_dtype(sums.device), device=sums.device)
+        whole[:size] = sums
+        return whole
+
+    whole = together(copied, sums.device, group)
+    dist.all_reduce(whole, group=group)
+    return [whole]
 
 
 def _all_reduce_sum(value: Tensor, group: Any = None) -> list[Tensor]:

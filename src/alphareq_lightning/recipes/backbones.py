@@ -18,7 +18,7 @@ class NarrowResNet(nn.Module):
 
     Args:
         width: Channels of the first stage, a multiple of 16 (narrower convolutions are slower on
-            a CPU, not faster); each later stage doubles them.
+            a CPU, not faster), each later stage doubles them; or those of every stage.
         blocks: Residual blocks in each stage.
         in_channels: Channels of the images.
         stem_stride: 2 halves the sides of the maps from the start: a quarter of the work.
@@ -31,22 +31,25 @@ class NarrowResNet(nn.Module):
 
     def __init__(
         self,
-        width: int = 16,
+        width: int | Sequence[int] = 16,
         blocks: Sequence[int] = (1, 1, 1, 1),
         in_channels: int = 3,
         stem_stride: int = 1,
     ) -> None:
         super().__init__()
-        if width < 16 or width % 16 or not blocks:
-            raise OptionError(f"expected width a multiple of 16 and some blocks, got {width=}")
+        widths = [width * 2**i for i in range(len(blocks))] if isinstance(width, int) else width
+        if not blocks or len(widths) != len(blocks) or any(w < 16 or w % 16 for w in widths):
+            raise OptionError(
+                "expected a width for each stage, multiples of 16, and some blocks, "
+                f"got {width=} and {blocks=}"
+            )
+        channels, stages = widths[0], []
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, width, 3, stem_stride, padding=1, bias=False),
-            nn.BatchNorm2d(width),
+            nn.Conv2d(in_channels, channels, 3, stem_stride, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )
-        channels, stages = width, []
-        for index, num_blocks in enumerate(blocks):
-            out = width * 2**index
+        for index, (out, num_blocks) in enumerate(zip(widths, blocks, strict=True)):
             stages.append(_stage(channels, out, num_blocks, stride=1 if index == 0 else 2))
             channels = out
         self.stages = nn.Sequential(*stages)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.functional.two_views import VARIANCE_EPSILON
+from alphareq_lightning.metrics.views import TwinsError
 from alphareq_lightning.recipes.backbones import build_backbone
 
-VARIANCE_EPSILON = 1e-12
-"""Keeps the gradient of a constant projection finite."""
 WARMUP_START = 0.01
 """Share of the learning rate that the first step gets."""
 
@@ -72,14 +72,16 @@ def _standardise(z: Tensor) -> Tensor:
     z = z - z.mean(dim=0)
     # Again: the rounding of a large mean would make a constant feature correlate perfectly.
     z = z - z.mean(dim=0)
+    # The epsilon keeps the gradient of a constant projection finite.
     return z / (z.square().mean(dim=0) + VARIANCE_EPSILON).sqrt()
 
 
 class BarlowTwins(pl.LightningModule):
     """Trains a backbone without labels; a batch is ``(view_a, view_b)``.
 
-    Logs ``train_loss`` at every epoch, and ``val_loss``, ``val_invariance`` and
-    ``val_redundancy`` at every validation.
+    Logs ``train_loss`` at every epoch, and ``val_loss``, ``val_invariance``, ``val_redundancy``
+    and ``val_twins_error`` at every validation. The losses of two λ or two projectors cannot be
+    compared, the error can, see `twins_error`.
 
     Args:
         backbone: ``"narrow_resnet"``, the name of a torchvision model, or a module that returns
@@ -93,7 +95,9 @@ class BarlowTwins(pl.LightningModule):
         optimizer: ``"adamw"``, or ``"lars"`` (from timm) for large batches.
         learning_rate: Peak learning rate, reached after the warm-up.
         weight_decay: Not applied to biases and norms.
-        warmup_epochs: Epochs of linear warm-up, before the cosine decay to 0.
+        warmup_epochs: Epochs of linear warm-up.
+        decay_share: Share of the steps after the warm-up, the last ones, in which the learning
+            rate falls to 0 along a cosine; before them it stays at its peak.
     """
 
     def __init__(
@@ -109,6 +113,7 @@ class BarlowTwins(pl.LightningModule):
         learning_rate: float = 5e-3,
         weight_decay: float = 1e-6,
         warmup_epochs: float = 0.0,
+        decay_share: float = 1.0,
     ) -> None:
         super().__init__()
         if optimizer not in ("adamw", "lars"):
@@ -117,6 +122,8 @@ class BarlowTwins(pl.LightningModule):
             raise OptionError(
                 f"expected a projector of positive size, got {projector_layers=}, {projector_dim=}"
             )
+        if not 0 < decay_share <= 1:
+            raise OptionError(f"expected a share 0 < decay_share <= 1, got {decay_share=}")
         # A module given as such cannot be rebuilt from hyperparameters.
         self.save_hyperparameters(ignore=[] if isinstance(backbone, str) else ["backbone"])
         if isinstance(backbone, str):
@@ -130,6 +137,8 @@ class BarlowTwins(pl.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_epochs = warmup_epochs
+        self.decay_share = decay_share
+        self.twins_error = TwinsError()
 
     def forward(self, images: Tensor) -> Tensor:
         """Backbone features, shape ``(n, d)``: what downstream tasks use."""
@@ -138,25 +147,32 @@ class BarlowTwins(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one pair of views."""
-        terms = self._loss(batch)
+        loss: Tensor = self.loss(*self._projections(batch)).loss
         self.log(
             "train_loss",
-            terms.loss,
+            loss,
             on_step=False,
             on_epoch=True,
             batch_size=len(batch[0]),
             sync_dist=True,
         )
-        return terms.loss
+        return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """The same on held-out images."""
-        values = {f"val_{name}": value for name, value in self._loss(batch)._asdict().items()}
+        z_a, z_b = self._projections(batch)
+        values = {f"val_{name}": value for name, value in self.loss(z_a, z_b)._asdict().items()}
         self.log_dict(values, batch_size=len(batch[0]), sync_dist=True)
+        self.twins_error.update(z_a, z_b)
+        self.log("val_twins_error", self.twins_error)
 
-    def _loss(self, batch: tuple[Tensor, Tensor]) -> BarlowTwinsLoss:
-        z_a, z_b = (self.projector(self(view)) for view in batch)
+    def loss(self, z_a: Tensor, z_b: Tensor) -> Any:
+        """The loss of the projections of two views, with its terms; override it for another."""
         return barlow_twins_loss(z_a, z_b, self.lambd)
+
+    def _projections(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        view_a, view_b = batch
+        return self.projector(self(view_a)), self.projector(self(view_b))
 
     def configure_optimizers(self) -> Any:
         """AdamW or LARS, with linear warm-up and cosine decay at every step."""
@@ -169,7 +185,10 @@ class BarlowTwins(pl.LightningModule):
         steps_per_epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
         warmup = int(min(self.warmup_epochs * steps_per_epoch, total - 1))
         # A lambda is not stored in checkpoints: a resumed run follows its own, new length.
-        scheduler = LambdaLR(optimizer, partial(learning_rate_share, warmup=warmup, total=total))
+        share = partial(
+            learning_rate_share, warmup=warmup, total=total, decay_share=self.decay_share
+        )
+        scheduler = LambdaLR(optimizer, share)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -195,16 +214,21 @@ class BarlowTwins(pl.LightningModule):
         return lars
 
 
-def learning_rate_share(step: int, *, warmup: int, total: int) -> float:
+def learning_rate_share(step: int, *, warmup: int, total: int, decay_share: float = 1.0) -> float:
     """Share of the peak learning rate: a linear rise over ``warmup`` steps, then a cosine to 0.
+
+    The cosine takes the last ``decay_share`` of the steps after the warm-up.
 
     Example:
         >>> [round(learning_rate_share(step, warmup=2, total=6), 3) for step in range(7)]
         [0.01, 0.505, 1.0, 0.854, 0.5, 0.146, 0.0]
+        >>> [learning_rate_share(s, warmup=0, total=8, decay_share=0.25) for s in range(5, 9)]
+        [1.0, 1.0, 0.5, 0.0]
     """
     if step < warmup:
         return WARMUP_START + (1 - WARMUP_START) * step / warmup
-    progress = min(1.0, (step - warmup) / max(1, total - warmup))
+    start = warmup + (1 - decay_share) * (total - warmup)
+    progress = min(1.0, max(0.0, step - start) / max(1, total - start))
     return (1 + math.cos(math.pi * progress)) / 2
 
 

@@ -1,5 +1,8 @@
 """DataModules for self-supervised training: two views to train on, plain images to measure on.
 
+Images of one size are kept in memory, where the views can be made of a whole batch: those to
+train on are then made on the device, when the batch is there.
+
 Held-out images never overlap the training images, and their labels are never given out with
 them: only `readout_datasets` hands out labels.
 """
@@ -7,31 +10,36 @@ them: only `readout_datasets` hands out labels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
-from torchvision.transforms import v2
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.recipes.images import (
     ImageFiles,
     Images,
+    Pixels,
     class_indices,
     collate_images,
     find_images,
+    pixels_in_memory,
     split_indices,
+    untouched,
 )
 from alphareq_lightning.recipes.views import (
+    BatchableView,
     TwoViews,
     View,
     barlow_twins_view,
     digit_view,
+    plain_digit,
     plain_view,
 )
 
@@ -43,8 +51,9 @@ class ViewsDataModule(pl.LightningDataModule):
     """What all DataModules here share: loaders of views over a training and a held-out part.
 
     Args:
-        view: One random view of an image.
-        plain: The un-augmented image.
+        view: One random view of an image; a `BatchableView` is made of whole batches where the
+            images are in memory.
+        plain: The un-augmented image, likewise.
         batch_size: Images in a batch, on each rank.
         num_workers: Worker processes of each loader.
         max_train: Use at most this many training images, chosen by ``seed``.
@@ -78,6 +87,7 @@ class ViewsDataModule(pl.LightningDataModule):
         self.max_train = max_train
         self.max_heldout = max_heldout
         self.seed = seed
+        self._pixels: dict[str, Tensor | None] = {}
 
     @abstractmethod
     def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
@@ -107,22 +117,32 @@ class ViewsDataModule(pl.LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches ``(view_a, view_b)`` of training images."""
-        images = Images(self.train_source, TwoViews(self.view), self.train_indices)
-        return self._loader(images, shuffle=True, drop_last=True)
+        """Shuffled batches ``(view_a, view_b)`` of training images.
+
+        Images in memory come as they are: `on_after_batch_transfer` makes the views.
+        """
+        dataset, batched = self._images("train", TwoViews(self.view), self.view)
+        collate = collate_images if batched is None else untouched
+        return self._loader(dataset, collate, shuffle=True, drop_last=self._is_whole(dataset))
 
     def val_dataloader(self) -> DataLoader[Any]:
-        """Batches ``(view_a, view_b)`` of held-out images.
-
-        A short last batch is left out where there is a whole one: the loss of few images is
-        noise, and of one image it is not defined.
-        """
-        images = Images(self.heldout_source, TwoViews(self.view), self.heldout_indices)
-        return self._loader(images, drop_last=len(images) > self.batch_size)
+        """Batches ``(view_a, view_b)`` of held-out images."""
+        dataset, batched = self._images("heldout", TwoViews(self.view), self.view)
+        collate = collate_images if batched is None else TwoViews(batched)
+        return self._loader(dataset, collate, drop_last=self._is_whole(dataset))
 
     def alpha_dataloader(self) -> DataLoader[Any]:
         """Batches of held-out images as they are, for `AlphaMonitor`."""
-        return self._loader(Images(self.heldout_source, self.plain, self.heldout_indices))
+        dataset, batched = self._images("heldout", self.plain, self.plain)
+        return self._loader(dataset, collate_images if batched is None else batched)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Make both views of images to train on, where they are; nothing else is augmented."""
+        training = self.trainer is not None and self.trainer.training
+        are_pixels = isinstance(batch, Tensor) and batch.dtype == torch.uint8
+        if training and are_pixels and isinstance(self.view, BatchableView):
+            return TwoViews(self.view.batch)(batch)
+        return batch
 
     def readout_datasets(self) -> tuple[Images, Images]:
         """Un-augmented ``(image, label)`` datasets to train and to test a readout on.
@@ -144,11 +164,33 @@ class ViewsDataModule(pl.LightningDataModule):
         chosen = torch.randperm(len(indices), generator=generator)[:limit]
         return [indices[i] for i in sorted(chosen.tolist())]
 
-    def _loader(self, images: Images, **options: Any) -> DataLoader[Any]:
+    def _images(
+        self, side: str, each: Callable[[Any], Any], view: View
+    ) -> tuple[Any, Callable[[Tensor], Tensor] | None]:
+        """The images of one side, and how ``view`` is made of a batch if they are in memory."""
+        source, indices = getattr(self, f"{side}_source"), getattr(self, f"{side}_indices")
+        if isinstance(view, BatchableView):
+            if side not in self._pixels:
+                self._pixels[side] = pixels_in_memory(source, indices)
+            pixels = self._pixels[side]
+            if pixels is not None:
+                return Pixels(pixels), view.batch
+        return Images(source, each, indices), None
+
+    def _is_whole(self, dataset: Any) -> bool:
+        """Whether a short last batch can be left out.
+
+        The loss of few images is noise, and of one image it is not defined.
+        """
+        return len(dataset) > self.batch_size
+
+    def _loader(
+        self, dataset: Any, collate: Callable[[Any], Any], **options: Any
+    ) -> DataLoader[Any]:
         return DataLoader(
-            images,
+            dataset,
             self.batch_size,
-            collate_fn=collate_images,
+            collate_fn=collate,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -175,11 +217,8 @@ class DigitsDataModule(ViewsDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        plain = v2.Compose(
-            [v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)]
-        )
         super().__init__(
-            digit_view(), plain, batch_size=batch_size, num_workers=num_workers, seed=seed
+            digit_view(), plain_digit(), batch_size=batch_size, num_workers=num_workers, seed=seed
         )
         self.image_size = image_size
         self.holdout = holdout

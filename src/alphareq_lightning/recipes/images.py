@@ -10,12 +10,16 @@ from typing import Any, cast
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.functional import pil_to_tensor
 
 from alphareq_lightning.errors import DataError, ImageWarning
 
 NO_LABEL = -1
+IN_MEMORY_BYTES = 2**32
+"""The largest dataset that is kept in memory by every process; STL-10 takes 2.8 GB."""
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises on files that are cut, damaged, or unreasonably large."""
 
@@ -71,6 +75,57 @@ class Images(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.dataset[self.indices[index]]
         return (None if image is None else self.transform(image)), int(label)
+
+
+class Pixels(Dataset[Tensor]):
+    """Images of one size in memory, read a batch at a time.
+
+    Args:
+        pixels: Uint8, shape ``(n, 3, h, w)``.
+    """
+
+    def __init__(self, pixels: Tensor) -> None:
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.pixels[index]
+
+    def __getitems__(self, indices: list[int]) -> Tensor:
+        """A batch, which a ``collate_fn`` gets as it is."""
+        return self.pixels[indices]
+
+
+def pixels_in_memory(images: Any, indices: Sequence[int]) -> Tensor | None:
+    """Uint8 pixels ``(n, 3, h, w)`` of a dataset of ``(image, label)``, unreadable ones left out.
+
+    `None` if the images differ in size or would take more than `IN_MEMORY_BYTES`; the first
+    image that differs ends the reading.
+    """
+    pixels: Tensor | None = None
+    count = 0
+    for index in indices:
+        image = images[index][0]
+        if image is None:
+            continue
+        one = image if isinstance(image, Tensor) else pil_to_tensor(image)
+        if pixels is None:
+            are_pixels = one.dtype == torch.uint8 and one.ndim == 3 and len(one) == 3
+            if not are_pixels or one.numel() * len(indices) > IN_MEMORY_BYTES:
+                return None
+            pixels = torch.empty(len(indices), *one.shape, dtype=torch.uint8)
+        if one.shape != pixels.shape[1:]:
+            return None
+        pixels[count] = one
+        count += 1
+    return None if pixels is None else pixels[:count]
+
+
+def untouched(batch: Any) -> Any:
+    """A ``collate_fn`` for batches that are whole already."""
+    return batch
 
 
 def collate_images(samples: list[tuple[Any, int]]) -> Any:

@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from alphareq_lightning.recipes.batch_views import crop_and_colour, turn_and_erase
+
 CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 View = Callable[[Any], Tensor]
+
+
+@dataclass(frozen=True)
+class BatchableView:
+    """A view that can be made of one image, or, many times faster, of a batch in memory.
+
+    Both must be the same in distribution.
+    """
+
+    one: View
+    """An image → a float tensor ``(3, h, w)``."""
+    batch: Callable[[Tensor], Tensor]
+    """Uint8 pixels ``(n, 3, h, w)`` on any device → a float tensor ``(n, 3, h, w)``."""
+
+    def __call__(self, image: Any) -> Tensor:
+        """The view of one image."""
+        return self.one(image)
 
 
 class TwoViews:
@@ -24,7 +45,7 @@ class TwoViews:
         False
     """
 
-    def __init__(self, transform: View) -> None:
+    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
         self.transform = transform
 
     def __call__(self, image: Any) -> tuple[Tensor, Tensor]:
@@ -41,7 +62,7 @@ def barlow_twins_view(
     grayscale: float = 0.2,
     mean: Sequence[float] = CIFAR_MEAN,
     std: Sequence[float] = CIFAR_STD,
-) -> View:
+) -> BatchableView:
     """One random view, with the augmentations of the α-ReQ case study.
 
     Args:
@@ -53,7 +74,7 @@ def barlow_twins_view(
         mean: Subtracted from each channel.
         std: Divided out of each channel.
     """
-    transform: View = v2.Compose(
+    one: View = v2.Compose(
         [
             v2.RandomResizedCrop(image_size, scale=crop_scale, antialias=True),
             v2.RandomHorizontalFlip(flip),
@@ -63,12 +84,23 @@ def barlow_twins_view(
             *_finish(mean, std),
         ]
     )
-    return transform
+    batch = partial(
+        crop_and_colour,
+        image_size=image_size,
+        crop_scale=crop_scale,
+        flip=flip,
+        jitter=jitter,
+        grayscale=grayscale,
+        mean=mean,
+        std=std,
+    )
+    return BatchableView(one, batch)
 
 
-def digit_view() -> View:
+def digit_view() -> BatchableView:
     """One random view of a gray digit: shifted, turned, with pieces missing; never mirrored."""
-    transform: View = v2.Compose(
+    half = [0.5] * 3
+    one: View = v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),
             v2.RandomAffine(
@@ -80,17 +112,35 @@ def digit_view() -> View:
             ),
             v2.RandomErasing(0.5, scale=(0.02, 0.15)),
             v2.GaussianNoise(sigma=0.1),
-            v2.Normalize([0.5] * 3, [0.5] * 3),
+            v2.Normalize(half, half),
         ]
     )
-    return transform
+    batch = partial(
+        turn_and_erase,
+        degrees=15,
+        translate=0.1,
+        scale=(0.8, 1.2),
+        shear=10,
+        erase=0.5,
+        erase_scale=(0.02, 0.15),
+        noise=0.1,
+        mean=half,
+        std=half,
+    )
+    return BatchableView(one, batch)
+
+
+def plain_digit() -> BatchableView:
+    """The digit as it is, normalised."""
+    transform = v2.Compose(_finish([0.5] * 3, [0.5] * 3))
+    return BatchableView(transform, transform)
 
 
 def plain_view(
     image_size: int, *, mean: Sequence[float] = CIFAR_MEAN, std: Sequence[float] = CIFAR_STD
-) -> View:
+) -> BatchableView:
     """The un-augmented image: resized, cut to a square, normalised."""
-    transform: View = v2.Compose(
+    transform = v2.Compose(
         [
             v2.ToImage(),
             v2.Resize(image_size, antialias=True),
@@ -98,7 +148,7 @@ def plain_view(
             *_finish(mean, std),
         ]
     )
-    return transform
+    return BatchableView(transform, transform)
 
 
 def _finish(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
