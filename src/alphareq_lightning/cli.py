@@ -201,7 +201,9 @@ def _add_target(parser: argparse.ArgumentParser) -> None:
 def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("what the weights belong to, one of")
     model.add_argument("--config", type=Path, help="a LightningCLI config")
-    model.add_argument("--module", help="import path of a LightningModule")
+    model.add_argument(
+        "--module", help="import path of a LightningModule; with --config its arguments are there"
+    )
     model.add_argument("--model", help="a torchvision or timm model")
     parser.add_argument(
         "--trust", action="store_true", help="run code that a checkpoint wants to run"

@@ -7,9 +7,10 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from alphareq_lightning import SelectionError
+from alphareq_lightning import OptionError, SelectionError
 from alphareq_lightning.callbacks.layer_features import LayerFeatures
 from alphareq_lightning.posthoc import ModelSource
 
@@ -37,6 +38,20 @@ def test_bare_weights_under_any_prefix(tmp_path, resnet, prefix, key):
     assert same(model.module, resnet)
     assert model.epoch == (0 if key is None else 3)
     assert not model.module.training
+
+
+def test_a_config_of_a_fixed_class(tmp_path):
+    cli = LightningCLI(TinyModule, args=["--model.width=24"], run=False, save_config_callback=None)
+    config = tmp_path / "config.yaml"
+    config.write_text(cli.parser.dump(cli.config))
+    assert "class_path: tiny" not in config.read_text()
+    torch.save({"state_dict": TinyModule(width=24).state_dict()}, tmp_path / "w.ckpt")
+    source = ModelSource(config=config, module_class="tiny.TinyModule")
+    assert source.load(tmp_path / "w.ckpt").module.head.in_features == 24
+    with pytest.raises(OptionError, match="has no class_path .* name it with --module"):
+        ModelSource(config=config)
+    with pytest.raises(OptionError, match="say what the weights belong to, by one of"):
+        ModelSource(config=config, architecture="resnet18")
 
 
 def test_another_number_of_classes(tmp_path, resnet):

@@ -42,7 +42,7 @@ def records_from_checkpoints(
     Raises:
         SelectionError: If a file is missing, is not a checkpoint, or holds no record.
     """
-    found = [_of_checkpoint(path, layer) for path in _files(paths)]
+    found = [record_of_checkpoint(path, layer) for path in _files(paths)]
     others = dict.fromkeys(other for _, others in found for other in others)
     if layer is None and others:
         warnings.warn(
@@ -109,8 +109,12 @@ def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
     return files
 
 
-def _of_checkpoint(path: Path, layer: str | None) -> tuple[AlphaRecord, list[str]]:
-    """The record of a checkpoint, and the other layers of which there are some."""
+def record_of_checkpoint(path: Path, layer: str | None) -> tuple[AlphaRecord, list[str]]:
+    """The record of a checkpoint, and the other layers of which it has some.
+
+    Raises:
+        SelectionError: As `records_from_checkpoints`.
+    """
     checkpoint, states = _callback_states(path)
     try:
         histories = [

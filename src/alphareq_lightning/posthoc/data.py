@@ -148,7 +148,8 @@ def _datamodule(options: DataOptions) -> Any:
         module.plain = plain_view(options.image_size, mean=mean, std=std)
     elif options.config is not None:
         section = read_config(options.config).get("data")
-        module = instantiate(LightningDataModule, section, f"the config {options.config}")
+        where = f"the config {options.config}"
+        module = instantiate(LightningDataModule, section, where, option="--data")
     else:
         raise DataError(
             "say which images, by --data digits, --data FOLDER, or a --config with data"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from alphareq_lightning.callbacks import records_from_checkpoints
+from alphareq_lightning.callbacks.checkpoint_records import record_of_checkpoint
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.selection import AlphaIntervalSearch, AlphaRecord, read_records
 from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
@@ -35,7 +36,7 @@ def gather_records(
         sources: Checkpoints, record files, folders, storages of sweeps.
         layer: Keep this layer's records only.
         study: Which study of those storages; not needed where they hold one.
-        note: Told what was passed over.
+        note: Told once what was passed over, and which layer was taken where there are several.
 
     Raises:
         SelectionError: If a named file has no record, or nothing has.
@@ -45,6 +46,7 @@ def gather_records(
     sources = list(sources)
     if study is not None and not any(map(_is_storage, sources)):
         raise OptionError(f"--study {study}: none of the sources is the storage of a sweep")
+    note = lru_cache(maxsize=None)(note)  # once, also where a hundred checkpoints are alike
     records: list[AlphaRecord] = []
     for source in sources:
         path = Path(source)
@@ -54,7 +56,7 @@ def gather_records(
         elif path.is_dir():
             records += _from_folder(path, layer, note)
         else:
-            records += _from_file(path, layer)
+            records += _from_file(path, layer, note)
     if not records:
         raise SelectionError("no record was found; name checkpoints, run folders or record files")
     return _each_once(records)
@@ -150,9 +152,13 @@ def _from_study(storage: str, name: str | None, what: str) -> Any:
         return getattr(sweeps, what)(study)
 
 
-def _from_file(path: Path, layer: str | None) -> list[AlphaRecord]:
+def _from_file(path: Path, layer: str | None, note: Callable[[str], None]) -> list[AlphaRecord]:
     if path.suffix != RECORD_FILE:
-        return records_from_checkpoints([path], layer=layer)
+        record, others = record_of_checkpoint(path, layer)
+        if others and layer is None:
+            named = ", ".join(map(repr, others))
+            note(f"records of layer {record.layer!r} are read; others, of {named}, by --layer")
+        return [record]
     records = _newest(read_records(path))
     kept = [record for record in records if layer in (None, record.layer)]
     if not kept:
@@ -170,7 +176,7 @@ def _from_folder(folder: Path, layer: str | None, note: Callable[[str], None]) -
     refused: list[SelectionError] = []
     for path in files:
         try:
-            records += _from_file(path, layer)
+            records += _from_file(path, layer, note)
         except SelectionError as error:
             refused.append(error)
     if refused and not records:

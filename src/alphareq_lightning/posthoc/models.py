@@ -16,6 +16,8 @@ from alphareq_lightning.files import read_yaml
 from alphareq_lightning.profile.models import fitting_weights, load_model
 from alphareq_lightning.text import first_line, one_line
 
+BASES = ("LightningModule", "LightningDataModule")
+
 
 class LoadedModel(NamedTuple):
     """A model with the weights of one file."""
@@ -28,13 +30,14 @@ class LoadedModel(NamedTuple):
 class ModelSource:
     """Builds a model and loads the weights of a checkpoint into it.
 
-    Exactly one of the first three arguments says what to build.
+    One of the first three arguments says what to build, or the first two together.
 
     Args:
         config: A LightningCLI config with a ``model`` section, for example the ``config.yaml``
             that LightningCLI wrote beside the checkpoints.
-        module_class: Import path of a LightningModule; its arguments are the hyperparameters
-            stored in each checkpoint.
+        module_class: Import path of a LightningModule; its arguments are those in the config, if
+            ``LightningCLI(MyModel)`` wrote one without a ``class_path``, or else the
+            hyperparameters stored in each checkpoint.
         architecture: Name of a torchvision or timm model; files are bare weights, or checkpoints
             of anything that contains that network.
         trust: Unpickle code from checkpoints. Without it a file that needs that is refused.
@@ -51,8 +54,8 @@ class ModelSource:
         architecture: str | None = None,
         trust: bool = False,
     ) -> None:
-        given = [x for x in (config, module_class, architecture) if x is not None]
-        if len(given) != 1:
+        by_module = config is not None or module_class is not None
+        if by_module == (architecture is not None):
             raise OptionError(
                 "say what the weights belong to, by one of: --config (a LightningCLI config), "
                 "--module (import path of a LightningModule), --model (a torchvision or timm name)"
@@ -61,7 +64,7 @@ class ModelSource:
         self.is_architecture = architecture is not None
         self._build: Callable[[Mapping[str, Any]], nn.Module]
         if config is not None:
-            self._build = _from_config(config)
+            self._build = _from_config(config, module_class)
         elif module_class is not None:
             self._build = _from_class(module_class)
         else:
@@ -109,38 +112,57 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def instantiate(base: type, section: Any, where: str) -> Any:
-    """Build the object that a ``class_path`` section of a LightningCLI config describes.
+def instantiate(base: type, section: Any, where: str, *, option: str) -> Any:
+    """Build the object that a section of a LightningCLI config describes.
+
+    Args:
+        base: Of which a ``class_path`` in the section must name a subclass; or, where it names
+            none, as ``LightningCLI(MyModel, MyData)`` writes it, the class itself.
+        section: What the config says.
+        where: What to call it.
+        option: How users name the class otherwise.
 
     Raises:
         OptionError: If the section is missing or wrong.
     """
     from jsonargparse import ArgumentParser
 
-    if not isinstance(section, dict) or "class_path" not in section:
-        raise OptionError(f"{where} has no section with a class_path for a {base.__name__}")
+    if not isinstance(section, dict):
+        raise OptionError(f"{where} has no section for a {base.__name__}")
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "object", required=True)
+    if "class_path" in section:
+        parser.add_subclass_arguments(base, "object", required=True)
+    elif base.__name__ in BASES:
+        raise OptionError(
+            f"{where} has no class_path for a {base.__name__}, as LightningCLI writes it where its "
+            f"class is fixed; name it with {option}"
+        )
+    else:
+        parser.add_class_arguments(base, "object")
     try:
         return parser.instantiate_classes(parser.parse_object({"object": section})).object
     except Exception as error:  # jsonargparse raises what the class raised
         raise OptionError(f"{where}: {one_line(error)}") from error
 
 
-def _from_config(path: Path) -> Callable[[Mapping[str, Any]], nn.Module]:
+def _from_config(path: Path, module_class: str | None) -> Callable[[Mapping[str, Any]], nn.Module]:
     from lightning.pytorch import LightningModule
 
+    base = LightningModule if module_class is None else _import_module_class(module_class)
     section = read_config(path).get("model")
+    if section is None and module_class is not None:
+        section = {}  # a model without arguments
 
     def build(checkpoint: Mapping[str, Any]) -> nn.Module:
-        module: nn.Module = instantiate(LightningModule, section, f"the config {path}")
+        where = f"the config {path}"
+        module: nn.Module = instantiate(base, section, where, option="--module")
         return module
 
     build({})  # a wrong config is found before the first file is read
     return build
 
 
-def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+def _import_module_class(name: str) -> type[nn.Module]:
     module_name, _, class_name = name.rpartition(".")
     try:
         found = getattr(import_module(module_name), class_name)
@@ -150,6 +172,11 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
         ) from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise OptionError(f"{name!r} is no LightningModule")
+    return found
+
+
+def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+    found, class_name = _import_module_class(name), name.rpartition(".")[2]
 
     def build(checkpoint: Mapping[str, Any]) -> nn.Module:
         stored = checkpoint.get("hyper_parameters", {})

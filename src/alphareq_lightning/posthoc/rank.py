@@ -41,7 +41,8 @@ COLUMNS = (
 def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[str, Any]]:
     """Each record as a flat mapping, in the order given; NaN is `None`.
 
-    Behind `COLUMNS` come the corrected α with its standard error if there is one, the scores,
+    Behind `COLUMNS` come the corrected α with its standard error if there is one, ``weights_step``
+    if a checkpoint holds weights of another step than was measured, the scores,
     ``accuracy`` if one was paid for, and the logged metrics.
     """
     extra = sorted({name for r in records for name in r.scores})
@@ -67,6 +68,8 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
         if _corrected(records):
             row |= {"alpha_corrected": r.alpha_corrected, "alpha_stderr": r.alpha_stderr}
         row |= {name: r.scores.get(name) for name in extra}
+        if any(other.path_step is not None for other in records):
+            row["weights_step"] = r.global_step if r.path_step is None else r.path_step
         if any(other.accuracy is not None for other in records):
             row["accuracy"] = r.accuracy
         row |= {name: r.metrics.get(name) for name in metrics}
@@ -113,7 +116,7 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
         window = "–" if r.fit_range is None else f"{r.fit_range[0]}–{r.fit_range[1]}"
         cells = [
             str(r.epoch),
-            str(r.global_step),
+            str(r.global_step) if r.path_step is None else f"{r.global_step} of {r.path_step}",
             _number(r.alpha, 3),
             *([_with_error(r)] if corrected else []),
             _number(target_distance(r.alpha, target), 3),
