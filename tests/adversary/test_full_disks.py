@@ -7,8 +7,9 @@ import os
 from contextlib import contextmanager, suppress
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 
-from alphareq_lightning import AlphaRecord, SelectionError, files
+from alphareq_lightning import AlphaMonitor, AlphaRecord, SelectionError, files
 from alphareq_lightning.cli import main
 from alphareq_lightning.posthoc.rank import ranking_plot
 from alphareq_lightning.readout import cached_features
@@ -22,6 +23,7 @@ from alphareq_lightning.selection import (
 )
 
 from sweeps import WIDTHS, write_sweep
+from tiny import TinyModule, labelled_loader, make_trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.adversary("writes to full disks, and by many at once")]
 
@@ -232,3 +234,20 @@ def test_a_sweep_on_a_disk_that_is_full_goes_on_when_there_is_room(
     assert (summary["num_slots"], summary["num_done"], summary["failed"]) == (4, 4, [])
     assert sorted(t["params"]["model.width"] for t in summary["trials"]) == WIDTHS
     record_property("tried", len(codes) * 4)
+
+
+@pytest.mark.parametrize("kibibytes", [200, 300, 500])
+@pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+def test_a_training_with_tensorboard_lives_as_long_as_without_the_monitor(disk, kibibytes):
+    folder = disk(kibibytes)
+    ends = []
+    for monitor in (AlphaMonitor(scores=()), None):
+        logger = TensorBoardLogger(folder, name=str(monitor is None))
+        callbacks = [] if monitor is None else [monitor]
+        trainer = make_trainer(folder, *callbacks, logger=logger, max_epochs=12)
+        with suppress(OSError):
+            trainer.fit(TinyModule(), labelled_loader(), labelled_loader(seed=5))
+        ends.append(trainer.current_epoch)
+        with suppress(OSError):
+            logger.experiment.close()
+    assert ends == [12, 12]

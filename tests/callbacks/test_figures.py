@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
@@ -108,3 +110,15 @@ def test_a_figure_that_cannot_be_written_does_not_end_training(tmp_path, monkeyp
     with pytest.warns(OutputWarning, match="figure of the spectrum was lost: .*No space left"):
         monitor = fit(tmp_path, CSVLogger(tmp_path))
     assert len(monitor.history) == 2
+
+
+def test_nothing_is_drawn_on_a_disk_that_is_nearly_full(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**23))
+    monitor = AlphaMonitor()
+    with pytest.warns(OutputWarning, match="the disk of .* is nearly full"):
+        make_trainer(tmp_path, monitor, logger=CSVLogger(tmp_path)).fit(
+            TinyModule(), labelled_loader(), labelled_loader(seed=5)
+        )
+    assert len(monitor.history) == 2
+    assert not list(tmp_path.rglob("*.png"))

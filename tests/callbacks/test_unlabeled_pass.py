@@ -129,6 +129,15 @@ def test_steps_are_counted_once_with_accumulation_and_after_a_resume(tmp_path):
     assert [r.global_step for r in monitor.history] == [0, 2, 3, 4, 6]
 
 
+@pytest.mark.parametrize("validates", [True, False])
+def test_steps_do_not_hide_which_epochs_are_due(tmp_path, validates):
+    monitor = AlphaMonitor(dataloader=unlabeled_loader(), at_steps=[1, 6, 11, 16], every_n_epochs=3)
+    loaders = [labelled_loader(), *([labelled_loader(seed=5)] if validates else [])]
+    module = TinyModule() if validates else NoValidation()
+    make_trainer(tmp_path, monitor, max_epochs=4).fit(module, *loaders)
+    assert [r.global_step for r in monitor.history] == [1, 5, 6, 11, 16, 20]
+
+
 def test_steps_need_own_images(tmp_path):
     with pytest.raises(OptionError, match=r"at_steps=\(5,\) needs own images"):
         make_trainer(tmp_path, AlphaMonitor(at_steps=[5])).fit(

@@ -26,7 +26,7 @@ from alphareq_lightning.callbacks.checkpoint_records import (
     history_to_state,
 )
 from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.figures import publish_figure
+from alphareq_lightning.callbacks.figures import has_room, publish_figure
 from alphareq_lightning.callbacks.layers import Take, replaced, resolve_layers
 from alphareq_lightning.callbacks.measurement import (
     NOTHING_SEEN,
@@ -201,6 +201,7 @@ class AlphaMonitor(Callback):
         self._announced = False
         self._pass_seconds: float | None = None
         self._last_step = -1
+        self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
@@ -211,7 +212,7 @@ class AlphaMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers and the unlabeled images; fails here or never."""
         self._run = uuid.uuid4().hex
-        self._loaded_at = None
+        self._last_epoch = self._loaded_at = None
         built_later = overrides("setup", pl_module) or overrides("configure_model", pl_module)
         if stage in ("fit", "validate") and not built_later:
             self._attach(trainer, pl_module)
@@ -401,12 +402,11 @@ class AlphaMonitor(Callback):
         self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        newest = self.history[-1] if self.history else None
-        if newest is None or newest.run != self._run or trainer.state.fn != "fit":
+        last = self._last_epoch
+        if last is None or trainer.state.fn != "fit":
             return True
-        epochs = trainer.current_epoch - newest.epoch
-        # Not later: again in the same epoch, or in a new fit.
-        return epochs <= 0 or epochs >= self.every_n_epochs
+        epochs = trainer.current_epoch - last
+        return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         share = None  # the monitor's own pass counts images itself
@@ -548,6 +548,7 @@ class AlphaMonitor(Callback):
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_keys(trainer)
+        self._last_epoch = trainer.current_epoch
         self._measured = self._measure_all(trainer)
         self._logged = self._values()
         for key, value in self._logged.items():
@@ -662,6 +663,9 @@ class AlphaMonitor(Callback):
         if not trainer.is_global_zero:
             return
         try:
+            folder = Path(log_dir or trainer.default_root_dir)
+            if not has_room(folder):
+                raise OSError(f"the disk of {folder} is nearly full")
             for record in self.history[-len(self._measured) :]:
                 tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
                 publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
@@ -703,6 +707,7 @@ class AlphaMonitor(Callback):
             )
             return
         self._run = run or self._run
+        self._last_epoch = self.history[-1].epoch if self.history else None
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

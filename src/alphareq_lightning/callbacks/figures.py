@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,16 @@ from alphareq_lightning.selection.records import AlphaRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+ROOM_FOR_FIGURES = 2**24
+"""Bytes. On a disk with less, the last of them are for the scalars and checkpoints of the user: a
+picture that fills it makes TensorBoard's writer thread fail, and the next scalar ends the run."""
+
+
+def has_room(folder: Path) -> bool:
+    """Whether there is space for pictures where a run writes to."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    return shutil.disk_usage(existing).free >= ROOM_FOR_FIGURES
 
 
 def spectrum_figure(record: AlphaRecord) -> Figure:

@@ -18,9 +18,13 @@ from alphareq_lightning import AlphaMonitor, OptionError
 
 from tiny import TinyModule, images, make_trainer
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::alphareq_lightning.errors.AlphaReQWarning", "ignore:.*deprecated.*"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.adversary("set-ups of trainings"),
+    pytest.mark.filterwarnings(
+        "ignore::alphareq_lightning.errors.AlphaReQWarning", "ignore:.*deprecated.*"
+    ),
+]
 
 
 # -- modules ---------------------------------------------------------------------------------------
