@@ -71,9 +71,10 @@ def opened(path: str | PathLike[str]) -> Iterator[BinaryIO]:
         OSError: If it cannot be read, or is no file.
     """
     descriptor = os.open(path, os.O_RDONLY | NOT_TO_WAIT | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(f"{os.fspath(path)!r} is no regular file")
     with open(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{os.fspath(path)!r} is no regular file")
         yield file
 
 
