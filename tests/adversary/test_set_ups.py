@@ -107,6 +107,29 @@ class FrozenNorm(nn.BatchNorm1d):
         return super().train(False)
 
 
+class Fuses(nn.Module):
+    """Runs one layer for two in eval mode, as RepVGG does, and builds it there."""
+
+    def __init__(self):
+        super().__init__()
+        self.branches = nn.ModuleList(nn.Linear(48, 48) for _ in range(2))
+        self.fused = None
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.fused = None
+        if not mode:
+            self.fused = nn.Linear(48, 48)
+            with torch.no_grad():
+                for name in ("weight", "bias"):
+                    first, second = (getattr(branch, name) for branch in self.branches)
+                    getattr(self.fused, name).copy_(first + second)
+        return self
+
+    def forward(self, x):
+        return self.fused(x) if self.fused else self.branches[0](x) + self.branches[1](x)
+
+
 def ending_in(*layers):
     class Ends(TinyModule):
         def __init__(self):
@@ -163,6 +186,7 @@ MODULES = {
     "plain": TinyModule,
     "lora": ending_in(lambda: Lora(48, 48)),
     "frozen lora": ending_in(lambda: Lora(48, 48).eval()),
+    "fuses": ending_in(Fuses),
     "average": ending_in(Average),
     "queue": ending_in(Queue),
     "always drops": ending_in(AlwaysDrops),

@@ -22,7 +22,6 @@ PASS_SEED = 0
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
 PLAIN = (bool, int, float, str, tuple, type(None))
-STATEFUL = (Dataset, Sampler)
 
 
 @contextmanager
@@ -95,7 +94,7 @@ class _Kept:
             for name, tensor in owner.items()
             if tensor is not None and not is_lazy(tensor)
         ]
-        self.module = module
+        self.module, self.children = module, dict(module._modules)
         self.plain = {n: v for n, v in vars(module).items() if isinstance(v, PLAIN)}
         self.generators = [
             (v, v.get_state()) for v in vars(module).values() if isinstance(v, torch.Generator)
@@ -108,6 +107,9 @@ class _Kept:
             if tensor.shape != values.shape:
                 tensor.resize_(values.shape)
             tensor.copy_(values)
+        if self.module._modules != self.children:  # some build another network for eval mode
+            self.module._modules.clear()
+            self.module._modules.update(self.children)
         vars(self.module).update(self.plain)
         for generator, state in self.generators:
             generator.set_state(state)
