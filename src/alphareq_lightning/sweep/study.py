@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import SQLAlchemyError
 
-from alphareq_lightning.errors import SweepError
+from alphareq_lightning.errors import AlphaReQError, SweepError
 from alphareq_lightning.sweep.config import IDENTITY, Sweep
 from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
 from alphareq_lightning.sweep.results import SweepSummary, describe, summarize
@@ -245,7 +245,7 @@ def _run_one(
     try:
         study.optimize(objective, n_trials=1, catch=(TrialFailedError,))
     except Exception as error:  # of several types where Optuna is told of a trial that has ended
-        if isinstance(error, SweepError) or storage_fault(error) is not None:
+        if isinstance(error, AlphaReQError) or storage_fault(error) is not None:
             raise
         if not claimed or _trial(study, claimed[-1]).state != TrialState.FAIL:
             raise
@@ -266,7 +266,7 @@ def storage_fault(error: BaseException) -> BaseException | None:
         seen, StorageInternalError | SQLAlchemyError | OSError
     ):
         seen = seen.__cause__ or (seen.__context__ if isinstance(seen, AssertionError) else None)
-    return None if isinstance(error, SweepError) else seen
+    return None if isinstance(error, AlphaReQError) else seen
 
 
 def machine_fault(error: BaseException) -> BaseException | None:
