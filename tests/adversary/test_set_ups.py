@@ -95,6 +95,19 @@ class Draws(nn.Module):
         return x + 0.1 * torch.randn(x.shape, generator=self.generator)
 
 
+class Remembers(nn.Module):
+    """Appends to a list what it has seen, and reads it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen, self.best = [], {}
+
+    def forward(self, x):
+        self.seen.append(x.detach().mean())
+        self.best["mean"] = max(float(self.seen[-1]), self.best.get("mean", 0.0))
+        return x + 0.01 * len(self.seen) + 0.01 * self.best["mean"]
+
+
 class AdaptiveNorm(nn.BatchNorm1d):
     """Goes on adapting in eval mode."""
 
@@ -105,6 +118,25 @@ class AdaptiveNorm(nn.BatchNorm1d):
 class FrozenNorm(nn.BatchNorm1d):
     def train(self, mode=True):
         return super().train(False)
+
+
+class Adapter(nn.Module):
+    """Merges into the layer that it wraps, and notes that in a place of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.base, self.delta = nn.Linear(48, 48), nn.Parameter(0.1 * torch.randn(48, 48))
+        self.state = {"merged": False}
+
+    def train(self, mode=True):
+        super().train(mode)
+        if mode == self.state["merged"]:
+            self.base.weight.data += self.delta.data * (-1 if mode else 1)
+            self.state["merged"] = not mode
+        return self
+
+    def forward(self, x):
+        return self.base(x) + (0 if self.state["merged"] else x @ self.delta.T)
 
 
 class Fuses(nn.Module):
@@ -186,9 +218,11 @@ MODULES = {
     "plain": TinyModule,
     "lora": ending_in(lambda: Lora(48, 48)),
     "frozen lora": ending_in(lambda: Lora(48, 48).eval()),
+    "adapter": ending_in(Adapter),
     "fuses": ending_in(Fuses),
     "average": ending_in(Average),
     "queue": ending_in(Queue),
+    "remembers": ending_in(Remembers),
     "always drops": ending_in(AlwaysDrops),
     "own generator": ending_in(Draws),
     "adaptive norm": ending_in(lambda: AdaptiveNorm(48)),

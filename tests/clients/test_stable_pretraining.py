@@ -1,6 +1,6 @@
-"""stable-pretraining from PyPI, where it is installed: ``pip install -e '.[stable]'``.
+"""stable-pretraining from PyPI, by ``make test-stable``.
 
-It needs an environment of its own: once installed, it gives callbacks to every Trainer.
+It is not among the packages for development: once installed, it gives callbacks to every Trainer.
 """
 
 import importlib

@@ -16,47 +16,55 @@ from alphareq_lightning import AlphaMonitor
 
 from tiny import TinyModule, labelled_loader, unlabeled_loader
 
-warnings.simplefilter("ignore")
-folder, sharded, forward, sampler = sys.argv[1:]
-
 
 class Sharded(TinyModule):
-    def __init__(self):
+    def __init__(self, sharded, sampler):
         super().__init__()
+        self.sharded, self.sampler = sharded, sampler
         self.backbone[2] = nn.Identity()  # BatchNorm would see half a batch on each rank
 
     def configure_model(self):
         mesh = self.device_mesh["data_parallel"]
         fully_shard(self.backbone, mesh=mesh, reshard_after_forward=True)  # gathers every time
-        if sharded == "root":
+        if self.sharded == "root":
             fully_shard(self, mesh=mesh)
 
     def alpha_dataloader(self):
-        if sampler == "plain":
+        if self.sampler == "plain":
             return unlabeled_loader(n=330, batch_size=110)  # three batches for two ranks
         pictures = unlabeled_loader(n=221).dataset  # 111 and 110: a batch more for the first
         shares = DistributedSampler(pictures, shuffle=False)
         return DataLoader(pictures, batch_size=110, sampler=shares)
 
 
-torch.manual_seed(3)
-module = Sharded()
-forwards = {"module": None, "name": "backbone", "callable": lambda batch: module.backbone(batch)}
-monitor = AlphaMonitor("backbone", forward=forwards[forward])
-trainer = pl.Trainer(
-    accelerator="cpu",
-    devices=2,
-    strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
-    callbacks=[monitor],
-    max_epochs=1,
-    logger=False,
-    enable_checkpointing=False,
-    enable_progress_bar=False,
-    enable_model_summary=False,
-)
-trainer.fit(module, labelled_loader(batch_size=40))
-weights = {name: value.full_tensor() for name, value in module.backbone.state_dict().items()}
-if trainer.is_global_zero:
-    torch.save(weights, Path(folder) / "weights.pt")
-records = [(r.alpha, r.num_samples) for r in monitor.history]
-Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(records))
+def main(folder, sharded, forward, sampler):
+    warnings.simplefilter("ignore")
+    torch.manual_seed(3)
+    module = Sharded(sharded, sampler)
+    forwards = {
+        "module": None,
+        "name": "backbone",
+        "callable": lambda batch: module.backbone(batch),
+    }
+    monitor = AlphaMonitor("backbone", forward=forwards[forward])
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+        callbacks=[monitor],
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, labelled_loader(batch_size=40))
+    weights = {name: value.full_tensor() for name, value in module.backbone.state_dict().items()}
+    if trainer.is_global_zero:
+        torch.save(weights, Path(folder) / "weights.pt")
+    records = [(r.alpha, r.num_samples) for r in monitor.history]
+    Path(folder, f"{trainer.global_rank}.json").write_text(json.dumps(records))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -22,6 +22,7 @@ PASS_SEED = 0
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
 PLAIN = (bool, int, float, str, tuple, type(None))
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @contextmanager
@@ -59,9 +60,10 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Put every submodule in eval mode, and each back as it was, with all that it wrote to.
 
-    Buffers are put back bit for bit (running statistics, observers, averages), plain numbers and
-    generators too, and the parameters of modules with a ``train`` of their own: some of them merge
-    weights there. What a forward pass appends to a list or a file stays there.
+    Buffers are put back bit for bit (running statistics, observers, averages), so are submodules,
+    plain numbers, what lists and dicts hold, and generators; and the parameters of modules with a
+    ``train`` of their own and of the layers right inside them: some merge weights there. What a
+    forward pass writes outside of the module stays there.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
     kept = [_Kept(submodule) for submodule in module.modules()]
@@ -86,8 +88,11 @@ class _Kept:
         acts_in_train = type(module).train is not nn.Module.train
         acts_in_train |= type(module).eval is not nn.Module.eval
         owners: list[dict[str, Any]] = [module._buffers]
-        if acts_in_train:
-            owners.append(module._parameters)
+        if acts_in_train:  # and writes to itself, or to the layer that it wraps
+            layers = [
+                child for child in module.children() if not any(True for _ in child.children())
+            ]
+            owners += [part._parameters for part in (module, *layers)]
         self.tensors = [
             (owner, name, tensor, tensor.detach().clone())
             for owner in owners
@@ -96,6 +101,11 @@ class _Kept:
         ]
         self.module, self.children = module, dict(module._modules)
         self.plain = {n: v for n, v in vars(module).items() if isinstance(v, PLAIN)}
+        self.holders = [
+            (value, copy.copy(value))
+            for name, value in vars(module).items()
+            if isinstance(value, list | dict | set) and name not in OF_EVERY_MODULE
+        ]
         self.generators = [
             (v, v.get_state()) for v in vars(module).values() if isinstance(v, torch.Generator)
         ]
@@ -111,6 +121,12 @@ class _Kept:
             self.module._modules.clear()
             self.module._modules.update(self.children)
         vars(self.module).update(self.plain)
+        for holder, content in self.holders:
+            if isinstance(holder, list):
+                holder[:] = content
+            else:
+                holder.clear()
+                holder.update(content)
         for generator, state in self.generators:
             generator.set_state(state)
 
