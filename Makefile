@@ -29,6 +29,7 @@ test-adversary: $(VENV)/.installed-dev
 
 adversary-table: export ADVERSARY_JSON := $(CURDIR)/benchmarks/results/adversary.json
 adversary-table: test-adversary
+	$(BIN)/python -m benchmarks.tables
 
 # stable-pretraining gives callbacks to every Trainer once it is installed: so it lies beside.
 test-stable: $(VENV)/.installed-dev

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -188,6 +189,13 @@ def machines() -> list[str]:
     return lines
 
 
+def adversary() -> list[str]:
+    """What `make adversary-table` counted."""
+    counts = json.loads((RESULTS / "adversary.json").read_text(encoding="utf-8"))
+    lines = ["| what an adversary tried | cases | held |", "|---|---|---|"]
+    return lines + [f"| {name} | {n['tried']:,} | {n['held']:,} |" for name, n in counts.items()]
+
+
 TABLES: dict[str, Callable[[], list[str]]] = {
     "targets": targets,
     "peers": peers,
@@ -196,6 +204,7 @@ TABLES: dict[str, Callable[[], list[str]]] = {
     "tried": tried,
     "interval_search": interval_search,
     "machines": machines,
+    "adversary": adversary,
 }
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alphareq_lightning.files import written_beside
 from alphareq_lightning.selection.records import AlphaRecord
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ def publish_figure(trainer: Any, tag: str, record: AlphaRecord, folder: Path | N
     step = max(record.global_step - 1, 0)
     shown = [_show(logger, tag, figure, step) for logger in trainer.loggers]
     if not all(shown) and folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         name = f"{tag}-epoch={record.epoch}-step={record.global_step}.png"
-        figure.savefig(folder / name)
+        with written_beside(folder / name) as unfinished:
+            figure.savefig(unfinished, format="png")
 
 
 def _show(logger: Any, tag: str, figure: Figure, step: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ class WhatRan:
             around = (parent for _, parent in ancestors(module, name))
             compiled = in_place(submodule) or any(map(is_compiled, around))
             if name and not compiled and not isinstance(submodule, torch.jit.ScriptModule):
-                self._handles.append(submodule.register_forward_hook(self._hook_of(name)))
+                self._handles.append(submodule.register_forward_hook(_Listener(self, name)))
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -66,14 +67,24 @@ class WhatRan:
         named = ", ".join(f"{name!r} {usable[name]}" for name in names[:SHOWN])
         return f"these did, and pool='mean' suits them: layer= {named}" if named else ""
 
-    def _hook_of(self, name: str) -> Any:
-        # A closure, because a hook is told the module but not its name.
-        @torch.compiler.disable  # type: ignore[untyped-decorator]
-        def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if self.is_open and name not in self.ran:
-                self.ran[name] = _shape_if_usable(Layer(name, module, "output"), output)
 
-        return hook
+class _Listener:
+    """The hook of one submodule: a hook is told the module, but not its name."""
+
+    heard: WhatRan | None = None
+
+    def __init__(self, heard: WhatRan, name: str) -> None:
+        self.heard, self.name = heard, name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of a module carry its hooks along: theirs are deaf for good."""
+        return copyreg.__newobj__, (_Listener,)  # type: ignore[attr-defined]
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.heard is None or not self.heard.is_open or self.name in self.heard.ran:
+            return
+        self.heard.ran[self.name] = _shape_if_usable(Layer(self.name, module, "output"), output)
 
 
 def _shape_if_usable(layer: Layer, output: Any) -> tuple[int, ...] | None:
