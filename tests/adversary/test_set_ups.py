@@ -10,11 +10,13 @@ import random
 import numpy as np
 import pytest
 import torch
+import torchmetrics
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset
 
 from alphareq_lightning import AlphaMonitor, OptionError
+from alphareq_lightning.errors import FeatureTapError
 
 from tiny import TinyModule, images, make_trainer
 
@@ -106,6 +108,64 @@ class Remembers(nn.Module):
         self.seen.append(x.detach().mean())
         self.best["mean"] = max(float(self.seen[-1]), self.best.get("mean", 0.0))
         return x + 0.01 * len(self.seen) + 0.01 * self.best["mean"]
+
+
+class Loose(nn.Module):
+    """Keeps tensors, an array and generators as plain attributes, rebound and written in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.mean, self.spread = torch.zeros(48), torch.ones(48)
+        self.counts, self.rng = np.zeros(3), np.random.default_rng(1)
+        self.seen = []
+
+    def forward(self, x):
+        self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(dim=0)
+        self.spread.mul_(0.9).add_(0.1 * x.detach().std(dim=0))
+        self.counts[0] += self.rng.uniform()
+        self.seen = [*self.seen, float(self.mean[0])]
+        return (x - self.mean) / self.spread + 0.001 * float(self.counts[0]) * len(self.seen)
+
+
+class MadeInForward(nn.Module):
+    """Makes what it needs when it first runs."""
+
+    def forward(self, x):
+        if not hasattr(self, "shift"):
+            self.shift = x.detach().mean(dim=0)
+            self.register_buffer("scale", x.detach().std(dim=0))
+        self.calls = getattr(self, "calls", 0) + 1
+        return (x - self.shift) / self.scale + 0.001 * self.calls
+
+
+class Measures(TinyModule):
+    """Has a metric of torchmetrics that is updated in forward and logged at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.spread = torchmetrics.MeanMetric()
+
+    def forward(self, x):
+        features = self.backbone(x)
+        self.spread.update(features.detach().std())
+        return self.head(features)
+
+    def on_train_epoch_end(self):
+        self.log("spread", self.spread.compute())
+        self.spread.reset()
+
+
+class Expanded(nn.Module):
+    """A buffer that repeats its numbers, before one that is written to."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("position", torch.randn(48).expand(4, 48))
+        self.norm = AdaptiveNorm(48)
+        self.log_dict = {}  # a name that Lightning has, too
+
+    def forward(self, x):
+        return self.norm(x + self.position[0])
 
 
 class AdaptiveNorm(nn.BatchNorm1d):
@@ -223,6 +283,10 @@ MODULES = {
     "average": ending_in(Average),
     "queue": ending_in(Queue),
     "remembers": ending_in(Remembers),
+    "loose": ending_in(Loose),
+    "made in forward": ending_in(MadeInForward),
+    "expanded": ending_in(Expanded),
+    "metric": Measures,
     "always drops": ending_in(AlwaysDrops),
     "own generator": ending_in(Draws),
     "adaptive norm": ending_in(lambda: AdaptiveNorm(48)),
@@ -291,6 +355,51 @@ class Nested(Dataset):
         return self.inner[index % 2][index]
 
 
+class Noise:
+    """A transform with a generator of its own."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(4)
+
+    def __call__(self, image):
+        return image * float(self.rng.uniform(0.5, 1.5))
+
+
+class Transforms(Labelled):
+    def __init__(self):
+        super().__init__()
+        self.transform = [Noise()]
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        return self.transform[0](image), label
+
+
+class CountsInATensor(Labelled):
+    def __init__(self):
+        super().__init__()
+        self.calls, self.places, self.twin = torch.zeros(1), {"at": 0}, self
+
+    def __getitem__(self, index):
+        self.calls += 1
+        self.places["at"] += 1
+        image, label = super().__getitem__(index)
+        return image * (1 + float(self.calls) / 1000 + self.places["at"] / 1000), label
+
+
+class OwnBatches:
+    """A batch sampler that is no class of torch, with an order that goes on."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(5)
+
+    def __len__(self):
+        return 5
+
+    def __iter__(self):
+        return iter(self.rng.permutation(160).reshape(5, 32).tolist())
+
+
 class Stream(IterableDataset):
     """Goes on where it stopped."""
 
@@ -325,6 +434,8 @@ DATA = {
     "numpy and random generators": DrawsWithNumpy,
     "counter": Counts,
     "nested": Nested,
+    "transform": Transforms,
+    "tensor, dict and itself": CountsInATensor,
     "subset": subset,
     "stream": Stream,
 }
@@ -351,18 +462,22 @@ def state_of(dataset):
     """Generators, counters and positions, wherever in a data set."""
     if isinstance(dataset, list):
         return [state_of(item) for item in dataset]
-    if not isinstance(dataset, Dataset | Sampler):
+    if not hasattr(dataset, "__dict__") or isinstance(dataset, torch.Tensor):
         return None
     found = []
     for name, value in sorted(vars(dataset).items()):
+        if value is dataset:
+            continue
         if isinstance(value, torch.Generator):
             found.append((name, value.get_state().tolist()))
         elif isinstance(value, np.random.Generator):
             found.append((name, str(value.bit_generator.state)))
         elif isinstance(value, random.Random):
             found.append((name, value.getstate()))
-        elif isinstance(value, int):
-            found.append((name, value))
+        elif isinstance(value, int | dict):
+            found.append((name, str(value)))
+        elif isinstance(value, torch.Tensor) and value.numel() < 9:
+            found.append((name, value.tolist()))
         else:
             found.append((name, state_of(value)))
     return found
@@ -394,7 +509,7 @@ def train(tmp_path, make_module, monitor, train_loader, val_loader=None, **optio
         "epochs": (trainer.current_epoch, trainer.global_step),
         "random": random_states,
         "data": state_of(train_loader.dataset),
-        "order": state_of(train_loader.sampler),
+        "order": [state_of(train_loader.sampler), state_of(train_loader.batch_sampler)],
     }
 
 
@@ -453,10 +568,23 @@ def test_own_images_from_the_data_of_the_training(tmp_path, name, shared, loop):
     assert_same(*ends)
 
 
-def test_a_sampler_of_the_training_stays_where_it_is(tmp_path):
+@pytest.mark.parametrize("order", ["sampler", "batch sampler", "numpy's own"])
+def test_a_sampler_of_the_training_stays_where_it_is(tmp_path, order):
+    class Numpy(Sampler):
+        def __iter__(self):
+            return iter(np.random.permutation(160).tolist())
+
+        def __len__(self):
+            return 160
+
+    makes = {
+        "sampler": lambda: {"batch_size": 32, "sampler": OwnOrder()},
+        "batch sampler": lambda: {"batch_sampler": OwnBatches()},
+        "numpy's own": lambda: {"batch_size": 32, "sampler": Numpy()},
+    }
     ends = []
     for own in (True, False):
-        train_loader = DataLoader(Labelled(), batch_size=32, sampler=OwnOrder())
+        train_loader = DataLoader(Labelled(), **makes[order]())
         monitor = AlphaMonitor(dataloader=train_loader, max_samples=100) if own else None
         ends.append(train(tmp_path, TinyModule, monitor, train_loader))
     assert_same(*ends)
@@ -475,6 +603,29 @@ def test_every_pass_over_a_stream_reads_the_same_images(tmp_path):
     make_trainer(tmp_path, monitor, max_epochs=2).fit(Still(), loader, loader)
     first, second = monitor.history
     assert first.eigenvalues == second.eigenvalues
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_every_pass_reads_the_same_images_whatever_their_order_is_drawn_from(tmp_path, workers):
+    class Still(TinyModule):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.0)
+
+        def on_train_epoch_start(self):
+            self.backbone[2].eval()
+            np.random.rand(3)
+
+    for sampler in (OwnOrder(), RandomOrder()):
+        own = DataLoader(Labelled(), batch_size=50, sampler=sampler, num_workers=workers)
+        monitor = AlphaMonitor(dataloader=own, max_samples=100)
+        make_trainer(tmp_path, monitor).fit(Still(), DataLoader(Labelled(), batch_size=32))
+        first, second = monitor.history
+        assert first.eigenvalues == second.eigenvalues
+
+
+class RandomOrder(OwnOrder):
+    def __iter__(self):
+        return iter(np.random.permutation(160).tolist())
 
 
 class OneShot(IterableDataset):
@@ -508,7 +659,7 @@ class Moves:
         (Moves, "from the Moves that the training reads"),
     ],
 )
-def test_what_cannot_be_kept_apart_is_an_error_before_training(tmp_path, make, text):
+def test_data_that_cannot_be_kept_apart_is_an_error_before_training(tmp_path, make, text):
     class Untrained(TinyModule):
         def training_step(self, batch, batch_idx):
             pytest.fail("training had begun")
@@ -517,6 +668,37 @@ def test_what_cannot_be_kept_apart_is_an_error_before_training(tmp_path, make, t
     monitor = AlphaMonitor(dataloader=loader, max_samples=100)
     with pytest.raises(OptionError, match=text):
         make_trainer(tmp_path, monitor, limit_train_batches=3).fit(Untrained(), loader)
+
+
+class Renormalises(TinyModule):
+    def forward(self, x):
+        with torch.no_grad():
+            self.head.weight.copy_(nn.functional.normalize(self.head.weight))
+        return super().forward(x)
+
+
+class LazyHead(TinyModule):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.LazyLinear(5)
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (Renormalises, "the parameter 'head.weight' is written to by a forward pass in eval mode"),
+        (LazyHead, "the parameter 'head.weight' is lazy and would be made by the pass"),
+    ],
+)
+def test_modules_that_cannot_be_put_back_are_an_error_before_training(tmp_path, make, text):
+    class Untrained(make):
+        def training_step(self, batch, batch_idx):
+            pytest.fail("training had begun")
+
+    monitor = AlphaMonitor("backbone", dataloader=DataLoader(images(100), batch_size=50))
+    trainer = make_trainer(tmp_path, monitor)
+    with pytest.raises(FeatureTapError, match=text):
+        trainer.fit(Untrained(), DataLoader(Labelled(), batch_size=32))
 
 
 def test_a_stream_without_end_needs_a_number(tmp_path):

@@ -5,9 +5,10 @@ import logging
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
 
 from alphareq_lightning import AlphaMonitor, OptionError, records_from_checkpoints
 from alphareq_lightning.errors import (
@@ -467,3 +468,149 @@ def test_a_callable_gets_the_whole_batch(tmp_path):
     fit(tmp_path, monitor, module, max_epochs=1)
     assert monitor.history[-1].num_samples == 90
     assert seen[-1] == ["Tensor", (10, 1, 6, 6), "Tensor"]
+
+
+def averaging():
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks")
+    if not hasattr(callbacks, "WeightAveraging"):
+        pytest.skip("this Lightning has no WeightAveraging yet")
+    return callbacks.WeightAveraging()
+
+
+# -- what a second look found ----------------------------------------------------------------------
+
+
+def test_averaged_weights_are_measured_in_validations_or_not_at_all(tmp_path):
+    loaders = (labelled_loader(), labelled_loader(seed=5))
+    for options, given in (({"at_steps": [3]}, loaders), ({}, loaders[:1])):
+        monitor = AlphaMonitor(dataloader=unlabeled_loader(), **options)
+        module = TinyModule() if options else NoValidation()
+        with pytest.raises(OptionError, match="WeightAveraging puts its averaged weights"):
+            fit(tmp_path, monitor, module, averaging(), loaders=given)
+
+
+def test_a_validation_of_a_checkpoint_adds_to_the_history(tmp_path):
+    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
+    monitor = AlphaMonitor()
+    trainer, module = fit(tmp_path, monitor, None, keep, max_epochs=3, enable_checkpointing=True)
+    loader = labelled_loader(seed=5)
+    trainer.validate(module, loader, ckpt_path=tmp_path / "step=5.ckpt", verbose=False)
+    trainer.validate(module, loader, verbose=False)  # still those weights
+    assert [r.global_step for r in monitor.history] == [5, 10, 15, 5, 5]
+    assert monitor.history[0].alpha == monitor.history[4].alpha
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_mask_is_found_wherever_it_is_and_one_of_another_name_is_warned_of(tmp_path, nested):
+    class Nested(Tokens):
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch[0], batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            self(batch[0])
+
+    batches, module = sequences(masked=True), Nested()
+    loader = [(batch, torch.zeros(80)) for batch in batches]
+    if not nested:
+        for batch in batches:
+            batch["padding_mask"] = 1 - batch["attention_mask"]
+    expected = masked_mean(module, batches)
+    if not nested:
+        for batch in batches:
+            del batch["attention_mask"]
+    monitor = AlphaMonitor()
+    loader = DataLoader(loader, batch_size=None)
+    if nested:
+        fit(tmp_path, monitor, module, loaders=(loader, loader), max_epochs=1)
+        expected = masked_mean(module, batches)
+        assert monitor.history[-1].alpha == pytest.approx(expected, rel=1e-5)
+    else:
+        with pytest.warns(PaddingWarning, match="batches have .*'padding_mask'.* not known"):
+            fit(tmp_path, monitor, module, loaders=(loader, loader), max_epochs=1)
+
+
+def test_a_label_that_could_be_images_is_not_measured(tmp_path):
+    labels = nn.functional.one_hot(torch.arange(320) % 36, 36).float()
+    rows = [{"label": y, "image": x} for x, y in zip(images(seed=1), labels, strict=True)]
+    monitor = AlphaMonitor(dataloader=DataLoader(rows, batch_size=50))
+    _, module = fit(tmp_path, monitor)
+    expected = alpha_of(module.backbone, images(seed=1))
+    assert monitor.history[-1].alpha == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("forward", ["backbone", "given"])
+def test_what_is_run_is_what_has_the_name_now(tmp_path, forward):
+    class Swaps(TinyModule):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                torch.manual_seed(7)
+                self.backbone = TinyModule().backbone
+
+    module = Swaps()
+    given = {"backbone": "backbone", "given": lambda batch: module.backbone(batch[0])}[forward]
+    loader = DataLoader(TensorDataset(images(seed=1), torch.zeros(320)), batch_size=50)
+    monitor = AlphaMonitor("backbone", dataloader=loader, forward=given)
+    fit(tmp_path, monitor, module)
+    expected = alpha_of(module.backbone, images(seed=1))
+    assert monitor.history[-1].alpha == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_module_as_forward_gets_the_images_in_eval_mode(tmp_path):
+    class Outside(nn.Module):
+        """No part of the LightningModule, but it runs one."""
+
+        def __init__(self, inner):
+            super().__init__()
+            self.norm, self.inner = nn.BatchNorm2d(1), [inner]
+
+        def forward(self, x):
+            return self.inner[0](self.norm(x))
+
+    module = TinyModule()
+    for forward in (module.backbone, Outside(module.backbone)):
+        monitor = AlphaMonitor("backbone", dataloader=labelled_loader(seed=1), forward=forward)
+        fit(tmp_path, monitor, module, max_epochs=1)
+        expected = alpha_of(module.backbone, images(seed=1) / (1 + 1e-5) ** 0.5)
+        assert monitor.history[-1].alpha == pytest.approx(expected, rel=1e-4)
+    assert forward.norm.num_batches_tracked == 0
+    assert forward.training
+
+
+def test_loaders_whose_batches_come_together(tmp_path, caplog):
+    class Both(TinyModule):
+        def validation_step(self, batch, batch_idx):
+            for part in batch:
+                self(part[0])
+
+    both = CombinedLoader([labelled_loader(seed=5), labelled_loader(seed=6)], "max_size")
+    with caplog.at_level(logging.INFO):
+        fit(tmp_path, AlphaMonitor(), Both(), loaders=(labelled_loader(), both))
+    assert "validation batches of 2 loaders together" in said(caplog)[0]
+    with pytest.raises(OptionError, match="dataloader_idx=1 is none of the 1 validation loaders"):
+        fit(tmp_path, AlphaMonitor(dataloader_idx=1), Both(), loaders=(labelled_loader(), both))
+
+
+def test_the_held_out_half_of_a_split_is_no_training_data(tmp_path, recwarn):
+    train, held_out = random_split(labelled_loader().dataset, [160, 160])
+    loaders = [DataLoader(held_out, batch_size=40), DataLoader(train, batch_size=40)]
+    monitor = AlphaMonitor()
+    fit(tmp_path, monitor, TwoLoaders(), loaders=(DataLoader(train, batch_size=40), loaders))
+    assert not [w for w in recwarn if issubclass(w.category, LoaderWarning)]
+
+
+def test_no_measurement_before_the_first_validation_is_due(tmp_path):
+    monitor = AlphaMonitor(dataloader=unlabeled_loader())
+    options = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0, "max_epochs": 4}
+    fit(tmp_path, monitor, **options)
+    assert [r.epoch for r in monitor.history] == [1, 3]
+
+
+def test_metrics_of_the_user_with_names_like_ours_are_kept(tmp_path):
+    class Logs(TinyModule):
+        def validation_step(self, batch, batch_idx):
+            super().validation_step(batch, batch_idx)
+            self.log("val_alphabet_acc", 0.5)
+
+    monitor = AlphaMonitor()
+    fit(tmp_path, monitor, Logs(), max_epochs=1)
+    assert monitor.history[0].metrics["val_alphabet_acc"] == 0.5

@@ -103,3 +103,23 @@ def test_shards_on_two_ranks(tmp_path, sharded, forward, sampler):
         [[alpha, num_samples]] = json.loads((tmp_path / f"{rank}.json").read_text())
         assert num_samples == count
         assert alpha == pytest.approx(expected, rel=1e-5)
+
+
+class BreaksOnRankOne(NoValidation):
+    """Cannot be put in eval mode on one rank, where memory has run out, say."""
+
+    def eval(self):
+        if self.global_rank == 1 and self.global_step > 0:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().eval()
+
+
+@pytest.mark.timeout(120)
+def test_no_rank_waits_for_one_that_cannot_begin_the_pass(tmp_path):
+    monitor = AlphaMonitor(dataloader=unlabeled_loader(batch_size=160))
+    tells = TellsHistory(tmp_path, monitor)
+    trainer = ddp_trainer(tmp_path, 2, monitor, tells, enable_checkpointing=False, max_epochs=2)
+    trainer.fit(BreaksOnRankOne(), datamodule=Split())
+    for report in reports(tmp_path, 2):
+        assert len(report["problems"]) == 2
+        assert all("pass over unlabeled images failed" in text for text in report["problems"])

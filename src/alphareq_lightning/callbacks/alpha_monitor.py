@@ -197,6 +197,7 @@ class AlphaMonitor(Callback):
         self._run = ""
         self._measuring = False
         self._tried = False
+        self._trial_error: Exception | None = None
         self._what_ran: WhatRan | None = None
         self._announced = False
         self._pass_seconds: float | None = None
@@ -205,6 +206,7 @@ class AlphaMonitor(Callback):
         self._measured: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
+        self._only_validates = False
         self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
 
     # -- attach and detach -----------------------------------------------------------------------
@@ -212,7 +214,9 @@ class AlphaMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers and the unlabeled images; fails here or never."""
         self._run = uuid.uuid4().hex
-        self._last_epoch = self._loaded_at = None
+        self._last_epoch = None
+        if stage == "fit":
+            self._loaded_at = None
         built_later = overrides("setup", pl_module) or overrides("configure_model", pl_module)
         if stage in ("fit", "validate") and not built_later:
             self._attach(trainer, pl_module)
@@ -244,6 +248,7 @@ class AlphaMonitor(Callback):
         loader = find_loader(self.dataloader, trainer, pl_module)
         if loader is not None:
             self._own = UnlabeledPass(loader, self.forward, pl_module, self.max_samples)
+            self._check_weights(trainer)
         elif trainer.state.fn == "fit":
             self._check_needs_no_own_images(trainer)
         self._tried = self._announced = False
@@ -268,6 +273,17 @@ class AlphaMonitor(Callback):
             raise OptionError(
                 f"at_steps={self.at_steps!r} needs own images: pass dataloader= or write a method "
                 "alpha_dataloader()"
+            )
+
+    def _check_weights(self, trainer: Trainer) -> None:
+        """Refuse to measure weights that are not those of the checkpoints."""
+        averaging = [c for c in getattr(trainer, "callbacks", ()) if _averages(c)]
+        between = self.at_steps or not trainer.enable_validation
+        if averaging and between and trainer.state.fn == "fit":
+            raise OptionError(
+                f"{type(averaging[0]).__name__} puts its averaged weights, which checkpoints hold, "
+                "in place in validations only: own images need a validation loop then, and no "
+                "at_steps="
             )
 
     def _warn_of_stale_values(self, trainer: Trainer) -> None:
@@ -399,6 +415,7 @@ class AlphaMonitor(Callback):
         if trainer.is_global_zero:
             for logger in trainer.loggers:  # `log` would wait for the end of the epoch
                 logger.log_metrics(self._values(), step=trainer.global_step)
+        self._obey_on_collapse(trainer)
         self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -467,13 +484,7 @@ class AlphaMonitor(Callback):
             if num_batches == 0 and trainer.world_size == 1:
                 raise DataError("the unlabeled dataloader gave no batch")
         except Exception as error:
-            if max_batches is not None and isinstance(error, AlphaReQError):
-                raise
-            if max_batches is not None:  # the trial before training
-                raise FeatureTapError(
-                    f"running the model on the unlabeled images failed: {error}; "
-                    "pass forward= to say what to run on them"
-                ) from error
+            self._trial_error = error
             for tap in self._taps:
                 tap.problem = f"the pass over unlabeled images failed: {error}"
         self._pass_seconds = time.perf_counter() - started
@@ -482,8 +493,24 @@ class AlphaMonitor(Callback):
         self._tried = True
         if self._own is not None:
             self._start(trainer, pl_module)
+            self._trial_error = None
             self._run_pass(trainer, pl_module, max_batches=1)
+            self._check_trial(trainer)
             self._check_taps(trainer)
+
+    def _check_trial(self, trainer: Trainer) -> None:
+        """Raise on all ranks if the trial failed on one; every rank must call it."""
+        error, self._trial_error = self._trial_error, None
+        failed = trainer.strategy.reduce_boolean_decision(error is not None, all=False)
+        if isinstance(error, AlphaReQError):
+            raise error
+        if error is not None:
+            raise FeatureTapError(
+                f"running the model on the unlabeled images failed: {error}; "
+                "pass forward= to say what to run on them"
+            ) from error
+        if failed:
+            raise FeatureTapError("running the model on the unlabeled images failed on a rank")
 
     def _check_taps(self, trainer: Trainer) -> None:
         assert self._what_ran is not None
@@ -504,8 +531,11 @@ class AlphaMonitor(Callback):
             source = "own images"
         else:
             source = f"validation loader {index} of {len(loaders)}"
-            source = source if len(loaders) > 1 else "validation batches"
-            loader = loaders[index] if loaders else None
+            if len(loaders) < 2 or _come_together(trainer):
+                together = f" of {len(loaders)} loaders together" if len(loaders) > 1 else ""
+                source = f"validation batches{together}"
+                loaders = [] if together else loaders
+            loader = loaders[index] if loaders and trainer.limit_val_batches == 1.0 else None
         sizes = [size for size in (num_samples(loader), self.max_samples) if size is not None]
         count = f" ({min(sizes):,})" if sizes else ""
         layers = ", ".join(tap.describe() for tap in self._taps)
@@ -529,6 +559,8 @@ class AlphaMonitor(Callback):
             OptionError: If there is no such loader, before training; later it is a problem.
         """
         loaders = flat_loaders(trainer.val_dataloaders)
+        if _come_together(trainer):
+            loaders = loaders[:1]
         index = self.dataloader_idx or 0
         if loaders and index >= len(loaders):
             problem = (
@@ -554,6 +586,9 @@ class AlphaMonitor(Callback):
         for key, value in self._logged.items():
             in_bar = key == f"{self.prefix}alpha"
             pl_module.log(key, value, prog_bar=in_bar, sync_dist=True)
+        self._obey_on_collapse(trainer)
+
+    def _obey_on_collapse(self, trainer: Trainer) -> None:
         # Problems are shared over ranks, so that all ranks decide alike.
         problem = next((r.problem for r in self._measured if r.problem is not None), None)
         if problem is not None and self.on_collapse == "stop":
@@ -620,6 +655,15 @@ class AlphaMonitor(Callback):
         record = replace(record, layer=tap.layer.label, seconds=seconds)
         for category, message in complaints(record):
             self._warn(trainer, category, message, about=record.layer)
+        if tap.unread_mask is not None and tap.pooling.unmasked_lengths:
+            self._warn(
+                trainer,
+                PaddingWarning,
+                f"layer {record.layer!r} gave sequences, and the batches have {tap.unread_mask} "
+                "whose meaning is not known here: all tokens are in the mean; call it "
+                "'attention_mask', with 1 for what counts, or pass pool= a callable",
+                about=record.layer,
+            )
         lengths = tap.pooling.unmasked_lengths
         if len(lengths) > 1:
             self._warn(
@@ -635,11 +679,11 @@ class AlphaMonitor(Callback):
         return record
 
     def _keep(self, trainer: Trainer) -> None:
-        own = tuple(f"{self.prefix}{name}" for name in ("alpha", *self.scores))
+        own = set(self._keys())
         metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if not name.startswith(own)
+            if name not in own
         }
         epoch, global_step = trainer.current_epoch, trainer.global_step
         if self._loaded_at is not None and trainer.state.fn != "fit":
@@ -697,7 +741,9 @@ class AlphaMonitor(Callback):
         return history_to_state(self.history, self._run)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the history of the run that is resumed."""
+        """Continue the history of the run that is resumed; a validation adds to what is there."""
+        if self._only_validates and self.history:
+            return
         try:
             self.history, run = history_from_state(state_dict)
         except SelectionError as error:
@@ -716,7 +762,9 @@ class AlphaMonitor(Callback):
 
         A monitor that measures another layer from now on continues the history all the same.
         """
-        self._loaded_at = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
+        self._only_validates = trainer.state.fn != "fit"
+        if self._only_validates:
+            self._loaded_at = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
         states = checkpoint.get("callbacks", {})
         prefix = f"'prefix': {self.prefix!r}}}"
         mine = [key for key in states if key.startswith(STATE_KEY_PREFIX) and key.endswith(prefix)]
@@ -725,7 +773,22 @@ class AlphaMonitor(Callback):
 
 
 def _validates(trainer: Trainer) -> bool:
-    return trainer.enable_validation and sum(trainer.num_val_batches) > 0
+    # Before the first validation the loaders may not be there yet.
+    return trainer.enable_validation and (
+        trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0
+    )
+
+
+def _come_together(trainer: Trainer) -> bool:
+    """Whether each validation batch is one of every loader: a CombinedLoader says so, inside."""
+    in_fit = trainer.state.fn == "fit"
+    loop = trainer.fit_loop.epoch_loop.val_loop if in_fit else trainer.validate_loop
+    combined = getattr(loop, "_combined_loader", None)
+    return getattr(combined, "_mode", "sequential") != "sequential"
+
+
+def _averages(callback: Any) -> bool:
+    return any(base.__name__ == "WeightAveraging" for base in type(callback).__mro__)
 
 
 def _is_logged(value: Any, mine: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ from alphareq_lightning.errors import FeatureTapError
 
 
 def images_of(batch: Any) -> Tensor:
-    """The first tensor in a batch that can be images: floating point, with 2 dimensions or more.
+    """The tensor in a batch that can be images: floating point, with 2 dimensions or more.
 
-    An index or a label may come before it, and a mask or a second view after it.
+    Of several the one with the most dimensions, and of those the first: an index, a label (as one
+    hot, too) or boxes may come before it, and a mask or a second view after it.
 
     Raises:
         FeatureTapError: If there is none; what there is gets named.
@@ -24,9 +26,9 @@ def images_of(batch: Any) -> Tensor:
         torch.Size([2, 3])
     """
     tensors = list(_tensors(batch))
-    for _, tensor in tensors:
-        if tensor.ndim >= 2 and tensor.is_floating_point():
-            return tensor
+    usable = [t for _, t in tensors if t.ndim >= 2 and t.is_floating_point()]
+    if usable:
+        return max(usable, key=lambda tensor: tensor.ndim)
     if not tensors:
         raise FeatureTapError(
             f"a batch of the unlabeled dataloader holds no tensor, it is a {type(batch).__name__}; "
@@ -49,9 +51,11 @@ def batch_size(batch: Any) -> int:
     try:
         return len(images_of(batch))
     except FeatureTapError:
-        if not sizes:
-            raise
-        return sizes[0]
+        if sizes:
+            return sizes[0]
+        if isinstance(batch, list | tuple) and batch:  # of texts or paths, for a callable
+            return len(batch)
+        raise
 
 
 def first_rows(batch: Any, size: int, wanted: int) -> Any:
@@ -73,12 +77,23 @@ def _tensors(batch: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     elif isinstance(batch, list | tuple):
         for index, value in enumerate(batch):
             yield from _tensors(value, f"{name}[{index}]")
+    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
+        for field in dataclasses.fields(batch):
+            yield from _tensors(getattr(batch, field.name), f"{name}.{field.name}")
 
 
 def attention_mask(batch: Any) -> Tensor | None:
     """Which tokens of a batch are no padding, shape ``(n, t)``, as tokenizers say it; or `None`."""
-    mask = batch.get("attention_mask") if isinstance(batch, Mapping) else None
-    return mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+    masks = [t for name, t in _tensors(batch) if name.endswith("['attention_mask']")]
+    return next((mask for mask in masks if mask.ndim == 2), None)
+
+
+def unread_mask(batch: Any) -> str | None:
+    """The place of a mask in a batch whose meaning nobody has fixed, if there is one."""
+    if attention_mask(batch) is not None:
+        return None
+    named = (name for name, t in _tensors(batch) if t.ndim == 2 and "mask" in name.lower())
+    return next(named, None)
 
 
 def num_samples(loader: Any) -> int | None:
@@ -101,18 +116,26 @@ def flat_loaders(loaders: Any) -> list[Any]:
 def doubt_about_first(loaders: Sequence[Any], of_training: Sequence[Any]) -> str | None:
     """Why the first of several validation loaders may not be the one to measure."""
     sizes = [num_samples(loader) for loader in loaders]
-    trained_on = [id(_dataset(loader)) for loader in of_training]
     shown = ", ".join("?" if size is None else f"{size:,}" for size in sizes)
     start = f"of {len(loaders)} validation loaders, with {shown} samples, the first is measured"
-    if id(_dataset(loaders[0])) in trained_on:
+    if any(_overlap(loaders[0], loader) for loader in of_training):
         return f"{start}, and it reads the training data; choose another with dataloader_idx="
     if len(set(sizes)) > 1:
         return f"{start}; choose with dataloader_idx=, also to confirm this one"
     return None
 
 
-def _dataset(loader: Any) -> Any:
-    """What a loader reads in the end, without the subsets around it."""
-    while hasattr(loader, "dataset"):
-        loader = loader.dataset
-    return loader
+def _overlap(first: Any, second: Any) -> bool:
+    """Whether two loaders may read the same samples."""
+    (one, some), (other, others) = _source(first), _source(second)
+    return one is other and (some is None or others is None or not some.isdisjoint(others))
+
+
+def _source(loader: Any) -> tuple[Any, set[int] | None]:
+    """What a loader reads in the end, and which samples of it if it is one subset."""
+    source, indices = getattr(loader, "dataset", loader), None
+    while hasattr(source, "dataset"):
+        mine = getattr(source, "indices", None)
+        indices = set(mine) if indices is None and mine is not None else None
+        source = source.dataset
+    return source, indices

@@ -29,14 +29,17 @@ class OutsideGraph:
 
         def call(*args: Any, **kwargs: Any) -> Any:
             output = compiled(*args, **kwargs)
-            hook(module, args, kwargs, output)
+            if not self.removed:
+                hook(module, args, kwargs, output)
             return output
 
-        self.call = call
+        call.__wrapped__ = compiled  # type: ignore[attr-defined]
+        self.call, self.removed = call, False
         module._compiled_call_impl = call
 
     def remove(self) -> None:
-        """Leave the module as it was, unless it was compiled again since."""
+        """Leave the module as it was, unless it was compiled or listened to again since."""
+        self.removed = True
         if self.module._compiled_call_impl is self.call:
             self.module._compiled_call_impl = self.compiled
 
@@ -73,7 +76,12 @@ def whole_graph_around(root: nn.Module, name: str) -> str | None:
 
 
 def _context_of_call(module: nn.Module) -> Any:
-    call = getattr(module, "_compiled_call_impl", None)
+    call: Any = getattr(module, "_compiled_call_impl", None)
+    while isinstance(getattr(call, "__wrapped__", None), Callable):  # type: ignore[arg-type]
+        if getattr(call, "__qualname__", "").startswith(OutsideGraph.__name__):
+            call = call.__wrapped__
+        else:
+            break
     variables = getattr(getattr(call, "__code__", None), "co_freevars", ())
     cells = getattr(call, "__closure__", None) or ()
     found = dict(zip(variables, cells, strict=False)).get("self")

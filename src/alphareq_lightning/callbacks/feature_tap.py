@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from alphareq_lightning.callbacks.batches import attention_mask, batch_size
+from alphareq_lightning.callbacks.batches import attention_mask, batch_size, unread_mask
 from alphareq_lightning.callbacks.compiled import OutsideGraph, in_place
 from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.callbacks.pooling import Pool, Pooling, pool_name
@@ -96,6 +96,7 @@ class FeatureTap:
         self._module: nn.Module | None = None
         self.num_images = 0
         self.shape: tuple[int, ...] | None = None
+        self.unread_mask: str | None = None
         self.seconds = 0.0
         self.problem: str | None = None
 
@@ -110,6 +111,7 @@ class FeatureTap:
         """
         self.is_open, self._module = True, in_step_of
         self.mask = attention_mask(batch)
+        self.unread_mask = self.unread_mask or unread_mask(batch)
         try:
             self._images_left = batch_size(batch)
         except FeatureTapError:  # then each row counts as an image

@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alphareq_lightning._lightning import Trainer
+from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.metrics.ranks import together
 
 PASS_SEED = 0
 """Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+FEW = 1000
+"""Numbers in a tensor, or items in a list: more are data, which no reader changes."""
+STEP = "training_step"
 PLAIN = (bool, int, float, str, tuple, type(None))
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
@@ -39,7 +45,7 @@ def as_validation(trainer: Trainer) -> Iterator[None]:
 @contextmanager
 def not_logging(module: nn.Module) -> Iterator[None]:
     """Let what a ``forward`` logs go nowhere: it would count as a result of the training."""
-    loggers = [vars(m) for m in module.modules() if hasattr(m, "log_dict")]
+    loggers = [vars(m) for m in module.modules() if hasattr(m, "log_dict") and hasattr(m, STEP)]
     before: list[dict[str, Any]]
     before = [{n: own[n] for n in ("log", "log_dict") if n in own} for own in loggers]
     for own in loggers:
@@ -57,16 +63,26 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module, *, sharded: bool = False) -> Iterator[None]:
     """Put every submodule in eval mode, and each back as it was, with all that it wrote to.
 
-    Buffers are put back bit for bit (running statistics, observers, averages), so are submodules,
-    plain numbers, what lists and dicts hold, and generators; and the parameters of modules with a
-    ``train`` of their own and of the layers right inside them: some merge weights there. What a
-    forward pass writes outside of the module stays there.
+    Put back are attributes, what was made in the meantime included; submodules; bit for bit the
+    content of buffers (running statistics, observers, averages) and of other tensors; what lists
+    and dicts hold; generators; and the parameters of modules with a ``train`` of their own and of
+    the layers right inside them: some merge weights there. What a forward pass writes outside of
+    the module stays there.
+
+    Args:
+        module: With all its submodules.
+        sharded: Leave alone what a strategy that shards the module moves about in it.
+
+    Raises:
+        FeatureTapError: If another parameter was written to: that cannot be put back.
     """
     modes = [(submodule, submodule.training) for submodule in module.modules()]
-    kept = [_Kept(submodule) for submodule in module.modules()]
+    kept = [_Kept(submodule, sharded) for submodule in module.modules()]
+    copied = {id(tensor) for state in kept for tensor, _ in state.tensors}
+    versions = [] if sharded else [(n, p, p._version) for n, p in module.named_parameters()]
     try:
         module.eval()
         yield
@@ -77,58 +93,96 @@ def evaluating(module: nn.Module) -> Iterator[None]:
                 submodule.train(mode)
         for submodule, mode in modes:
             submodule.training = mode
+        written = [n for n, p, v in versions if id(p) not in copied and p._version != v]
         for state in kept:
             state.put_back()
+    if written:
+        raise FeatureTapError(
+            f"the parameter {written[0]!r} is written to by a forward pass in eval mode, which "
+            "would change the training; pass forward= a part of the module that does not"
+        )
 
 
 class _Kept:
     """What a forward pass in eval mode may write to in one module, copied."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, sharded: bool) -> None:
         acts_in_train = type(module).train is not nn.Module.train
         acts_in_train |= type(module).eval is not nn.Module.eval
-        owners: list[dict[str, Any]] = [module._buffers]
+        own = vars(module)
+        self.module, self.sharded = module, sharded
+        # Parameters are moved about by strategies that shard them.
+        registries: tuple[dict[str, Any], ...] = (module._buffers, module._modules)
+        self.registered = [(registry, dict(registry)) for registry in registries]
+        self.parameters = set(module._parameters)
+        self.attributes = {n: v for n, v in own.items() if not sharded or isinstance(v, PLAIN)}
+        written = [*module._buffers.values()]
         if acts_in_train:  # and writes to itself, or to the layer that it wraps
-            layers = [
-                child for child in module.children() if not any(True for _ in child.children())
-            ]
-            owners += [part._parameters for part in (module, *layers)]
+            inside = [c for c in module.children() if not any(True for _ in c.children())]
+            written += [p for part in (module, *inside) for p in part._parameters.values()]
+        if not sharded:
+            written += [value for value in own.values() if isinstance(value, Tensor)]
         self.tensors = [
-            (owner, name, tensor, tensor.detach().clone())
-            for owner in owners
-            for name, tensor in owner.items()
-            if tensor is not None and not is_lazy(tensor)
+            (tensor, tensor.detach().clone())
+            for tensor in written
+            if tensor is not None and not is_lazy(tensor) and _can_be_written(tensor)
         ]
-        self.module, self.children = module, dict(module._modules)
-        self.plain = {n: v for n, v in vars(module).items() if isinstance(v, PLAIN)}
-        self.holders = [
-            (value, copy.copy(value))
-            for name, value in vars(module).items()
-            if isinstance(value, list | dict | set) and name not in OF_EVERY_MODULE
-        ]
-        self.generators = [
-            (v, v.get_state()) for v in vars(module).values() if isinstance(v, torch.Generator)
-        ]
+        values = [value for name, value in own.items() if name not in OF_EVERY_MODULE]
+        self.holders = [(v, copy.copy(v)) for v in values if isinstance(v, list | dict | set)]
+        self.arrays = [(v, v.copy()) for v in values if isinstance(v, np.ndarray)]
+        self.generators = [(v, _state(v)) for v in values if isinstance(v, GENERATORS)]
 
     @torch.inference_mode()  # a buffer made in that mode can be written in no other
     def put_back(self) -> None:
-        for owner, name, tensor, values in self.tensors:
-            owner[name] = tensor
-            if tensor.shape != values.shape:
-                tensor.resize_(values.shape)
-            tensor.copy_(values)
-        if self.module._modules != self.children:  # some build another network for eval mode
-            self.module._modules.clear()
-            self.module._modules.update(self.children)
-        vars(self.module).update(self.plain)
-        for holder, content in self.holders:
+        for tensor, content in self.tensors:
+            if tensor.shape != content.shape:
+                tensor.resize_(content.shape)
+            tensor.copy_(content)
+        for registry, entries in self.registered:
+            if list(map(id, registry.values())) != list(map(id, entries.values())):
+                registry.clear()
+                registry.update(entries)
+        for name in set(self.module._parameters) - self.parameters:
+            del self.module._parameters[name]
+        own = vars(self.module)
+        if not self.sharded:
+            for name in set(own) - set(self.attributes):
+                del own[name]
+        for name, value in self.attributes.items():
+            if name not in own or own[name] is not value:
+                own[name] = value
+        for holder, items in self.holders:
             if isinstance(holder, list):
-                holder[:] = content
+                holder[:] = items
             else:
                 holder.clear()
-                holder.update(content)
+                holder.update(items)
+        for array, content in self.arrays:
+            array[...] = content
         for generator, state in self.generators:
-            generator.set_state(state)
+            _set_state(generator, state)
+
+
+def _can_be_written(tensor: Tensor) -> bool:
+    """Not one that repeats its numbers, as `Tensor.expand` gives: nothing can write into that."""
+    return all(
+        stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
+    )
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, np.random.Generator):
+        return copy.deepcopy(generator.bit_generator.state)
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set_state(generator: Any, state: Any) -> None:
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
 
 
 def share_buffers(trainer: Trainer, module: nn.Module) -> None:
@@ -137,12 +191,15 @@ def share_buffers(trainer: Trainer, module: nn.Module) -> None:
     Else each rank would measure with the running statistics of its own batches, and none with
     those that checkpoints hold. Within `evaluating`, which puts the rank's own back.
     """
-    buffers = [buffer.detach() for buffer in module.buffers() if not is_lazy(buffer)]
-    alone = trainer.world_size == 1 or not dist.is_available() or not dist.is_initialized()
-    if alone or not buffers:
+    if trainer.world_size == 1 or not dist.is_available() or not dist.is_initialized():
+        return
+    buffers = [b.detach() for b in module.buffers() if not is_lazy(b) and _can_be_written(b)]
+    if not buffers:
         return
     device = trainer.strategy.root_device
-    packed = torch.cat([buffer.flatten().view(torch.uint8).to(device) for buffer in buffers])
+    packed = together(
+        lambda: torch.cat([b.flatten().view(torch.uint8).to(device) for b in buffers]), device
+    )
     dist.broadcast(packed, src=0)
     sizes = [buffer.numel() * buffer.element_size() for buffer in buffers]
     for buffer, values in zip(buffers, torch.split(packed, sizes), strict=True):
@@ -163,8 +220,9 @@ def apart(loader: Iterable[Any]) -> Iterable[Any]:
     """A DataLoader that shares no iterator, generator, counter or position with the one given.
 
     The Trainer may read the same loader, or another one of the same dataset. Data is not copied:
-    of datasets and samplers, and of those inside them, only the objects themselves are, and the
-    generators that they hold. Anything else is returned as it is.
+    of datasets and samplers, and of those inside them, only the objects themselves are, with their
+    lists and dicts, small tensors, and whatever in them holds a generator. Anything else is
+    returned as it is.
     """
     if not isinstance(loader, DataLoader):
         return loader
@@ -172,37 +230,66 @@ def apart(loader: Iterable[Any]) -> Iterable[Any]:
     # With persistent workers it has one iterator, and `iter` starts that again: the Trainer's
     # epoch would end where this pass ends.
     own._iterator = None
+    vars(own)["persistent_workers"] = False
+    done: dict[int, Any] = {}
     for name in ("dataset", "sampler", "batch_sampler", "generator"):
-        vars(own)[name] = _apart(getattr(loader, name))
+        vars(own)[name] = _apart(getattr(loader, name), done, is_root=True)
     return own
 
 
-def _apart(value: Any) -> Any:
+def _apart(value: Any, done: dict[int, Any], *, is_root: bool = False) -> Any:
+    """A copy of what may change when it is read; ``done`` has those that were made already."""
+    if id(value) in done:
+        return done[id(value)]
     if isinstance(value, torch.Generator):
-        generator = torch.Generator(device=value.device)
-        generator.set_state(value.get_state())
-        return generator
-    if isinstance(value, np.random.Generator | np.random.RandomState | random.Random):
-        return copy.deepcopy(value)
-    if isinstance(value, list | tuple) and any(
-        isinstance(item, Dataset | Sampler) for item in value
-    ):
-        return type(value)(map(_apart, value))
-    if not isinstance(value, Dataset | Sampler) or not hasattr(value, "__dict__"):
-        return value
-    value = copy.copy(value)
-    for name, part in list(vars(value).items()):
-        vars(value)[name] = _apart(part)
-    return value
+        twin: Any = torch.Generator(device=value.device)
+        twin.set_state(value.get_state())
+    elif isinstance(value, GENERATORS):
+        twin = copy.deepcopy(value)
+    elif isinstance(value, Tensor | np.ndarray):
+        few = value.size <= FEW if isinstance(value, np.ndarray) else value.numel() <= FEW
+        twin = copy.deepcopy(value) if few and not is_root else value
+    elif isinstance(value, list | dict) and type(value) in (list, dict):
+        twin = copy.copy(value)
+        done[id(value)] = twin
+        places: Any = value.items() if isinstance(value, dict) else enumerate(value)
+        if len(value) <= FEW:
+            for place, item in list(places):
+                twin[place] = _apart(item, done)
+    elif isinstance(value, tuple) and type(value) is tuple and len(value) <= FEW:
+        twin = tuple(_apart(item, done) for item in value)
+    elif is_root or isinstance(value, Dataset | Sampler) or _draws(value):
+        twin = copy.copy(value) if hasattr(value, "__dict__") else value
+        done[id(value)] = twin
+        for name, part in list(vars(twin).items()) if hasattr(twin, "__dict__") else ():
+            vars(twin)[name] = _apart(part, done)
+    else:
+        twin = value
+    done[id(value)] = twin
+    return twin
 
 
-def one_shot_parts(dataset: Any) -> list[str]:
-    """Names of attributes of a dataset that can be read only once, by whoever comes first."""
-    if not isinstance(dataset, Dataset):
-        return []
-    parts: Mapping[str, Any] = getattr(dataset, "__dict__", {})
-    return [
-        found
-        for name, part in parts.items()
-        for found in ([name] if isinstance(part, Iterator) else one_shot_parts(part))
-    ]
+def _draws(value: Any, depth: int = 3) -> bool:
+    """Whether an object, a transform for example, holds a generator somewhere inside."""
+    if isinstance(value, GENERATORS):
+        return True
+    if depth == 0 or isinstance(value, nn.Module | type) or not hasattr(value, "__dict__"):
+        inside = list(value)[:FEW] if isinstance(value, list | tuple) and depth else []
+    else:
+        inside = list(vars(value).values())
+    return any(_draws(part, depth - 1) for part in inside)
+
+
+def one_shot_parts(dataset: Any, seen: set[int] | None = None) -> dict[int, str]:
+    """Attributes of datasets that can be read only once, by who comes first: identity and name."""
+    seen = set() if seen is None else seen
+    if not isinstance(dataset, Dataset) or id(dataset) in seen:
+        return {}
+    seen.add(id(dataset))
+    found = {}
+    for name, part in getattr(dataset, "__dict__", {}).items():
+        if isinstance(part, Iterator):
+            found[id(part)] = name
+        for inner in part if isinstance(part, list | tuple) else [part]:
+            found |= one_shot_parts(inner, seen)
+    return found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, cast
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.nn.parameter import is_lazy
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
 from alphareq_lightning._lightning import (
     SHARDING_STRATEGIES,
@@ -28,8 +31,9 @@ from alphareq_lightning.callbacks.no_trace import (
     seed_generators,
     share_buffers,
 )
-from alphareq_lightning.errors import OptionError
+from alphareq_lightning.errors import FeatureTapError, OptionError
 
+Result = TypeVar("Result")
 Measured = Callable[[Any], AbstractContextManager[Any]]
 """Given a batch, what to be inside of while the model runs on it."""
 
@@ -45,8 +49,8 @@ class UnlabeledPass:
 
     Args:
         loader: Batches of images; a tensor, or a tuple, list or dict that holds one.
-        forward: What to run: `None` for the LightningModule, the name of a submodule, both given
-            the images; or a callable, given the whole batch.
+        forward: What to run: `None` for the LightningModule, the name of a submodule or a module,
+            given the images; or any other callable, given the whole batch.
         module: The LightningModule.
         max_images: Run as many images over all ranks: the same images on any number.
 
@@ -64,10 +68,14 @@ class UnlabeledPass:
     ) -> None:
         check_loader(loader, max_images)
         self.given = loader
-        self.loader = apart(loader)
+        self.template = apart(loader)
         self.max_images = max_images
         self.whole_module = forward is None
         self.forward = find_forward(forward, module)
+        is_foreign = isinstance(forward, nn.Module) and all(
+            m is not forward for m in module.modules()
+        )
+        self.foreign = forward if is_foreign else None
 
     def check_shared(self, train_loaders: Iterable[Any]) -> None:
         """Raise `OptionError` if reading the images would take some away from the training."""
@@ -77,13 +85,12 @@ class UnlabeledPass:
                     f"the own images come from the {type(theirs).__name__} that the training "
                     "reads, and reading it twice may move it on; pass another one"
                 )
-            dataset = getattr(theirs, "dataset", None)
-            if dataset is None or dataset is not getattr(self.given, "dataset", None):
-                continue
-            if parts := one_shot_parts(dataset):
+            parts = one_shot_parts(getattr(theirs, "dataset", None))
+            mine = one_shot_parts(getattr(self.given, "dataset", None))
+            if shared := sorted(parts[part] for part in parts.keys() & mine.keys()):
                 raise OptionError(
-                    f"the own images come from the dataset of the training, whose {parts[0]!r} can "
-                    "be read only once; pass a dataset of its own"
+                    "the own images come from the dataset of the training, whose "
+                    f"{shared[0]!r} can be read only once; pass a dataset of its own"
                 )
 
     def run(
@@ -108,19 +115,29 @@ class UnlabeledPass:
             FeatureTapError: If a batch holds no images.
         """
         precision = trainer.precision_plugin
-        # A dataset with a position begins every pass where it began; in workers it always does.
-        loader = self.loader if getattr(self.loader, "num_workers", 0) else apart(self.loader)
+        sharded = isinstance(trainer.strategy, SHARDING_STRATEGIES)
         num_batches = 0
-        with (
-            isolate_rng(),
-            as_validation(trainer),
-            not_logging(module),
-            evaluating(module),
-            torch.no_grad(),
-            precision.forward_context(),
-        ):
-            torch.manual_seed(PASS_SEED)
-            seed_generators(loader)
+        with ExitStack() as stack:
+
+            def prepared() -> Iterable[Any]:
+                # A stream begins every pass where it began, and not where the training has come.
+                is_stream = isinstance(getattr(self.given, "dataset", None), IterableDataset)
+                loader = apart(self.template if is_stream else self.given)
+                stack.enter_context(isolate_rng())
+                stack.enter_context(as_validation(trainer))
+                stack.enter_context(not_logging(module))
+                stack.enter_context(evaluating(module, sharded=sharded))
+                if isinstance(self.foreign, nn.Module):
+                    stack.enter_context(evaluating(self.foreign))
+                stack.enter_context(torch.no_grad())
+                stack.enter_context(precision.forward_context())
+                check_not_lazy(module)
+                for seed in (torch.manual_seed, np.random.seed, random.seed):
+                    seed(PASS_SEED)
+                seed_generators(loader)
+                return loader
+
+            loader = ready_on_all(trainer, prepared)
             share_buffers(trainer, module)
             for batch, counts in self._shared_out(trainer, loader, max_batches):
                 on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
@@ -195,6 +212,35 @@ def _forwarding(module: LightningModule, forward: Callable[[Any], Any]) -> Itera
         _put_back()
 
 
+def ready_on_all(trainer: Trainer, step: Callable[[], Result]) -> Result:
+    """What a step gives; if it fails on one rank all raise, before they wait for each other.
+
+    Raises:
+        FeatureTapError: If it failed on another rank.
+    """
+    reason: Exception | None = None
+    try:
+        result = step()
+    except Exception as error:
+        reason = error
+    all_ready = trainer.strategy.reduce_boolean_decision(reason is None, all=True)
+    if reason is not None:
+        raise reason
+    if not all_ready:
+        raise FeatureTapError("another rank could not begin the pass over unlabeled images")
+    return result
+
+
+def check_not_lazy(module: nn.Module) -> None:
+    """Raise `FeatureTapError` if parameters would get their shape and values from own images."""
+    name = next((name for name, p in module.named_parameters() if is_lazy(p)), None)
+    if name is not None:
+        raise FeatureTapError(
+            f"the parameter {name!r} is lazy and would be made by the pass over own images; run "
+            "one batch through the module before fit"
+        )
+
+
 def find_loader(
     given: Iterable[Any] | None, trainer: Trainer, module: LightningModule
 ) -> Iterable[Any] | None:
@@ -245,18 +291,20 @@ def find_forward(
     Raises:
         OptionError: If there is no submodule of that name.
     """
-    if forward is not None and not isinstance(forward, str):
+    if forward is None or isinstance(forward, nn.Module):
+        target = module if forward is None else forward
+        return lambda batch: target(images_of(batch))
+    if not isinstance(forward, str):
         return forward
-    target: nn.Module = module
-    if isinstance(forward, str):
-        try:
-            target = module.get_submodule(forward)
-        except AttributeError as error:
-            names = ", ".join(name for name, _ in module.named_children())
-            raise OptionError(
-                f"{forward=} is not a submodule of the LightningModule; there are: {names}"
-            ) from error
-    return lambda batch: target(images_of(batch))
+    try:
+        module.get_submodule(forward)
+    except AttributeError as error:
+        names = ", ".join(name for name, _ in module.named_children())
+        raise OptionError(
+            f"{forward=} is not a submodule of the LightningModule; there are: {names}"
+        ) from error
+    # By its name every time: it may be swapped.
+    return lambda batch: module.get_submodule(forward)(images_of(batch))
 
 
 def own_share(num_images: int, rank: int, world_size: int) -> int:
