@@ -325,7 +325,7 @@ def test_too_few_samples(tmp_path):
 
 
 def test_fewer_samples_than_features(tmp_path):
-    with pytest.warns(UndersampledWarning, match="40 samples of 48 features"):
+    with pytest.warns(UndersampledWarning, match="40 images for 48 features"):
         fit(tmp_path, AlphaMonitor(), loaders=(labelled_loader(), labelled_loader(40)))
 
 

@@ -246,6 +246,37 @@ def test_torch_compile(tmp_path, make, compiled, fullgraph):
     assert module.backbone._compiled_call_impl is call
 
 
+@both_modes
+@pytest.mark.parametrize("hook", ["on_fit_start", "on_train_start", "on_train_epoch_start"])
+def test_compiled_in_place_when_the_monitor_listens_already(tmp_path, make, hook):
+    class Compiles(TinyModule):
+        pass
+
+    def compiles(self):
+        if self.backbone._compiled_call_impl is None:
+            self.backbone.compile(backend="eager", fullgraph=True)
+
+    setattr(Compiles, hook, compiles)
+    torch._dynamo.reset()
+    monitor = make()
+    _, module = fit(tmp_path, monitor, module=Compiles())
+    with torch.no_grad():
+        features = module.eval().backbone(images(seed=5 if make is AlphaMonitor else 1))
+    truth = fit_power_law(eigenspectrum(features), num_samples=320).alpha.item()
+    assert monitor.history[-1].alpha == pytest.approx(truth, rel=1e-5)
+
+
+def test_two_monitors_on_one_layer_that_is_compiled_in_place(tmp_path):
+    torch._dynamo.reset()
+    module = TinyModule()
+    module.backbone.compile(backend="eager", fullgraph=True)
+    monitors = [AlphaMonitor(), AlphaMonitor(prefix="again_")]
+    fit(tmp_path, *monitors, module=module)
+    assert monitors[0].history[-1].alpha == monitors[1].history[-1].alpha
+    with pytest.raises(FeatureTapError, match="lies inside of 'backbone', which is compiled with"):
+        fit(tmp_path, AlphaMonitor(), AlphaMonitor("backbone.3", prefix="in_"), module=module)
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 def test_a_layer_inside_a_whole_graph_is_refused_before_training(tmp_path, in_place):
     module = TinyModule()

@@ -442,6 +442,7 @@ class AlphaMonitor(Callback):
         """Listen to what has the layer's name by now: it may have been wrapped or swapped."""
         gone = replaced(pl_module, tap.layer)
         if gone is None:
+            tap.follow()
             return
         try:
             [layer] = resolve_layers(pl_module, tap.layer.name, tap.layer.take)

@@ -72,8 +72,9 @@ class FeatureTap:
         if in_place(layer.module):
             self._handle = OutsideGraph(layer.module, self._hook)
             return
+        hook = self._hook if layer.in_graph else self._hook_outside_graphs
         try:
-            self._handle = layer.module.register_forward_hook(self._hook, with_kwargs=True)
+            self._handle = layer.module.register_forward_hook(hook, with_kwargs=True)
         except RuntimeError as error:  # a ScriptModule
             raise FeatureTapError(
                 f"layer {layer.name!r}, a {type(layer.module).__name__}, takes no hook: {error}"
@@ -133,6 +134,17 @@ class FeatureTap:
         self.is_open = False
         if self._handle is not None:
             self._handle.remove()
+
+    def follow(self) -> None:
+        """Listen outside of the layer's graph if it was compiled in place since."""
+        if in_place(self.layer.module) and not isinstance(self._handle, OutsideGraph):
+            self.move_to(self.layer)
+
+    def _hook_outside_graphs(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        if not torch.compiler.is_compiling():  # compiled later: the graph stays whole
+            self._hook(module, args, kwargs, output)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _hook(

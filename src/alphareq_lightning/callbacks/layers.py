@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
-from alphareq_lightning.callbacks.compiled import whole_graph_around
+from alphareq_lightning.callbacks.compiled import ancestors, is_compiled, whole_graph_around
 from alphareq_lightning.errors import FeatureTapError, OptionError
 
 Take = Literal["output", "input"]
@@ -39,6 +39,8 @@ class Layer:
     name: str
     module: nn.Module
     take: Take
+    in_graph: bool = False
+    """Whether it lies inside of a compiled module, whose graph a hook has to break."""
 
     @property
     def label(self) -> str:
@@ -76,6 +78,9 @@ def resolve_layers(
 
 
 def _outside_graphs(module: nn.Module, layer: Layer) -> Layer:
+    in_graph = any(is_compiled(parent) for _, parent in ancestors(module, layer.name))
+    if in_graph or getattr(module, "_compiler_ctx", None) is not None:  # by Lightning, unwrapped
+        layer = replace(layer, in_graph=True)
     around = whole_graph_around(module, layer.name)
     if around is not None:
         raise FeatureTapError(
