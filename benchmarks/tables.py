@@ -191,7 +191,10 @@ def machines() -> list[str]:
 
 def adversary() -> list[str]:
     """What `make adversary-table` counted."""
-    counts = json.loads((RESULTS / "adversary.json").read_text(encoding="utf-8"))
+    path = RESULTS / "adversary.json"
+    if not path.exists():
+        return ["(not counted on a quiet machine yet: `make adversary-table`)"]
+    counts = json.loads(path.read_text(encoding="utf-8"))
     lines = ["| what an adversary tried | cases | held |", "|---|---|---|"]
     return lines + [f"| {name} | {n['tried']:,} | {n['held']:,} |" for name, n in counts.items()]
 
