@@ -377,11 +377,15 @@ class AlphaMonitor(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log α and the other scores."""
-        if not self._measuring or trainer.sanity_checking:
+        if trainer.sanity_checking:
             return
-        if self._own is not None and self._pass_seconds is None:
-            self._run_pass(trainer, pl_module)  # this rank had no validation batch to run before
-        self._log(trainer, pl_module)
+        # On a rank that had no validation batch; of all monitors before any of them measures, for
+        # that is the order of the other ranks, which meet this one in each pass.
+        for monitor in _monitors(trainer):
+            if monitor._measuring and monitor._own is not None and monitor._pass_seconds is None:
+                monitor._run_pass(trainer, pl_module)
+        if self._measuring:
+            self._log(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the record, before ModelCheckpoint saves, and draw it."""
@@ -771,6 +775,10 @@ class AlphaMonitor(Callback):
         mine = [key for key in states if key.startswith(STATE_KEY_PREFIX) and key.endswith(prefix)]
         if self.state_key not in states and mine:
             self.load_state_dict(states[mine[0]])
+
+
+def _monitors(trainer: Trainer) -> list[AlphaMonitor]:
+    return [c for c in getattr(trainer, "callbacks", ()) if isinstance(c, AlphaMonitor)]
 
 
 def _validates(trainer: Trainer) -> bool:
