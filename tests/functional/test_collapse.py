@@ -102,3 +102,15 @@ def test_steep_spectra_read_as_those_of_float64_features(alpha, n, d, spoilt):
     score = rankme(moments_singular_values(running)).item()
     # One eigenvalue in 500 may fall below what rounds off features with a unit 1e3 larger.
     assert score == pytest.approx(oracles.rankme(x.numpy()), rel=1e-3 if spoilt else 1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0])
+@pytest.mark.parametrize("last", [1, 2, 5, 9])
+def test_a_last_batch_of_few_rows_rounds_no_more(scale, last):
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        x = scale * rng.standard_normal((34, 1)) @ rng.standard_normal((1, 10))
+        moments = empty_moments(10)
+        for batch in torch.tensor(x).float().split([34 - last, last]):
+            accumulate_(moments, batch)
+        assert int((moments_eigenvalues(moments) > 0).sum()) == 1

@@ -58,18 +58,21 @@ def float32_suffices(rows: Tensor) -> bool:
     Args:
         rows: Float32 rows about their mean, on the CPU, shape ``(n, d)``.
     """
+    if len(rows) < LEAST_SPREAD:  # they span too few directions to look
+        return False
     sample = rows[:: -(-len(rows) // SAMPLE_ROWS)]
     gram = sample @ sample.T
     count, mean = len(sample), gram.trace().item() / len(sample)
+    smallest_size, largest_size = (size**2 * rows.shape[1] for size in FLOAT32_SIZES)
+    if not smallest_size < mean < largest_size:
+        return False
+    largest = torch.linalg.vector_norm(rows, dim=1).max().item() ** 2
     # Of rows that vary along few directions alone, many pairs are alike.
     alike = torch.linalg.vector_norm(gram).item() ** 2 - count * mean**2
-    largest = torch.linalg.vector_norm(rows, dim=1).max().item() ** 2
-    smallest_size, largest_size = (size**2 * rows.shape[1] for size in FLOAT32_SIZES)
-    return (
-        smallest_size < mean < largest_size
-        and largest <= LARGEST_ROW * mean
-        and LEAST_SPREAD * alike <= count * (count - 1) * mean**2
-    )
+    alike /= count * (count - 1) * mean**2
+    # The inverse of the ratio: each row with itself, and all pairs of them.
+    inverse = (1 + (len(rows) - 1) * alike) / len(rows)
+    return largest <= LARGEST_ROW * mean and inverse * LEAST_SPREAD <= 1
 
 
 def product_rounding(diagonal: Tensor, num_terms: int) -> Tensor:
