@@ -30,7 +30,7 @@ Computed by `python -m benchmarks.scale`, from formulas; nothing here is measure
 
 ## A sync
 
-Each validation sums d² + d + 3 float64 numbers and two integers over ranks, once a layer, by
+Each validation sums d² + d + 3 float64 numbers and four integers over ranks, once a layer, by
 all-reduce. A ring sends 2(r − 1)/r times that from each rank, so more ranks cost no more bytes,
 only more steps. A gather, as torchmetrics does by default, needs r × d² numbers of memory on every
 rank. The times are bytes over bandwidth, without latency.

@@ -22,6 +22,7 @@ def images_of(batch: Any) -> Tensor:
         FeatureTapError: If there is none; what there is gets named.
 
     Example:
+        >>> import torch
         >>> images_of({"label": torch.zeros(2), "image": torch.ones(2, 3)}).shape
         torch.Size([2, 3])
     """

@@ -145,6 +145,7 @@ def pool_features(value: Tensor, pool: PoolName = "mean", mask: Tensor | None = 
             ``mask`` belongs to other tokens.
 
     Example:
+        >>> import torch
         >>> pool_features(torch.ones(8, 16, 4, 4)).shape
         torch.Size([8, 16])
         >>> pool_features(torch.tensor([[[2.0], [9.0]]]), mask=torch.tensor([[1, 0]]))

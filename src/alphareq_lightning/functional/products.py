@@ -72,7 +72,7 @@ def float32_suffices(rows: Tensor) -> bool:
     alike /= count * (count - 1) * mean**2
     # The inverse of the ratio: each row with itself, and all pairs of them.
     inverse = (1 + (len(rows) - 1) * alike) / len(rows)
-    return largest <= LARGEST_ROW * mean and inverse * LEAST_SPREAD <= 1
+    return bool(largest <= LARGEST_ROW * mean and inverse * LEAST_SPREAD <= 1)
 
 
 def product_rounding(diagonal: Tensor, num_terms: int) -> Tensor:
