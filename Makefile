@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not. Benchmarks run as users do, without it: it slows small solves.
 demo test test-%: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-database test-slow test-adversary adversary-table test-stable test-lowest lint types bench-tables study-report clean
+.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types bench-tables study-report clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -30,12 +30,6 @@ test-adversary: $(VENV)/.installed-dev
 adversary-table: export ADVERSARY_JSON := $(CURDIR)/benchmarks/results/adversary.json
 adversary-table: test-adversary
 	$(BIN)/python -m benchmarks.tables
-
-# stable-pretraining gives callbacks to every Trainer once it is installed: so it lies beside.
-test-stable: $(VENV)/.installed-dev
-	test -d .stable || $(BIN)/python -m pip install --quiet --no-deps --target .stable \
-		'stable-pretraining>=0.1.8'
-	PYTHONPATH=.stable $(BIN)/python -m pytest tests/clients/test_stable_pretraining.py
 
 # The core on the lowest supported versions, in an environment of its own.
 test-lowest:
@@ -73,4 +67,4 @@ $(VENV)/.installed-%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) .stable runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache

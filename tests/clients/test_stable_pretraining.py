@@ -1,6 +1,7 @@
-"""stable-pretraining from PyPI, by ``make test-stable``.
+"""stable-pretraining from PyPI, where it can be imported.
 
 It is not among the packages for development: once installed, it gives callbacks to every Trainer.
+Put it and what it needs into a folder (``pip install --target``) and that on the path.
 """
 
 import importlib

@@ -15,11 +15,6 @@ from alphareq_lightning import AlphaMonitor
 
 from tiny import TinyModule, labelled_loader, unlabeled_loader
 
-try:
-    from torch.distributed.fsdp import fully_shard
-except ImportError:  # before torch 2.6
-    from torch.distributed._composable.fsdp import fully_shard
-
 
 class Sharded(TinyModule):
     def __init__(self, sharded, sampler):
@@ -28,6 +23,8 @@ class Sharded(TinyModule):
         self.backbone[2] = nn.Identity()  # BatchNorm would see half a batch on each rank
 
     def configure_model(self):
+        from torch.distributed.fsdp import fully_shard  # since torch 2.6
+
         mesh = self.device_mesh["data_parallel"]
         fully_shard(self.backbone, mesh=mesh, reshard_after_forward=True)  # gathers every time
         if self.sharded == "root":

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
+from torch.distributed import fsdp
 from torch.utils.data import DataLoader, DistributedSampler
 
 from alphareq_lightning import AlphaMonitor
@@ -71,6 +72,7 @@ def test_ranks_measure_with_the_running_statistics_that_are_saved(tmp_path):
         assert report["alphas"] == [pytest.approx(expected, abs=1e-10)]
 
 
+@pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="FSDP2 by that name came in torch 2.6")
 @pytest.mark.parametrize(
     ("sharded", "forward", "sampler"),
     [
