@@ -77,11 +77,8 @@ def whole_graph_around(root: nn.Module, name: str) -> str | None:
 
 def _context_of_call(module: nn.Module) -> Any:
     call: Any = getattr(module, "_compiled_call_impl", None)
-    while isinstance(getattr(call, "__wrapped__", None), Callable):  # type: ignore[arg-type]
-        if getattr(call, "__qualname__", "").startswith(OutsideGraph.__name__):
-            call = call.__wrapped__
-        else:
-            break
+    while getattr(call, "__qualname__", "").startswith(OutsideGraph.__name__):
+        call = call.__wrapped__
     variables = getattr(getattr(call, "__code__", None), "co_freevars", ())
     cells = getattr(call, "__closure__", None) or ()
     found = dict(zip(variables, cells, strict=False)).get("self")

@@ -22,7 +22,7 @@ from alphareq_lightning.functional.moments import (
 )
 from alphareq_lightning.functional.products import mirror_
 from alphareq_lightning.metrics.exact_state import ExactState
-from alphareq_lightning.metrics.ranks import together
+from alphareq_lightning.metrics.ranks import common_size, together
 
 
 class StreamingMoments(ExactState):
@@ -184,17 +184,9 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
             ran out of memory.
     """
     size = packed.numel()
-    # One reduction finds the largest size and, negated, the smallest of ranks that have a state.
-    sizes = torch.tensor([size, -size if size else -(2**62)], device=packed.device)
-    dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
-    largest, smallest = int(sizes[0]), -int(sizes[1])
+    largest = common_size(packed, _width_of_size, "features", group)
     if largest == 0:
         return [packed]
-    if smallest != largest:
-        raise SpectrumError(
-            "ranks saw different numbers of features: "
-            f"between {_width_of_size(smallest)} and {_width_of_size(largest)}"
-        )
 
     def copied() -> tuple[Tensor, Tensor]:
         whole = torch.zeros(largest, dtype=moments_dtype(packed.device), device=packed.device)

@@ -45,7 +45,7 @@ from alphareq_lightning.metrics.moments import (
     running,
     unpack,
 )
-from alphareq_lightning.metrics.ranks import together
+from alphareq_lightning.metrics.ranks import common_size, together
 from alphareq_lightning.metrics.spectral import SpectralScore
 from alphareq_lightning.metrics.without_score import nan_with_warning
 
@@ -328,17 +328,9 @@ def _all_reduce_lazy_sum(sums: Tensor, group: Any = None) -> list[Tensor]:
         SpectrumError: On every rank, if ranks saw different numbers of projections.
     """
     size = sums.numel()
-    # One reduction finds the largest size and, negated, the smallest of ranks that have a state.
-    sizes = torch.tensor([size, -size if size else -(2**62)], device=sums.device)
-    dist.all_reduce(sizes, op=dist.ReduceOp.MAX, group=group)
-    largest, smallest = int(sizes[0]), -int(sizes[1])
+    largest = common_size(sums, pair_width, "projections", group)
     if largest == 0:
         return [sums]
-    if largest != smallest:
-        widths = (pair_width(smallest), pair_width(largest))
-        raise SpectrumError(
-            f"ranks saw different numbers of projections: between {widths[0]} and {widths[1]}"
-        )
 
     def copied() -> Tensor:
         whole = torch.zeros(largest, dtype=moments_dtype(sums.device), device=sums.device)
