@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Iterator
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from alphareq_lightning import AlphaMonitor
+from alphareq_lightning._lightning import quiet
 from benchmarks.timing import arguments, peak_memory, write
 
 BATCH = 512
@@ -50,10 +50,10 @@ def epoch(n: int, d: int, *monitors: AlphaMonitor) -> None:
     trainer.validate(Passes(), DataLoader(Features(n, d), batch_size=None), verbose=False)
 
 
+@quiet()
 def main() -> None:
     options = arguments(__doc__)
     warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     d = 64 if options.smoke else 2048
     epoch(BATCH, d, AlphaMonitor(figures=False))  # what libraries allocate once is not its own
     rows = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import statistics
 import tempfile
 import time
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18, resnet50
 
 from alphareq_lightning import AlphaMonitor
+from alphareq_lightning._lightning import quiet
 from benchmarks.timing import arguments, write
 
 EPOCH_IMAGES = 10_000
@@ -120,10 +120,10 @@ def summary(runs: dict[str, list[dict[str, float]]], batches: int, batch: int) -
     }
 
 
+@quiet()
 def main() -> None:
     options = arguments(__doc__)
     warnings.filterwarnings("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     rows = []
     for name, setting in SETTINGS.items():
         if options.smoke and name != "resnet18 at 32 px":

@@ -6,6 +6,10 @@ The two packages hold the same code under different class trees. The callback in
 
 from __future__ import annotations
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +59,22 @@ def overrides(method: str, module: Any) -> bool:
     return getattr(type(module), method, None) is not getattr(base, method, None)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No hints about hardware, workers and log intervals between our own lines."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning.pytorch")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
 __all__ = [
     "SHARDING_STRATEGIES",
     "Callback",
@@ -64,5 +84,6 @@ __all__ = [
     "apply_to_collection",
     "isolate_rng",
     "overrides",
+    "quiet",
     "rank_zero_info",
 ]

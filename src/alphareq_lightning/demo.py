@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch.utils.data import DataLoader
 
+from alphareq_lightning._lightning import quiet
 from alphareq_lightning.callbacks import AlphaMonitor, records_from_checkpoints, spectrum_figure
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
@@ -102,6 +101,7 @@ def epoch_table(records: list[AlphaRecord]) -> Table:
     return table
 
 
+@quiet()
 def run_demo(
     out: Path, *, epochs: int = DEFAULT_EPOCHS, seed: int = 0, console: Any = None
 ) -> DemoResult:
@@ -117,7 +117,6 @@ def run_demo(
         OptionError: If tensorboard or matplotlib is missing.
     """
     console = console or Console()
-    _quiet()
     pl.seed_everything(seed, workers=True, verbose=False)
     data, module = DigitsDataModule(), BarlowTwins()
     monitor = AlphaMonitor()
@@ -198,9 +197,3 @@ def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Co
         )
     console.print(table)
     console.print(f"α chose {ranked[0].path}", soft_wrap=True)
-
-
-def _quiet() -> None:
-    # The demo speaks for itself: no hints about hardware, workers or log intervals between rows.
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning.pytorch")

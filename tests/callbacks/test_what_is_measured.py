@@ -361,14 +361,14 @@ class Convolutional(TinyModule):
 )
 @pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.UndersampledWarning")
 def test_one_line_says_what_is_measured(tmp_path, caplog, monitor, text, options):
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         fit(tmp_path, monitor(), Convolutional(), **options)
     assert said(caplog) == [f"AlphaMonitor: {text}"]
 
 
 def test_the_line_says_which_loader(tmp_path, caplog):
     loaders = two(lambda train: train, lambda train: labelled_loader(seed=5))
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         fit(tmp_path, AlphaMonitor(dataloader_idx=1), TwoLoaders(), loaders=loaders)
     assert said(caplog) == [
         "AlphaMonitor: 'backbone' (n, 48) → 48 features; validation loader 1 of 2 (320); "
@@ -583,7 +583,7 @@ def test_loaders_whose_batches_come_together(tmp_path, caplog):
                 self(part[0])
 
     both = CombinedLoader([labelled_loader(seed=5), labelled_loader(seed=6)], "max_size")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="lightning.pytorch"):
         fit(tmp_path, AlphaMonitor(), Both(), loaders=(labelled_loader(), both))
     assert "validation batches of 2 loaders together" in said(caplog)[0]
     with pytest.raises(OptionError, match="dataloader_idx=1 is none of the 1 validation loaders"):

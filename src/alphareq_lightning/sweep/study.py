@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import time
 import warnings
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import SQLAlchemyError
 
+from alphareq_lightning._lightning import quiet
 from alphareq_lightning.errors import AlphaReQError, SweepError
 from alphareq_lightning.sweep.config import IDENTITY, Sweep
 from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
@@ -69,7 +69,7 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
         DataError: If there are no labels to read out with.
     """
     console = console or Console(markup=False)
-    with quiet():
+    with _quiet():
         check_training(sweep)
         try:
             # All in one turn: whoever looks in between finds the study, and not an empty file.
@@ -96,7 +96,7 @@ def sweep_status(sweep: Sweep) -> SweepSummary:
     Raises:
         SweepError: If the storage cannot be reached, or holds no such sweep.
     """
-    with quiet():
+    with _quiet():
         study = load_study(sweep.storage, sweep.name)
         with reading(sweep.storage):
             return summarize(study)
@@ -309,19 +309,13 @@ def _pruner(sweep: Sweep) -> AlphaIntervalPruner:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """No hints about hardware, log intervals and experimental features between our own lines."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
+def _quiet() -> Iterator[None]:
+    """No word of Lightning's or Optuna's between our own lines."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
         optuna.logging.set_verbosity(verbosity)
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
