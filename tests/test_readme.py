@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alphareq_lightning.cli import _parser, main
+from alphareq_lightning.commands.main import _parser, main
 
 from tiny import TinyModule, labelled_loader, unlabeled_loader
 

@@ -1,6 +1,6 @@
 """α-ReQ for PyTorch Lightning: the decay of your features' eigenspectrum, while you train."""
 
-from alphareq_lightning.callbacks import AlphaMonitor, records_from_checkpoints, spectrum_figure
+from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
 from alphareq_lightning.errors import (
     AlphaReQError,
     AlphaReQWarning,
@@ -38,14 +38,13 @@ from alphareq_lightning.metrics import (
     TwinsError,
     Uniformity,
 )
-from alphareq_lightning.selection import (
-    AlphaIntervalSearch,
+from alphareq_lightning.records import (
     AlphaRecord,
     append_record,
-    rank_checkpoints,
     read_records,
-    window_agreement,
+    records_from_checkpoints,
 )
+from alphareq_lightning.selection import AlphaIntervalSearch, rank_checkpoints, window_agreement
 
 __version__ = "0.1.0"
 

@@ -10,17 +10,12 @@ import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, SelectionError, files
-from alphareq_lightning.cli import main
-from alphareq_lightning.posthoc.rank import ranking_plot
+from alphareq_lightning.commands.main import main
 from alphareq_lightning.readout import cached_features
-from alphareq_lightning.report import write_report
-from alphareq_lightning.selection import (
-    AlphaIntervalSearch,
-    append_record,
-    read_records,
-    select_by_readouts,
-    write_records,
-)
+from alphareq_lightning.records import append_record, read_records, write_records
+from alphareq_lightning.report.page import write_report
+from alphareq_lightning.report.ranking import ranking_plot
+from alphareq_lightning.selection import AlphaIntervalSearch, select_by_readouts
 
 from sweeps import WIDTHS, write_sweep
 from tiny import TinyModule, labelled_loader, make_trainer

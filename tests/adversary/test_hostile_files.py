@@ -20,8 +20,9 @@ import pytest
 import torch
 
 from alphareq_lightning import AlphaRecord
-from alphareq_lightning.cli import main
-from alphareq_lightning.selection import append_record, select_by_readouts, write_records
+from alphareq_lightning.commands.main import main
+from alphareq_lightning.records import append_record, write_records
+from alphareq_lightning.selection import select_by_readouts
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, OptionError
-from alphareq_lightning.callbacks.measurement import correct, measure
-from alphareq_lightning.callbacks.scores import Seen
 from alphareq_lightning.errors import NoFitWarning
 from alphareq_lightning.functional import (
     correct_alpha,
@@ -18,7 +16,9 @@ from alphareq_lightning.functional import (
     spectrum,
 )
 from alphareq_lightning.functional.moments import feature_moments
+from alphareq_lightning.measure.measurement import correct, measure
 from alphareq_lightning.metrics import StreamingMoments
+from alphareq_lightning.metrics.scores import Seen
 
 from tiny import TinyModule, images, labelled_loader, make_trainer
 

@@ -11,7 +11,6 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from alphareq_lightning import AlphaMonitor, OptionError, SpectrumError
-from alphareq_lightning.callbacks import scores
 from alphareq_lightning.errors import (
     EigensolverWarning,
     FeatureTapError,
@@ -19,6 +18,7 @@ from alphareq_lightning.errors import (
     NoFitWarning,
 )
 from alphareq_lightning.functional import covariance_eigenvalues
+from alphareq_lightning.metrics import scores
 
 from tiny import NoValidation, TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
 

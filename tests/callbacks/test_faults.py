@@ -39,7 +39,7 @@ trainer.fit(Killed(), labelled_loader(), labelled_loader(seed=5))
 
 @pytest.mark.parametrize("during", ["training", "validation"])
 def test_a_killed_run_resumes_with_its_history(tmp_path, during):
-    tests = str(Path(__file__).parents[1])
+    tests = str(Path(__file__).parents[1] / "helpers")
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(tmp_path), tests, during],
         capture_output=True,

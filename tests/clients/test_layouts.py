@@ -10,10 +10,10 @@ import torchvision
 from torch import nn
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.layers import Layer
-from alphareq_lightning.callbacks.layouts import channels_of
-from alphareq_lightning.profile import profile_layers
+from alphareq_lightning.measure import profile_layers
+from alphareq_lightning.measure.feature_tap import FeatureTap
+from alphareq_lightning.measure.layers import Layer
+from alphareq_lightning.measure.layouts import channels_of
 
 import oracles
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.layers import choose_layer
-from alphareq_lightning.callbacks.what_ran import WhatRan
+from alphareq_lightning.measure.feature_tap import FeatureTap
+from alphareq_lightning.measure.layers import choose_layer
+from alphareq_lightning.measure.what_ran import WhatRan
 
 spt = pytest.importorskip("stable_pretraining")
 pytestmark = [

@@ -21,9 +21,9 @@ from transformers import (
     Wav2Vec2Model,
 )
 
-from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.layers import Layer
 from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.measure.feature_tap import FeatureTap
+from alphareq_lightning.measure.layers import Layer
 
 import oracles
 

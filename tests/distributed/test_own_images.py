@@ -89,7 +89,7 @@ def test_shards_on_two_ranks(tmp_path, sharded, forward, sampler):
     launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
     script = [HERE / "sharded_training.py", tmp_path, sharded, forward, sampler]
     # The helpers of the tests, as pytest finds them.
-    paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(HERE.parent / "helpers"), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
         [sys.executable, *launch, *map(str, script)],
         check=True,

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from alphareq_lightning import AlphaRecord, AlphaReQError
-from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.layers import Layer
-from alphareq_lightning.callbacks.measurement import measure
-from alphareq_lightning.callbacks.pooling import pool_features
-from alphareq_lightning.callbacks.scores import SCORES, Seen
 from alphareq_lightning.functional.moments import accumulate_, empty_moments
+from alphareq_lightning.measure.feature_tap import FeatureTap
+from alphareq_lightning.measure.layers import Layer
+from alphareq_lightning.measure.measurement import measure
+from alphareq_lightning.measure.pooling import pool_features
 from alphareq_lightning.metrics import StreamingMoments
+from alphareq_lightning.metrics.scores import SCORES, Seen
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 KINDS = ["gaussian", "power", "low rank", "constant", "zero", "nan", "inf", "one hot", "huge"]

@@ -13,13 +13,13 @@ from torchvision.transforms import v2
 
 from alphareq_lightning import AlphaMonitor, DataError
 from alphareq_lightning.errors import ImageWarning
+from alphareq_lightning.load.images import Images, Pixels, collate_images
 from alphareq_lightning.recipes import (
     CIFAR10DataModule,
     DigitsDataModule,
     ImageFolderDataModule,
     STL10DataModule,
 )
-from alphareq_lightning.recipes.images import Images, Pixels, collate_images
 from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, plain_view
 
 from tiny import make_trainer
@@ -122,7 +122,7 @@ def test_only_images_to_train_on_are_augmented_on_the_device(class_folders, trai
 def test_too_many_images_are_not_kept_in_memory(class_folders, monkeypatch):
     data = ready(ImageFolderDataModule(str(class_folders), batch_size=8))
     assert isinstance(data.train_dataloader().dataset, Pixels)
-    monkeypatch.setattr("alphareq_lightning.recipes.images.IN_MEMORY_BYTES", 36 * 20 * 24 * 3 - 1)
+    monkeypatch.setattr("alphareq_lightning.load.images.IN_MEMORY_BYTES", 36 * 20 * 24 * 3 - 1)
     data = ready(ImageFolderDataModule(str(class_folders), batch_size=8))
     assert isinstance(data.train_dataloader().dataset, Images)
 

@@ -8,7 +8,8 @@ from filelock import FileLock
 
 from alphareq_lightning import AlphaRecord, DataError, SelectionError
 from alphareq_lightning.errors import ReadoutError
-from alphareq_lightning.selection import read_records, select_by_readouts
+from alphareq_lightning.records import read_records
+from alphareq_lightning.selection import select_by_readouts
 from alphareq_lightning.selection.paid_readouts import RESERVE
 
 ALPHAS = [0.4 + 0.06 * k for k in range(30)]

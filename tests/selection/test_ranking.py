@@ -14,8 +14,13 @@ from alphareq_lightning import (
     rank_checkpoints,
     window_agreement,
 )
-from alphareq_lightning.callbacks.scores import SCORES
-from alphareq_lightning.selection import LOWER_IS_BETTER, cautions, kendall_tau, refit
+from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.selection import (
+    LOWER_IS_BETTER,
+    cautions,
+    kendall_tau,
+    refit,
+)
 from alphareq_lightning.selection.ranking import WITHOUT_DIRECTION
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor, TimeoutError
 import pytest
 import yaml
 
-from alphareq_lightning.cli import main
+from alphareq_lightning.commands.main import main
 from alphareq_lightning.errors import SweepError
 
 from sweeps import write_sweep

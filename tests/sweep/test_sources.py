@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from alphareq_lightning import AlphaRecord
-from alphareq_lightning.cli import main
-from alphareq_lightning.posthoc import commands
-from alphareq_lightning.report import report_data
+from alphareq_lightning.commands import posthoc as commands
+from alphareq_lightning.commands.main import main
+from alphareq_lightning.report.page import report_data
 from alphareq_lightning.selection import AlphaIntervalSearch, select_by_readouts
 
 optuna = pytest.importorskip("optuna")

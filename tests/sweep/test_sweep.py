@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from alphareq_lightning import AlphaMonitor
-from alphareq_lightning.cli import main
+from alphareq_lightning.commands.main import main
 from alphareq_lightning.selection import closing_interval, rank_checkpoints
 
 from sweeps import FAIL, INTERRUPT, WIDTHS, marked, write_sweep

@@ -12,29 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from alphareq_lightning._lightning import (
-    Callback,
-    LightningModule,
-    Trainer,
-    overrides,
-    rank_zero_info,
-)
-from alphareq_lightning.callbacks.batches import doubt_about_first, flat_loaders, num_samples
-from alphareq_lightning.callbacks.checkpoint_records import (
-    STATE_KEY_PREFIX,
-    history_from_state,
-    history_to_state,
-)
-from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.figures import has_room, publish_figure
-from alphareq_lightning.callbacks.layers import Take, replaced, resolve_layers
-from alphareq_lightning.callbacks.measurement import (
-    NOTHING_SEEN,
-    complaints,
-    logged_names,
-    logged_values,
-)
-from alphareq_lightning.callbacks.options import (
+from alphareq_lightning._checks import (
     check_choice,
     check_count,
     check_layer,
@@ -43,16 +21,21 @@ from alphareq_lightning.callbacks.options import (
     in_key,
     passes_step,
 )
+from alphareq_lightning._lightning import (
+    Callback,
+    LightningModule,
+    Trainer,
+    overrides,
+    rank_zero_info,
+)
+from alphareq_lightning.callbacks.figures import has_room, publish_figure
 from alphareq_lightning.callbacks.over_ranks import check_tap, measure_over_ranks
-from alphareq_lightning.callbacks.pooling import Pool, check_pool
-from alphareq_lightning.callbacks.scores import check_scores, companions
 from alphareq_lightning.callbacks.unlabeled_pass import (
     UnlabeledPass,
     find_forward,
     find_loader,
     own_share,
 )
-from alphareq_lightning.callbacks.what_ran import WhatRan
 from alphareq_lightning.errors import (
     AlphaReQError,
     AlphaReQWarning,
@@ -76,7 +59,24 @@ from alphareq_lightning.functional.power_law import (
     check_target,
     resolve_fit_range,
 )
-from alphareq_lightning.selection.records import AlphaRecord
+from alphareq_lightning.measure.batches import doubt_about_first, flat_loaders, num_samples
+from alphareq_lightning.measure.feature_tap import FeatureTap
+from alphareq_lightning.measure.layers import Take, replaced, resolve_layers
+from alphareq_lightning.measure.measurement import (
+    NOTHING_SEEN,
+    complaints,
+    logged_names,
+    logged_values,
+)
+from alphareq_lightning.measure.pooling import Pool, check_pool
+from alphareq_lightning.measure.what_ran import WhatRan
+from alphareq_lightning.metrics.scores import check_scores, companions
+from alphareq_lightning.records.checkpoints import (
+    STATE_KEY_PREFIX,
+    history_from_state,
+    history_to_state,
+)
+from alphareq_lightning.records.record import AlphaRecord
 
 
 class AlphaMonitor(Callback):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.selection.records import AlphaRecord
+from alphareq_lightning.records.record import AlphaRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

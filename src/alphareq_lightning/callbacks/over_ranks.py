@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import torch
 
 from alphareq_lightning._lightning import Trainer
-from alphareq_lightning.callbacks.feature_tap import FeatureTap
-from alphareq_lightning.callbacks.measurement import correct, measure, spoiled
-from alphareq_lightning.callbacks.scores import Companion, Seen
-from alphareq_lightning.callbacks.what_ran import WhatRan
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.finite_sample import BiasCorrection
 from alphareq_lightning.functional.power_law import FitRange, resolve_fit_range
-from alphareq_lightning.selection.records import AlphaRecord
+from alphareq_lightning.measure.feature_tap import FeatureTap
+from alphareq_lightning.measure.measurement import correct, measure, spoiled
+from alphareq_lightning.measure.what_ran import WhatRan
+from alphareq_lightning.metrics.scores import Companion, Seen
+from alphareq_lightning.records.record import AlphaRecord
 
 Result = TypeVar("Result")
 

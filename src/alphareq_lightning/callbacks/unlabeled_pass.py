@@ -20,7 +20,6 @@ from alphareq_lightning._lightning import (
     Trainer,
     isolate_rng,
 )
-from alphareq_lightning.callbacks.batches import batch_size, first_rows, images_of
 from alphareq_lightning.callbacks.no_trace import (
     PASS_SEED,
     apart,
@@ -32,6 +31,7 @@ from alphareq_lightning.callbacks.no_trace import (
     share_buffers,
 )
 from alphareq_lightning.errors import FeatureTapError, OptionError
+from alphareq_lightning.measure.batches import batch_size, first_rows, images_of
 
 Result = TypeVar("Result")
 Measured = Callable[[Any], AbstractContextManager[Any]]

@@ -1,6 +1,6 @@
 """A Barlow Twins recipe to train with; it works without the rest of this package."""
 
-from alphareq_lightning.recipes.backbones import NarrowResNet, build_backbone
+from alphareq_lightning.load.backbones import NarrowResNet, build_backbone
 from alphareq_lightning.recipes.barlow_twins import (
     BarlowTwins,
     BarlowTwinsLoss,

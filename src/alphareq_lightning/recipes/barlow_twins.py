@@ -13,8 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.functional.two_views import VARIANCE_EPSILON
+from alphareq_lightning.load.backbones import build_backbone
 from alphareq_lightning.metrics.views import TwinsError
-from alphareq_lightning.recipes.backbones import build_backbone
 
 WARMUP_START = 0.01
 """Share of the learning rate that the first step gets."""

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 
 from alphareq_lightning.errors import DataError
-from alphareq_lightning.recipes.images import (
+from alphareq_lightning.load.images import (
     ImageFiles,
     Images,
     Pixels,

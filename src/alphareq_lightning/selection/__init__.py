@@ -1,4 +1,4 @@
-"""Which model is best: records, ranking and search; no torch needed."""
+"""Which model is best: ranking and search."""
 
 from alphareq_lightning.selection.interval_search import (
     AlphaIntervalSearch,
@@ -16,29 +16,19 @@ from alphareq_lightning.selection.ranking import (
     target_distance,
     window_agreement,
 )
-from alphareq_lightning.selection.records import (
-    AlphaRecord,
-    append_record,
-    read_records,
-    write_records,
-)
 
 __all__ = [
     "LOWER_IS_BETTER",
     "AlphaIntervalSearch",
-    "AlphaRecord",
     "Readout",
     "Selected",
     "WindowAgreement",
-    "append_record",
     "cautions",
     "closing_interval",
     "kendall_tau",
     "rank_checkpoints",
-    "read_records",
     "refit",
     "select_by_readouts",
     "target_distance",
     "window_agreement",
-    "write_records",
 ]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.selection.records import AlphaRecord
+from alphareq_lightning.records.record import AlphaRecord
 
 AGREEMENT = 0.5
 """Two orders with a smaller Kendall τ are called different."""

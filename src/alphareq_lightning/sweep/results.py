@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from alphareq_lightning.selection import AlphaRecord
+from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.sweep.config import IDENTITY
 from alphareq_lightning.sweep.pruner import ALPHA, AlphaIntervalPruner, ended
 from alphareq_lightning.sweep.slots import ERROR, SLOT, given_up, is_dead, occupies

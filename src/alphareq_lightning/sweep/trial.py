@@ -21,13 +21,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from alphareq_lightning.callbacks import AlphaMonitor
-from alphareq_lightning.callbacks.layer_features import LayerFeatures
-from alphareq_lightning.callbacks.layers import resolve_layers
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward
 from alphareq_lightning.errors import SpectrumError
 from alphareq_lightning.files import written_beside
+from alphareq_lightning.load.images import collate_labelled, few_of_each_class
+from alphareq_lightning.measure.layer_features import LayerFeatures
+from alphareq_lightning.measure.layers import resolve_layers
 from alphareq_lightning.readout import extract_features, read_out
-from alphareq_lightning.recipes.images import collate_labelled, few_of_each_class
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.pruner import ALPHA
 from alphareq_lightning.sweep.training import build_training, find_monitor, labelled_datasets

@@ -1,0 +1,1 @@
+"""Accuracy of α: finite samples, the interval search, a pretrained network."""

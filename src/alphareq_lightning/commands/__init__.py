@@ -1,0 +1,1 @@
+"""The ``alphareq`` command: nothing but input and output."""

@@ -1,0 +1,200 @@
+"""The whole idea on digits: train, watch α, keep checkpoints by it, and check what it chose."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch.utils.data import DataLoader
+
+from alphareq_lightning._lightning import quiet
+from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
+from alphareq_lightning.errors import OptionError
+from alphareq_lightning.files import written_beside
+from alphareq_lightning.load.images import collate_labelled, few_of_each_class
+from alphareq_lightning.readout import extract_features, read_out
+from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
+from alphareq_lightning.records import AlphaRecord, records_from_checkpoints
+from alphareq_lightning.selection import rank_checkpoints
+
+SHOWN_ROWS = 15
+DEFAULT_EPOCHS = 20
+LABELS_PER_CLASS = 10
+"""Few labels tell good features from better ones; with all of them any network reads digits."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo found."""
+
+    ranked: list[AlphaRecord]
+    """Records of all kept checkpoints, the one α chose first."""
+    accuracies: dict[str, float]
+    """Linear readout accuracy in percent, by checkpoint path."""
+    log_dir: Path
+    figure: Path
+
+
+class LiveTable(pl.Callback):
+    """A progress bar over batches and a row for each epoch, while the Trainer runs."""
+
+    def __init__(self, monitor: AlphaMonitor, console: Console) -> None:
+        self.monitor = monitor
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("batches"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.live = Live(console=console, refresh_per_second=4)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the display."""
+        total = trainer.num_training_batches * (trainer.max_epochs or 1)
+        self.task = self.progress.add_task("train", total=total, epoch=0)
+        self.live.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Advance the bar."""
+        self.progress.update(self.task, advance=1, epoch=trainer.current_epoch)
+        self.live.update(self._view())
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show the new row."""
+        self.live.update(self._view())
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the last view standing."""
+        self.live.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back."""
+        self.live.stop()
+
+    def _view(self) -> Group:
+        return Group(epoch_table(self.monitor.history[-SHOWN_ROWS:]), self.progress)
+
+
+def epoch_table(records: list[AlphaRecord]) -> Table:
+    """A row for each measurement."""
+    columns = ("epoch", "val_loss", "val_alpha", "R²", "RankMe", "seconds on α")
+    table = Table(*columns)
+    for column in table.columns:
+        column.justify = "right"
+    for r in records:
+        loss = r.metrics.get("val_loss", float("nan"))
+        rank = r.scores.get("rankme", float("nan"))
+        row = (r.epoch, f"{loss:.2f}", f"{r.alpha:.3f}", f"{r.r2:.3f}", f"{rank:.1f}")
+        table.add_row(*map(str, row), f"{r.seconds:.2f}")
+    return table
+
+
+@quiet()
+def run_demo(
+    out: Path, *, epochs: int = DEFAULT_EPOCHS, seed: int = 0, console: Any = None
+) -> DemoResult:
+    """Train Barlow Twins on digits with `AlphaMonitor`, then check its choice with labels.
+
+    Args:
+        out: Folder for logs, checkpoints and the figure; each run gets a folder of its own.
+        epochs: Length of the training.
+        seed: Of everything.
+        console: A rich console; the terminal by default.
+
+    Raises:
+        OptionError: If tensorboard or matplotlib is missing.
+    """
+    console = console or Console()
+    pl.seed_everything(seed, workers=True, verbose=False)
+    data, module = DigitsDataModule(), BarlowTwins()
+    monitor = AlphaMonitor()
+    try:
+        logger = TensorBoardLogger(out, name=None, default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise OptionError(
+            "the demo needs its extra: pip install 'alphareq-lightning[demo]'"
+        ) from error
+    log_dir = Path(logger.log_dir)
+    keep = ModelCheckpoint(
+        log_dir / "checkpoints", monitor="val_alpha_distance", mode="min", save_top_k=-1
+    )
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="auto",
+        devices=1,
+        logger=logger,
+        callbacks=[monitor, keep, LiveTable(monitor, console)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    console.print("Barlow Twins on scikit-learn's digits; α on held-out unlabeled images.")
+    started = time.perf_counter()
+    trainer.fit(module, datamodule=data)
+    console.print(f"\ntrained {epochs} epochs in {time.perf_counter() - started:.0f} s")
+
+    ranked = rank_checkpoints(records_from_checkpoints([log_dir / "checkpoints"]))
+    accuracies = _readouts(ranked, data, console)
+    _report(ranked, accuracies, console)
+    figure = log_dir / "spectrum.png"
+    with written_beside(figure) as unfinished:
+        spectrum_figure(ranked[0]).savefig(unfinished, format="png")
+    console.print(f"TensorBoard: tensorboard --logdir {log_dir}", soft_wrap=True)
+    console.print(f"spectrum of α's choice: {figure}", soft_wrap=True)
+    return DemoResult(ranked, accuracies, log_dir, figure)
+
+
+def _readouts(
+    records: list[AlphaRecord], data: DigitsDataModule, console: Console
+) -> dict[str, float]:
+    """Linear readout of each checkpoint: the only place where labels are used."""
+    train_images, test_images = data.readout_datasets()
+    few = few_of_each_class(train_images, LABELS_PER_CLASS)
+    loaders = [
+        DataLoader(images, 512, collate_fn=collate_labelled) for images in (few, test_images)
+    ]
+    accuracies = {}
+    with Progress(console=console, transient=True) as progress:
+        for record in progress.track(records, description="readouts, to check"):
+            assert record.path is not None
+            module = BarlowTwins.load_from_checkpoint(record.path, map_location="cpu")
+            train, test = (extract_features(module, loader) for loader in loaders)
+            accuracies[record.path] = read_out(*train, *test).top1
+    return accuracies
+
+
+def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Console) -> None:
+    choices = {
+        "α nearest to 1": ranked[0],
+        "lowest val_loss": min(ranked, key=lambda r: r.metrics["val_loss"]),
+        "last epoch": max(ranked, key=lambda r: r.global_step),
+        "best readout": max(ranked, key=lambda r: accuracies[str(r.path)]),
+    }
+    columns = (
+        "chosen by",
+        "epoch",
+        "val_alpha",
+        "val_loss",
+        f"readout of {LABELS_PER_CLASS} labels a class",
+    )
+    table = Table(*columns, title="Kept checkpoints: three ways to choose without labels, checked")
+    for name, r in choices.items():
+        accuracy = f"{accuracies[str(r.path)]:.1f} %"
+        table.add_row(
+            name, str(r.epoch), f"{r.alpha:.3f}", f"{r.metrics['val_loss']:.2f}", accuracy
+        )
+    console.print(table)
+    console.print(f"α chose {ranked[0].path}", soft_wrap=True)

@@ -1,0 +1,187 @@
+"""Records from wherever they lie: checkpoints, run folders, record files, sweeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alphareq_lightning.errors import OptionError, SelectionError
+from alphareq_lightning.records import AlphaRecord, read_records
+from alphareq_lightning.records.checkpoints import record_of_checkpoint
+from alphareq_lightning.selection import AlphaIntervalSearch
+from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
+
+SAME_ALPHA = 1e-3
+"""Measured in training and scored afterwards, one model gives α that differ by rounding."""
+RECORD_FILE = ".jsonl"
+JOURNAL = ".journal"
+
+
+def gather_records(
+    sources: Iterable[str],
+    *,
+    layer: str | None = None,
+    study: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> list[AlphaRecord]:
+    """All records in files and folders.
+
+    Folders are searched for ``*.jsonl`` record files and ``*.ckpt`` checkpoints. What a search
+    finds without a record in it is passed over; a file that was named must have one.
+
+    Args:
+        sources: Checkpoints, record files, folders, storages of sweeps.
+        layer: Keep this layer's records only.
+        study: Which study of those storages; not needed where they hold one.
+        note: Told once what was passed over, and which layer was taken where there are several.
+
+    Raises:
+        SelectionError: If a named file has no record, or nothing has.
+        SweepError: If a storage is not there, or it is not clear which of its studies is meant.
+        OptionError: If a study is named and no source is a storage.
+    """
+    sources = list(sources)
+    if study is not None and not any(map(_is_storage, sources)):
+        raise OptionError(f"--study {study}: none of the sources is the storage of a sweep")
+    note = lru_cache(maxsize=None)(note)  # once, also where a hundred checkpoints are alike
+    records: list[AlphaRecord] = []
+    for source in sources:
+        path = Path(source)
+        if _is_storage(source):
+            found = _from_study(source, study, "study_records")
+            records += [record for record in found if layer in (None, record.layer)]
+        elif path.is_dir():
+            records += _from_folder(path, layer, note)
+        else:
+            records += _from_file(path, layer, note)
+    if not records:
+        raise SelectionError("no record was found; name checkpoints, run folders or record files")
+    return _each_once(records)
+
+
+def _each_once(records: list[AlphaRecord]) -> list[AlphaRecord]:
+    """One record of each model: a file may list it again, with its readout or from a checkpoint.
+
+    Two that disagree in α both stay, and `rank_checkpoints` refuses them.
+    """
+    kept: dict[tuple[object, ...], AlphaRecord] = {}
+    for place, record in enumerate(records):
+        name: tuple[object, ...] = (record.path, record.layer, record.global_step)
+        if record.path is None:
+            name = (place,)
+        known = kept.get(name)
+        if known is None:
+            kept[name] = record
+        elif not math.isclose(known.alpha, record.alpha, rel_tol=SAME_ALPHA):
+            kept[(name, place)] = record
+        elif record.accuracy is not None:
+            kept[name] = record
+    return list(kept.values())
+
+
+def _newest(records: list[AlphaRecord]) -> list[AlphaRecord]:
+    """Of a file that is written to again and again, what it says last of each model."""
+    last = {(r.path or place, r.layer, r.global_step): r for place, r in enumerate(records)}
+    return list(last.values())
+
+
+def search_settings(
+    sources: Iterable[str],
+    *,
+    study: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, int]:
+    """``top_k`` and ``margin`` of the search that paid the readouts in these sources.
+
+    A study keeps them, and so does the folder of ``alphareq select``. Nothing is returned where
+    they are not known, or differ.
+
+    Args:
+        sources: As in `gather_records`.
+        study: As in `gather_records`.
+        note: Told where they differ.
+
+    Raises:
+        SelectionError: If the state of a search cannot be read.
+    """
+    found: list[dict[str, int]] = []
+    for source in sources:
+        path = Path(source)
+        if _is_storage(source):
+            found.append(_from_study(source, study, "search_options"))
+        elif path.is_dir():
+            found += [_kept_beside(file) for file in sorted(path.rglob(RECORDS))]
+        elif path.name == RECORDS:
+            found.append(_kept_beside(path))
+    found = [settings for settings in found if settings]
+    if any(settings != found[0] for settings in found):
+        note("the sources come from searches of different settings; give --top-k, --margin")
+        return {}
+    return found[0] if found else {}
+
+
+def _kept_beside(records: Path) -> dict[str, int]:
+    state = records.with_name(STATE)
+    if not state.is_file():
+        return {}
+    search = AlphaIntervalSearch.load(state)
+    return {"top_k": search.top_k, "margin": search.margin}
+
+
+def _is_storage(source: str) -> bool:
+    return "://" in source or Path(source).suffix == JOURNAL
+
+
+def _sweeps(storage: str) -> ModuleType:
+    try:
+        import alphareq_lightning.sweep as sweeps
+    except ModuleNotFoundError as error:
+        raise SelectionError(
+            f"{storage} is a study of Optuna: pip install 'alphareq-lightning[sweep]'"
+        ) from error
+    return sweeps
+
+
+def _from_study(storage: str, name: str | None, what: str) -> Any:
+    sweeps = _sweeps(storage)
+    study = sweeps.load_study(storage, name)
+    with sweeps.reading(storage):
+        return getattr(sweeps, what)(study)
+
+
+def _from_file(path: Path, layer: str | None, note: Callable[[str], None]) -> list[AlphaRecord]:
+    if path.suffix != RECORD_FILE:
+        record, others = record_of_checkpoint(path, layer)
+        if others and layer is None:
+            named = ", ".join(map(repr, others))
+            note(f"records of layer {record.layer!r} are read; others, of {named}, by --layer")
+        return [record]
+    records = _newest(read_records(path))
+    kept = [record for record in records if layer in (None, record.layer)]
+    if not kept:
+        layers = sorted({record.layer for record in records})
+        of_layer = "" if layer is None else f" of layer {layer!r}; there are: {layers}"
+        raise SelectionError(f"{path} holds no record{of_layer}")
+    return kept
+
+
+def _from_folder(folder: Path, layer: str | None, note: Callable[[str], None]) -> list[AlphaRecord]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (RECORD_FILE, ".ckpt"))
+    if not files:
+        raise SelectionError(f"no *.ckpt and no *{RECORD_FILE} file in the folder {folder}")
+    records: list[AlphaRecord] = []
+    refused: list[SelectionError] = []
+    for path in files:
+        try:
+            records += _from_file(path, layer, note)
+        except SelectionError as error:
+            refused.append(error)
+    if refused and not records:
+        raise refused[0]
+    if refused:
+        note(f"passed over {len(refused)} of {len(files)} files in {folder}: {refused[0]}")
+    return records

@@ -1,0 +1,1 @@
+"""Models and images from names and files."""

@@ -1,0 +1,224 @@
+"""Where the models behind checkpoint files come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from alphareq_lightning.errors import DataError, OptionError, SelectionError
+from alphareq_lightning.files import read_yaml
+from alphareq_lightning.load.architectures import fitting_weights, load_model
+from alphareq_lightning.load.plain_pickle import check_pickle
+from alphareq_lightning.text import first_line, one_line
+
+BASES = ("LightningModule", "LightningDataModule")
+
+
+class LoadedModel(NamedTuple):
+    """A model with the weights of one file."""
+
+    module: nn.Module
+    epoch: int
+    global_step: int
+
+
+class ModelSource:
+    """Builds a model and loads the weights of a checkpoint into it.
+
+    One of the first three arguments says what to build, or the first two together.
+
+    Args:
+        config: A LightningCLI config with a ``model`` section, for example the ``config.yaml``
+            that LightningCLI wrote beside the checkpoints.
+        module_class: Import path of a LightningModule; its arguments are those in the config, if
+            ``LightningCLI(MyModel)`` wrote one without a ``class_path``, or else the
+            hyperparameters stored in each checkpoint.
+        architecture: Name of a torchvision or timm model; files are bare weights, or checkpoints
+            of anything that contains that network.
+        trust: Unpickle code from checkpoints. Without it a file that needs that is refused.
+
+    Raises:
+        OptionError: If there is not one source, or it cannot be found.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Path | None = None,
+        module_class: str | None = None,
+        architecture: str | None = None,
+        trust: bool = False,
+    ) -> None:
+        by_module = config is not None or module_class is not None
+        if by_module == (architecture is not None):
+            raise OptionError(
+                "say what the weights belong to, by one of: --config (a LightningCLI config), "
+                "--module (import path of a LightningModule), --model (a torchvision or timm name)"
+            )
+        self.trust = trust
+        self.is_architecture = architecture is not None
+        self._build: Callable[[Mapping[str, Any]], nn.Module]
+        if config is not None:
+            self._build = _from_config(config, module_class)
+        elif module_class is not None:
+            self._build = _from_class(module_class)
+        else:
+            self._build = _from_architecture(str(architecture))
+
+    def load(self, path: Path) -> LoadedModel:
+        """The model with the weights of a file, in eval mode.
+
+        Raises:
+            SelectionError: If the file cannot be read safely, or does not fit the model.
+        """
+        checkpoint = _read(path, self.trust)
+        module = self._build(checkpoint)
+        try:
+            if self.is_architecture:
+                weights = fitting_weights(module, checkpoint, path)
+                module.load_state_dict(weights, strict=False)
+            else:
+                module.load_state_dict(checkpoint.get("state_dict", checkpoint))
+        except DataError as error:
+            raise SelectionError(str(error)) from error
+        except Exception as error:  # names that are no text, tensors that are none
+            reason = one_line(error)
+            raise SelectionError(f"{path} does not fit the model: {reason[:300]}") from error
+        epoch, step = (checkpoint.get(key) for key in ("epoch", "global_step"))
+        return LoadedModel(
+            module.eval(),
+            epoch if isinstance(epoch, int) else 0,
+            step if isinstance(step, int) else 0,
+        )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A LightningCLI config as a mapping.
+
+    Raises:
+        OptionError: If the file is missing, or is no YAML mapping.
+    """
+    try:
+        values = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise OptionError(f"cannot read the config {path}: {one_line(error)}") from error
+    if not isinstance(values, dict):
+        raise OptionError(f"the config {path} is no mapping of sections")
+    return values
+
+
+def instantiate(base: type, section: Any, where: str, *, option: str) -> Any:
+    """Build the object that a section of a LightningCLI config describes.
+
+    Args:
+        base: Of which a ``class_path`` in the section must name a subclass; or, where it names
+            none, as ``LightningCLI(MyModel, MyData)`` writes it, the class itself.
+        section: What the config says.
+        where: What to call it.
+        option: How users name the class otherwise.
+
+    Raises:
+        OptionError: If the section is missing or wrong.
+    """
+    from jsonargparse import ArgumentParser
+
+    if not isinstance(section, dict):
+        raise OptionError(f"{where} has no section for a {base.__name__}")
+    parser = ArgumentParser(exit_on_error=False)
+    if "class_path" in section:
+        parser.add_subclass_arguments(base, "object", required=True)
+    elif base.__name__ in BASES:
+        raise OptionError(
+            f"{where} has no class_path for a {base.__name__}, as LightningCLI writes it where its "
+            f"class is fixed; name it with {option}"
+        )
+    else:
+        parser.add_class_arguments(base, "object")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"object": section})).object
+    except Exception as error:  # jsonargparse raises what the class raised
+        raise OptionError(f"{where}: {one_line(error)}") from error
+
+
+def _from_config(path: Path, module_class: str | None) -> Callable[[Mapping[str, Any]], nn.Module]:
+    from lightning.pytorch import LightningModule
+
+    base = LightningModule if module_class is None else _import_module_class(module_class)
+    section = read_config(path).get("model")
+    if section is None and module_class is not None:
+        section = {}  # a model without arguments
+
+    def build(checkpoint: Mapping[str, Any]) -> nn.Module:
+        where = f"the config {path}"
+        module: nn.Module = instantiate(base, section, where, option="--module")
+        return module
+
+    build({})  # a wrong config is found before the first file is read
+    return build
+
+
+def _import_module_class(name: str) -> type[nn.Module]:
+    module_name, _, class_name = name.rpartition(".")
+    try:
+        found = getattr(import_module(module_name), class_name)
+    except Exception as error:  # what a module raises while it is imported
+        raise OptionError(
+            f"cannot import {name!r} ({one_line(error)}); expected package.module.Class"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise OptionError(f"{name!r} is no LightningModule")
+    return found
+
+
+def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+    found, class_name = _import_module_class(name), name.rpartition(".")[2]
+
+    def build(checkpoint: Mapping[str, Any]) -> nn.Module:
+        stored = checkpoint.get("hyper_parameters", {})
+        if not isinstance(stored, Mapping):
+            raise SelectionError(
+                f"the hyperparameters in the checkpoint are a {type(stored).__name__}, no mapping"
+            )
+        # LightningCLI adds _class_path and _instantiator.
+        arguments = {k: value for k, value in stored.items() if not str(k).startswith("_")}
+        try:
+            module: nn.Module = found(**arguments)
+        except Exception as error:  # of somebody's class, for numbers from anywhere
+            raise SelectionError(
+                f"{class_name} cannot be built from the hyperparameters in the checkpoint "
+                f"({one_line(error)}); call self.save_hyperparameters() in it, or pass --config"
+            ) from error
+        return module
+
+    return build
+
+
+def _from_architecture(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
+    load_model(name)  # a wrong name is found before the first file is read
+    return lambda checkpoint: load_model(name).module
+
+
+def _read(path: Path, trust: bool) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise SelectionError(f"there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        if not trust:
+            check_pickle(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
+    except Exception as error:  # torch raises many types for a file that is not a checkpoint
+        raise SelectionError(
+            f"{path} cannot be read safely: {first_line(error)}; "
+            "if you trust its origin with your machine, pass --trust"
+        ) from error
+    if not isinstance(checkpoint, Mapping):
+        raise SelectionError(f"{path} holds a {type(checkpoint).__name__}, not weights by name")
+    return checkpoint

@@ -1,0 +1,17 @@
+"""What was measured, and where it is kept: records, JSON lines, checkpoints."""
+
+from alphareq_lightning.records.checkpoints import records_from_checkpoints
+from alphareq_lightning.records.record import (
+    AlphaRecord,
+    append_record,
+    read_records,
+    write_records,
+)
+
+__all__ = [
+    "AlphaRecord",
+    "append_record",
+    "read_records",
+    "records_from_checkpoints",
+    "write_records",
+]

@@ -1,0 +1,268 @@
+"""What the stored trainings say: correlations, regret, windows, searches. Numbers only."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import kendalltau, rankdata
+
+from alphareq_lightning import window_spread
+from alphareq_lightning.selection.ranking import LOWER_IS_BETTER
+from experiments.interval_search import WITHIN, one_order
+
+RESULTS = Path(__file__).parent / "results"
+RESAMPLES = 2000
+"""Of the bootstrap over trainings."""
+ORDERS = 1000
+LEVEL = 95
+"""Percent of the intervals."""
+OUTPUT = "backbone"
+"""The layer whose α chooses."""
+TASKS = {"cifar10": "CIFAR-10", "tiny_imagenet_top5": "Tiny ImageNet"}
+"""Accuracies: top-1 of 10 classes; top-5 of 200, of which a small network knows few."""
+
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training as `study.pilot.collect` has stored it."""
+
+    sweep: str
+    params: dict[str, Any]
+    seconds: dict[str, float]
+    date: str
+    machine: dict[str, Any]
+    epochs: tuple[dict[str, Any], ...]
+
+    @property
+    def projector_dim(self) -> int:
+        """Hidden and output; the sweeps that do not vary it keep that of the training config."""
+        return int(self.params.get("model.projector_dim", 256))
+
+    def at(self, epoch: int) -> dict[str, Any]:
+        """What was measured after an epoch, one-based."""
+        return next(values for values in self.epochs if values["epoch"] == epoch)
+
+    @property
+    def epochs_read_out(self) -> list[int]:
+        return [values["epoch"] for values in self.epochs if values["readouts"]]
+
+
+def load(sweep: str, folder: Path = RESULTS) -> list[Training]:
+    """The stored trainings of a sweep, ordered by their parameters."""
+    trainings = [
+        Training(**{**values, "epochs": tuple(values["epochs"])})
+        for path in sorted((folder / sweep).glob("*.json"))
+        for values in [json.loads(path.read_text(encoding="utf-8"))]
+    ]
+    return sorted(trainings, key=lambda training: tuple(training.params.values()))
+
+
+def untrained(folder: Path = RESULTS) -> dict[str, float]:
+    """α, RankMe, LiDAR and accuracies of the network that the grid begins with."""
+    values: dict[str, float] = json.loads((folder / "untrained.json").read_text(encoding="utf-8"))
+    return values
+
+
+class Score(NamedTuple):
+    """A score of a training, turned so that more of it should mean more accuracy."""
+
+    label: str
+    read: Callable[[Training, int], float]
+
+
+def alpha(training: Training, epoch: int, layer: str = OUTPUT, name: str = "alpha") -> float:
+    """α of a layer after an epoch; NaN where there is none."""
+    return _number(training.at(epoch)["layers"][layer][name])
+
+
+def loss(training: Training, epoch: int) -> float:
+    """Loss on held-out images."""
+    return _number(training.at(epoch)["losses"]["val_loss"])
+
+
+def log_loss_per_width(training: Training, epoch: int) -> float:
+    """What the paper compares α with: raw losses do not compare across λ and widths."""
+    return math.log(loss(training, epoch)) / training.projector_dim
+
+
+def companion(name: str) -> Score:
+    """A score that `AlphaMonitor` logs."""
+    sign = -1 if name in LOWER_IS_BETTER else 1
+
+    def read(training: Training, epoch: int) -> float:
+        return sign * _number(training.at(epoch)["layers"][OUTPUT]["scores"].get(name))
+
+    return Score(name.replace("_", " "), read)
+
+
+def distance(read_alpha: Callable[[Training, int], float]) -> Callable[[Training, int], float]:
+    """How near α is to 1, with its sign turned."""
+    return lambda training, epoch: -abs(read_alpha(training, epoch) - 1)
+
+
+DISTANCE = Score("distance of α from 1", distance(alpha))
+CORRECTED = Score(
+    "distance of corrected α", distance(lambda t, e: alpha(t, e, name="alpha_corrected"))
+)
+RANKME = companion("rankme")._replace(label="RankMe")
+LIDAR = Score("LiDAR", lambda t, e: _number(t.at(e)["readouts"].get("lidar")))
+LOSS = Score("loss", lambda t, e: -loss(t, e))
+LOG_LOSS = Score("log(loss) / projector width", lambda t, e: -log_loss_per_width(t, e))
+SCORES = (
+    DISTANCE,
+    CORRECTED,
+    Score("α itself, smaller", lambda t, e: -alpha(t, e)),
+    RANKME,
+    LIDAR,
+    *map(
+        companion,
+        (
+            "effective_rank",
+            "participation_ratio",
+            "nesum",
+            "stable_rank",
+            "matrix_entropy",
+            "selfcluster",
+            "uniformity",
+            "coherence",
+        ),
+    ),
+    LOSS,
+    LOG_LOSS,
+)
+
+
+def values_of(score: Score, trainings: Sequence[Training], epoch: int) -> Numbers:
+    """The score of each training; where there is none, it is worse than all others."""
+    values = np.array([score.read(training, epoch) for training in trainings])
+    return np.nan_to_num(values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+
+
+def accuracies(trainings: Sequence[Training], epoch: int, task: str = "cifar10") -> Numbers:
+    """Accuracy of the readout on one of `TASKS`, in percent."""
+    return np.array([training.at(epoch)["readouts"][task] for training in trainings])
+
+
+class Correlation(NamedTuple):
+    """A rank correlation with its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def resamples(count: int) -> NDArray[np.int64]:
+    """Indices of trainings, drawn with replacement; the same for all scores."""
+    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+
+
+def spearman(a: Numbers, b: Numbers) -> Numbers:
+    """Spearman's ρ along the last axis; NaN where one side does not vary."""
+    ranks = [rankdata(x, axis=-1) for x in (a, b)]
+    a, b = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1)))
+
+
+def correlation(score: Numbers, accuracy: Numbers) -> Correlation:
+    """Spearman's ρ."""
+    draws = resamples(len(score))
+    return Correlation(
+        float(spearman(score, accuracy)), *interval(spearman(score[draws], accuracy[draws]))
+    )
+
+
+def kendall(score: Numbers, accuracy: Numbers) -> Correlation:
+    """Kendall's τ."""
+    draws = [kendalltau(score[i], accuracy[i]).statistic for i in resamples(len(score))]
+    return Correlation(kendalltau(score, accuracy).statistic, *interval(np.array(draws)))
+
+
+def difference(first: Numbers, second: Numbers, accuracy: Numbers) -> Correlation:
+    """ρ of one score less ρ of another, over the same resamples."""
+    draws = resamples(len(accuracy))
+    rho = [spearman(score[draws], accuracy[draws]) for score in (first, second)]
+    value = spearman(first, accuracy) - spearman(second, accuracy)
+    return Correlation(float(value), *interval(rho[0] - rho[1]))
+
+
+def interval(draws: Numbers) -> tuple[float, float]:
+    """Percentiles that hold `LEVEL` percent of the draws."""
+    outside = (100 - LEVEL) / 2
+    low, high = np.nanpercentile(draws, [outside, 100 - outside])
+    return float(low), float(high)
+
+
+def consensus(scores: Sequence[Numbers]) -> Numbers:
+    """Mean rank over scores: a model is good if several say so."""
+    return np.asarray(np.mean([rankdata(score) for score in scores], axis=0))
+
+
+def regret(score: Numbers, accuracy: Numbers) -> float:
+    """Points of accuracy lost by taking the model with the highest score."""
+    return float(accuracy.max() - accuracy[int(score.argmax())])
+
+
+def window_correlations(
+    trainings: Sequence[Training], epoch: int, windows: Sequence[tuple[int, int]], task: str
+) -> Numbers:
+    """ρ of the distance of α from 1 with accuracy, for each fit window."""
+    alphas = []
+    for training in trainings:
+        layer = training.at(epoch)["layers"][OUTPUT]
+        spectrum = torch.tensor(layer["eigenvalues"], dtype=torch.float64)
+        usable = int((spectrum > 0).sum())
+        fits = [w for w in windows if w[1] <= usable]
+        found = dict(zip(fits, window_spread(spectrum, fits).alphas.tolist(), strict=True))
+        alphas.append([found.get(window, math.inf) for window in windows])
+    nearness = -np.abs(np.array(alphas) - 1)
+    accuracy = accuracies(trainings, epoch, task)
+    return np.array([spearman(column, accuracy) for column in nearness.T])
+
+
+class SearchCurve(NamedTuple):
+    """Over random orders of the trainings."""
+
+    readouts: float
+    """Mean number that was paid for."""
+    success: float
+    """Share of orders whose best is within `WITHIN` points of the best of all."""
+    found_by: Numbers
+    """Share that has succeeded after 1, 2, … readouts."""
+
+
+def search_curve(alphas: Numbers, accuracy: Numbers, margin: int, step: int) -> SearchCurve:
+    """The interval search on a real table, over `ORDERS` random orders."""
+    rng = np.random.default_rng(0)
+    good = accuracy >= accuracy.max() - WITHIN
+    paid, first_good = [], []
+    for _ in range(ORDERS):
+        order = rng.permutation(len(alphas))
+        chosen = one_order(alphas, accuracy, order.tolist(), margin, step)[0] > 0
+        hits = np.flatnonzero(good[order[chosen]])
+        paid.append(chosen.sum())
+        first_good.append(hits[0] + 1 if len(hits) else np.inf)
+    counts = np.arange(1, len(alphas) + 1)
+    found_by = (np.array(first_good)[:, None] <= counts).mean(axis=0)
+    return SearchCurve(float(np.mean(paid)), float(np.isfinite(first_good).mean()), found_by)
+
+
+def by_chance(accuracy: Numbers) -> Numbers:
+    """Chance that 1, 2, … models drawn at random hold one within `WITHIN` points of the best."""
+    total, good = len(accuracy), int((accuracy >= accuracy.max() - WITHIN).sum())
+    misses = [math.comb(total - good, k) / math.comb(total, k) for k in range(1, total + 1)]
+    return 1 - np.array(misses)
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,73 @@
+import pytest
+import torchvision
+from torch import nn
+
+from alphareq_lightning.errors import FeatureTapError, OptionError
+from alphareq_lightning.measure.layers import choose_layer, resolve_layers
+
+from tiny import TinyModule
+
+
+class Wrapper(nn.Module):
+    def __init__(self, **children):
+        super().__init__()
+        for name, child in children.items():
+            self.add_module(name, child)
+
+
+def test_a_child_called_backbone_wins():
+    assert choose_layer(TinyModule()).label == "backbone"
+    both = Wrapper(projector=nn.Linear(4, 4), encoder=nn.Linear(4, 4))
+    assert choose_layer(both).label == "encoder"
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("resnet18", "model.fc:input"),
+        ("mobilenet_v3_small", "model.classifier.3:input"),
+        ("vit_b_16", "model.heads.head:input"),
+        ("alexnet", "model.classifier.6:input"),
+    ],
+)
+def test_else_the_input_of_the_last_linear(name, label):
+    model = torchvision.models.get_model(name, weights=None)
+    assert choose_layer(Wrapper(model=model)).label == label
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (Wrapper(net=nn.Conv2d(1, 1, 1)), "there is no nn.Linear; pass layer=.*one of: net"),
+        (
+            Wrapper(net=nn.Linear(4, 4), projection_head=nn.Linear(4, 4)),
+            "'projection_head', looks like a head.*one of: net, projection_head",
+        ),
+        (
+            Wrapper(trunk=nn.Sequential(Wrapper(fc=nn.Linear(4, 4)))),
+            "'trunk.0.fc', lies inside a repeated block",
+        ),
+    ],
+)
+def test_raises_with_candidates_when_it_cannot_tell(module, text):
+    with pytest.raises(FeatureTapError, match=text):
+        choose_layer(module)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("backbon", "no layer 'backbon'; did you mean 'backbone'"),
+        ("5", r"no layer '5'; did you mean 'backbone.5'"),
+        ("xyz", "try one of backbone, backbone.0"),
+        ("", "no layer ''"),
+    ],
+)
+def test_unknown_layer_lists_near_names(name, text):
+    with pytest.raises(OptionError, match=text):
+        resolve_layers(TinyModule(), name, "output")
+
+
+def test_several_layers():
+    layers = resolve_layers(TinyModule(), ["backbone.1", "head"], "input")
+    assert [layer.label for layer in layers] == ["backbone.1:input", "head:input"]

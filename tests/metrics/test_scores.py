@@ -1,0 +1,119 @@
+"""Every score by name, in a real Trainer."""
+
+import math
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from alphareq_lightning import AlphaMonitor, OptionError
+from alphareq_lightning.functional import feature_moments, spectrum
+from alphareq_lightning.measure.pooling import pool_features
+from alphareq_lightning.metrics.scores import SCORES, Seen, companions, read_scores
+
+import oracles
+from tiny import TinyModule, images, labelled_loader, make_trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
+ORACLES = {
+    "rankme": oracles.rankme,
+    "effective_rank": oracles.effective_rank,
+    "participation_ratio": oracles.participation_ratio,
+    "nesum": oracles.nesum,
+    "stable_rank": oracles.stable_rank,
+    "matrix_entropy": oracles.matrix_entropy,
+    "selfcluster": oracles.selfcluster,
+    "uniformity": oracles.uniformity,
+    "coherence": oracles.coherence,
+    "intrinsic_dimension": oracles.twonn_dimension,
+}
+
+
+def test_every_score_is_that_of_the_validation_features(tmp_path):
+    torch.manual_seed(0)
+    module = TinyModule()
+    monitor = AlphaMonitor(scores=list(SCORES))
+    trainer = make_trainer(tmp_path, monitor, max_epochs=1)
+    trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
+    module.eval()
+    with torch.no_grad():
+        x = module.backbone(images(seed=5)).double().numpy()
+    scores = monitor.history[-1].scores
+    assert set(scores) == set(SCORES)
+    for name, oracle in ORACLES.items():
+        # The network ran in float32.
+        assert scores[name] == pytest.approx(oracle(x), rel=1e-3), name
+        logged = trainer.callback_metrics[f"val_{name}"].item()
+        assert logged == pytest.approx(scores[name], rel=1e-6), name
+    assert scores["participation_ratio_corrected"] > scores["participation_ratio"]
+    assert scores["condition_number"] == pytest.approx(oracles.condition_number(x), rel=0.05)
+
+
+class Collapsed(TinyModule):
+    def __init__(self, value):
+        super().__init__()
+        self.value = value
+        self.backbone[-1].register_forward_hook(lambda m, a, out: torch.full_like(out, value))
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, math.nan])
+def test_collapse_keeps_every_key(tmp_path, value):
+    monitor = AlphaMonitor(scores=list(SCORES))
+    trainer = make_trainer(tmp_path, monitor, max_epochs=1)
+    module = Collapsed(value)
+    module.automatic_optimization = False
+    module.training_step = lambda batch, batch_idx: None
+    trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
+    scores = {name: trainer.callback_metrics[f"val_{name}"].item() for name in SCORES}
+    limits = {
+        3.0: {"rankme": 1, "stable_rank": 1, "matrix_entropy": 0, "condition_number": math.inf}
+        | {"selfcluster": 1, "uniformity": 0, "coherence": 1},
+    }
+    for name, score in scores.items():
+        expected = limits.get(value, {}).get(name, math.nan)
+        assert score == pytest.approx(expected, abs=1e-3, nan_ok=True), name
+
+
+def test_one_solve_of_each_spectrum_serves_all_scores(monkeypatch):
+    solved = []
+    original = spectrum.solve_symmetric
+
+    def counting(solver, matrix):
+        solved.append(len(matrix))
+        return original(solver, matrix)
+
+    monkeypatch.setattr(spectrum, "solve_symmetric", counting)
+    moments = feature_moments(torch.randn(200, 20))
+    of_covariance = ["effective_rank", "participation_ratio", "nesum"]
+    read_scores(of_covariance, Seen(moments))
+    assert len(solved) == 1
+    read_scores([*of_covariance, "rankme", "stable_rank", "matrix_entropy"], Seen(moments))
+    assert len(solved) == 3
+
+
+def test_companions_only_if_asked_for():
+    assert companions(["rankme", "nesum"]) == ()
+    assert len(companions(["uniformity", "coherence", "intrinsic_dimension"])) == 1
+    assert len(companions(["uniformity", "selfcluster"])) == 2
+
+
+@pytest.mark.parametrize("name", ["lidar", "alignment", "cvpca"])
+def test_scores_of_pairs_point_to_their_metric(name):
+    with pytest.raises(OptionError, match=rf"{name}.* cannot know; update the metric \w+ in your"):
+        AlphaMonitor(scores=["rankme", name])
+
+
+def test_projected_maps(tmp_path):
+    assert pool_features(torch.randn(3, 200, 4, 4), "project").shape == (3, 2048)
+
+    class Convolutional(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.backbone = torch.nn.Conv2d(1, 8, 3)
+
+        def validation_step(self, batch, batch_idx):
+            self.backbone(batch[0])
+
+    monitor = AlphaMonitor("backbone", pool="project", scores=[])
+    make_trainer(tmp_path, monitor).validate(Convolutional(), labelled_loader(), verbose=False)
+    assert monitor.history[-1].num_features == 8 * 4 * 4

@@ -1,0 +1,282 @@
+import json
+import math
+import os
+import resource
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor, TimeoutError
+from contextlib import contextmanager
+
+import pytest
+from filelock import FileLock
+
+from alphareq_lightning import AlphaRecord, SelectionError
+from alphareq_lightning.records import append_record, read_records, write_records
+
+
+def record(**values):
+    defaults = {
+        "alpha": 0.9,
+        "r2": 0.99,
+        "stderr": 0.01,
+        "fit_range": (4, 51),
+        "num_samples": 1000,
+        "num_features": 256,
+        "scores": {"rankme": 40.0},
+        "eigenvalues": (3.0, 2.0),
+    }
+    return AlphaRecord(**{**defaults, **values})
+
+
+def test_round_trip_through_json():
+    original = record(layer="backbone", epoch=3, metrics={"val_loss": 2.0})
+    assert AlphaRecord.from_dict(json.loads(json.dumps(original.to_dict()))) == original
+
+
+def test_no_fit_round_trip():
+    values = json.loads(json.dumps(record(alpha=math.nan, fit_range=None).to_dict()))
+    back = AlphaRecord.from_dict(values)
+    assert math.isnan(back.alpha)
+    assert back.fit_range is None
+
+
+def test_keys_of_later_versions_are_ignored():
+    assert AlphaRecord.from_dict({**record().to_dict(), "from_the_future": 1}) == record()
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"alpha": 1.0}, None, {**record().to_dict(), "fit_range": "x"}]
+)
+def test_refuses_what_is_no_record(values):
+    with pytest.raises(SelectionError, match="not a record of α"):
+        AlphaRecord.from_dict(values)
+
+
+def test_files_of_records(tmp_path):
+    path = tmp_path / "new" / "records.jsonl"
+    first, second = record(path="a.ckpt"), record(path="b.ckpt", accuracy=81.5)
+    append_record(path, first)
+    append_record(path, second)
+    assert read_records(path) == [first, second]
+    write_records(path, [second])
+    assert read_records(path) == [second]
+
+
+def test_nan_is_no_word_of_json(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(alpha=math.nan, r2=math.nan, scores={"rankme": math.nan}))
+    assert "NaN" not in path.read_text()
+    append_record(path, record(accuracy=math.nan))
+    back, failed = read_records(path)
+    assert math.isnan(failed.accuracy)
+    assert back.accuracy is None
+    assert math.isnan(back.alpha)
+    assert math.isnan(back.scores["rankme"])
+
+
+def test_half_a_line_of_a_killed_writer(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(epoch=1))
+    with path.open("a") as file:
+        file.write('{"alpha": 0.9, "r')
+    assert [r.epoch for r in read_records(path)] == [1]
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+
+
+def append_many(path, start):
+    for epoch in range(start, start + 50):
+        append_record(path, record(epoch=epoch))
+
+
+def test_several_writers_at_once(tmp_path):
+    path = tmp_path / "records.jsonl"
+    threads = [threading.Thread(target=append_many, args=(path, 50 * k)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(r.epoch for r in read_records(path)) == list(range(200))
+
+
+def test_files_that_hold_something_else(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"x": 1}\n')
+    with pytest.raises(SelectionError, match=r"a.jsonl, line 1, is not a record"):
+        read_records(path)
+    path.write_bytes(b"\xff\xfe\n")
+    with pytest.raises(SelectionError, match="line 1, is not a record of α: 'utf-8' codec"):
+        read_records(path)
+    with pytest.raises(SelectionError, match="cannot read records from .*gone"):
+        read_records(tmp_path / "gone.jsonl")
+    with pytest.raises(SelectionError, match="cannot write records to"):
+        append_record("/dev/full/records.jsonl", record())
+    with pytest.raises(SelectionError, match="cannot write records to"):
+        write_records("/dev/full/records.jsonl", [record()])
+
+
+@contextmanager
+def files_end_at(num_bytes):
+    """No file of this process may grow past ``num_bytes``, as on a full disk."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limit[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_file_usable(tmp_path):
+    path = tmp_path / "records.jsonl"
+    long = record(eigenvalues=tuple(1 / n for n in range(1, 513)))
+    append_record(path, long)
+    with (
+        files_end_at(path.stat().st_size + 2000),
+        pytest.raises(SelectionError, match=f"cannot write records to {path}: "),
+    ):
+        append_record(path, long)
+    append_record(path, long)
+    assert read_records(path) == [long, long]
+
+
+def test_files_of_something_else_are_not_written_to(tmp_path):
+    for name, content in (
+        ("log.txt", b"one\nlast line"),
+        ("weights.ckpt", b"PK\x03\x04xxx"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(content)
+        with pytest.raises(SelectionError, match=f"{name} is no file of records; nothing was"):
+            append_record(path, record())
+        assert path.read_bytes() == content
+
+
+def test_a_last_line_without_its_end_is_kept(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(epoch=1))
+    path.write_bytes(path.read_bytes().rstrip())
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+
+
+def test_a_writer_killed_in_its_first_line_is_no_dead_end(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b'{"alpha": 0.9, "r')
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [2]
+
+
+def test_a_byte_order_mark(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(read_records(path)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scores": None},
+        {"scores": [1]},
+        {"scores": {"rankme": "x"}},
+        {"metrics": {"val_loss": "x"}},
+        {"layer": 3},
+        {"global_step": "a"},
+        {"accuracy": "good"},
+        {"path": 5},
+        {"eigenvalues": "x"},
+        {"fit_range": [0, -3]},
+        {"alpha": math.inf},
+        {"epoch": math.inf},
+        {"global_step": math.nan},
+        {"num_samples": 10**400},
+        {"alpha": 10**400},
+        {"eigenvalues": [10**400]},
+        {"fit_range": [1, math.inf]},
+        {"scores": {"rankme": 10**400}},
+        {"seconds": [[]]},
+        {"bias_correction": [[]]},
+        {"epoch": 2**70},
+        {"eigenvalues": [1.0] * 70_000},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_every_field_is_checked(change):
+    with pytest.raises(SelectionError, match="not a record of α"):
+        AlphaRecord.from_dict({**record().to_dict(), **change})
+
+
+def test_a_line_of_brackets(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("[" * 100_000 + "\n")
+    with pytest.raises(SelectionError, match="line 1, is not a record"):
+        read_records(path)
+
+
+def test_infinity_in_a_file(tmp_path):
+    path = tmp_path / "a.jsonl"
+    for text in ('"epoch": Infinity', f'"epoch": 1{"0" * 400}', f'"alpha": 1{"0" * 400}'):
+        values = json.dumps(record().to_json())[:-1]
+        path.write_text(f"{values}, {text}}}\n")
+        with pytest.raises(SelectionError, match="line 1, is not a record of α"):
+            read_records(path)
+
+
+def test_a_link_and_the_file_share_one_lock(tmp_path):
+    path, link = tmp_path / "records.jsonl", tmp_path / "link" / "other.jsonl"
+    link.parent.mkdir()
+    append_record(path, record(epoch=1))
+    link.symlink_to(path)
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(f"{path}.lock"):
+            appended = pool.submit(append_record, link, record(epoch=2))
+            with pytest.raises(TimeoutError):
+                appended.result(timeout=0.5)
+        appended.result()
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+    write_records(link, [record(epoch=3)])
+    assert link.is_symlink()
+    assert [r.epoch for r in read_records(path)] == [3]
+
+
+def test_a_long_last_line_without_its_end_is_kept(tmp_path):
+    path = tmp_path / "records.jsonl"
+    long = record(metrics={f"metric {n} {'x' * 60}": 0.123456789 for n in range(15_000)})
+    append_record(path, long)
+    assert path.stat().st_size > 2**20
+    path.write_bytes(path.read_bytes().rstrip())
+    append_record(path, record(epoch=2))
+    assert read_records(path) == [long, record(epoch=2)]
+
+
+def test_a_last_line_that_is_too_long_is_not_deleted(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    with path.open("ab") as file:
+        file.write(b"x" * (2**24 + 1))
+    before = path.stat().st_size
+    with pytest.raises(SelectionError, match="is longer than 16777216 bytes and is no record"):
+        append_record(path, record(epoch=2))
+    assert path.stat().st_size == before
+    with pytest.raises(SelectionError, match="line 2, is not a record of α: it is longer than"):
+        read_records(path)
+
+
+def test_a_file_that_begins_with_a_blank_line(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record(epoch=1))
+    path.write_bytes(b"\n  \n" + path.read_bytes())
+    append_record(path, record(epoch=2))
+    assert [r.epoch for r in read_records(path)] == [1, 2]
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_file_of_records(tmp_path):
+    path = tmp_path / "pipe.jsonl"
+    os.mkfifo(path)
+    with pytest.raises(SelectionError, match="cannot read records from .* is no regular file"):
+        read_records(path)
+    with pytest.raises(SelectionError, match="cannot write records to .* is no regular file"):
+        append_record(path, record())
