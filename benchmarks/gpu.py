@@ -12,7 +12,8 @@ from reptrix.alpha import get_alpha
 from alphareq_lightning import StreamingMoments
 from alphareq_lightning.functional import moments_eigenvalues
 from benchmarks.peers import features, ours
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 
 def synchronised(function: Callable[[], Any]) -> Callable[[], None]:

@@ -15,7 +15,8 @@ import torch.multiprocessing as mp
 
 from alphareq_lightning import StreamingMoments
 from alphareq_lightning.functional import moments_eigenvalues
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 BATCH = 256
 

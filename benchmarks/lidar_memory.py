@@ -1,6 +1,6 @@
 """Peak memory of LiDAR at n = 1000 images, q = 10 views, d = 2048 features.
 
-    python benchmarks/lidar_memory.py
+    python -m benchmarks.lidar_memory
 
 Each way runs in a process of its own, because a process never gives its peak back.
 """
@@ -11,11 +11,11 @@ import json
 import resource
 import subprocess
 import sys
-from datetime import date
-from pathlib import Path
+from typing import Any
+
+from benchmarks.results import options_of, write
 
 NUM_IMAGES, NUM_VIEWS, NUM_FEATURES = 1000, 10, 2048
-RESULT = Path(__file__).parent / "results" / "lidar_memory.json"
 WAYS = {
     "streamed, 20 images at a time": 20,
     "all 1000 images in one update": NUM_IMAGES,
@@ -47,19 +47,22 @@ def measure(batch_size: int) -> dict[str, float]:
     }
 
 
-def run() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(int(sys.argv[1]))))
+def main() -> None:
+    parser = options_of(__doc__)
+    parser.add_argument("--batch-size", type=int, help="measure this one way, in this process")
+    options = parser.parse_args()
+    if options.batch_size is not None:
+        print(json.dumps(measure(options.batch_size)))
         return
-    result = {"date": date.today().isoformat(), "n": NUM_IMAGES, "q": NUM_VIEWS, "d": NUM_FEATURES}
-    result["n_times_d_squared_would_be_mb"] = NUM_IMAGES * NUM_FEATURES**2 * 4 / 2**20
+    rows: list[dict[str, Any]] = []
     for way, batch_size in WAYS.items():
-        command = [sys.executable, __file__, str(batch_size)]
+        command = [sys.executable, "-m", "benchmarks.lidar_memory", f"--batch-size={batch_size}"]
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        result[way] = json.loads(output.splitlines()[-1])
-        print(way, result[way])
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+        rows.append({"way": way, **json.loads(output.splitlines()[-1])})
+    sizes = {"n": NUM_IMAGES, "q": NUM_VIEWS, "d": NUM_FEATURES}
+    whole = NUM_IMAGES * NUM_FEATURES**2 * 4 / 2**20
+    write(options, "lidar_memory", rows, **sizes, n_times_d_squared_would_be_mb=whole)
 
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from benchmarks.peers import features, naive, ours, streamed
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 SIZES = [(n, d) for d in (128, 512, 2048, 8192) for n in (512, 10_000, 50_000)]
 

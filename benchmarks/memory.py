@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning._lightning import quiet
-from benchmarks.timing import arguments, peak_memory, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import peak_memory
 
 BATCH = 512
 

@@ -16,7 +16,7 @@ from torchvision.models import resnet18, resnet50
 
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning._lightning import quiet
-from benchmarks.timing import arguments, write
+from benchmarks.results import arguments, write
 
 EPOCH_IMAGES = 10_000
 """Images of the epoch that a target is about: CIFAR-10's test split."""

@@ -9,7 +9,8 @@ from reptrix.alpha import get_alpha
 from sklearn.decomposition import PCA
 
 from alphareq_lightning import AlphaReQ, eigenspectrum, fit_power_law
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 PEER_SIZES = [(20_000, 2048), (20_000, 1280), (512, 1280)]
 """Sizes of the targets against reptrix."""

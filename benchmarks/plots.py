@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.timing import latest
+from benchmarks.results import latest
 
 TARGET = Path(__file__).parents[1] / "docs" / "speed_growth.png"
 PANELS = {

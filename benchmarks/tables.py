@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.limit import SIZES
-from benchmarks.timing import RESULTS, latest
+from benchmarks.results import EXPERIMENTS, RESULTS, latest
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -156,7 +156,7 @@ def interval_search() -> list[str]:
     """Readouts that the search pays, and how often it finds the best model, over 60 landscapes."""
     rows = {
         (row["noise"], row["models"], row["rule"]): row
-        for row in latest("interval_search")["rows"]
+        for row in latest("interval_search", EXPERIMENTS)["rows"]
         if row["landscapes"] == 60
     }
     lines = [

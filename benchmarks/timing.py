@@ -1,24 +1,16 @@
-"""What every benchmark shares: interleaved timing, the machine, peak memory, result files."""
+"""What benchmarks measure with: interleaved timing and peak memory."""
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import datetime
 import gc
-import json
 import os
-import platform
 import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import torch
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def interleaved(
@@ -80,69 +72,3 @@ def _resident() -> int:
 
 def _give_freed_memory_back() -> None:
     ctypes.CDLL(None).malloc_trim(0)
-
-
-def today() -> str:
-    return datetime.date.today().isoformat()
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on, and how busy it was."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        cpu = lines[0].split(":")[1].strip() if lines else cpu
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "load": round(os.getloadavg()[0], 1),
-    }
-
-
-def options_of(description: str | None) -> argparse.ArgumentParser:
-    """``--smoke``: tiny sizes, nothing written. ``--out``: where the result goes."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, writes nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of result files")
-    parser.add_argument("--note", help="kept in the result: what was unusual about this run")
-    return parser
-
-
-def arguments(description: str | None) -> argparse.Namespace:
-    return options_of(description).parse_args()
-
-
-def write(options: argparse.Namespace, benchmark: str, rows: list[dict[str, Any]]) -> None:
-    """One dated JSON file a run, with the machine and the command; printed too."""
-    for row in rows:
-        print(json.dumps(row, ensure_ascii=False))
-    if options.smoke:
-        return
-    date = today()
-    result = {
-        "benchmark": benchmark,
-        "date": date,
-        "command": f"python -m benchmarks.{benchmark}",
-        "machine": machine(),
-        "note": options.note,
-        "rows": rows,
-    }
-    path = options.out / f"{date}-{benchmark}.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"wrote {path}")
-
-
-def latest(benchmark: str, folder: Path = RESULTS) -> dict[str, Any]:
-    """The newest result of a benchmark."""
-    paths = sorted(folder.glob(f"????-??-??-{benchmark}.json"))
-    if not paths:
-        raise SystemExit(
-            f"no result of {benchmark} in {folder}; run python -m benchmarks.{benchmark}"
-        )
-    result: dict[str, Any] = json.loads(paths[-1].read_text(encoding="utf-8"))
-    return result

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 RANKS = 100
 """Last rank of the default fit window."""

@@ -14,7 +14,8 @@ from alphareq_lightning import eigenspectrum, fit_power_law
 from alphareq_lightning.functional import moments, products
 from alphareq_lightning.functional.moments import accumulate_, empty_moments
 from benchmarks.peers import features
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 PASSIVE = "OMP_WAIT_POLICY"
 

@@ -19,7 +19,8 @@ from torchvision.io import write_jpeg
 
 from alphareq_lightning.recipes import BarlowTwins, ImageFolderDataModule, TwoViews
 from alphareq_lightning.recipes.views import CIFAR_MEAN, CIFAR_STD
-from benchmarks.timing import arguments, interleaved, write
+from benchmarks.results import arguments, write
+from benchmarks.timing import interleaved
 
 BATCH, SIZE, NUM_IMAGES = 128, 16, 2048
 STEPS, REPEATS = 2, 7

@@ -9,7 +9,6 @@ behind a ReLU, whose population covariance is known in closed form.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import time
@@ -27,7 +26,7 @@ from alphareq_lightning.functional import (
     fit_power_law,
     richardson_alpha,
 )
-from benchmarks.timing import RESULTS, machine, today
+from benchmarks.results import EXPERIMENTS, options_of, write
 
 WIDTH = 2048
 ALPHAS = (0.5, 0.8, 1.0, 1.5)
@@ -109,7 +108,7 @@ def measure(kind: str, alpha: float, n: int, window: tuple[int, int], draws: int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__, EXPERIMENTS)
     parser.add_argument("--draws", type=int, default=10)
     parser.add_argument("--coverage-draws", type=int, default=100)
     parser.add_argument("--rows", type=Path, default=Path("finite_sample_rows.jsonl"))
@@ -126,10 +125,7 @@ def main() -> None:
         with options.rows.open("a") as file:
             file.write(json.dumps(measure(*step)) + "\n")
     rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
-    command = "python -m experiments.finite_sample"
-    result = {"date": today(), "machine": machine(), "command": command, "rows": rows}
-    path = RESULTS / "finite_sample.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(options, "finite_sample", rows)
     for row in rows:
         name = f"{row['features']}, ranks {row['window'][0]}–{row['window'][1]}"
         inversion, richardson = row["inversion"], row["richardson"]

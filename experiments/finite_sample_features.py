@@ -13,7 +13,6 @@ trained on ImageNet. "All" are the 10,000 test images of CIFAR-10, or the 1,797 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +34,7 @@ from alphareq_lightning.functional import (
 from alphareq_lightning.load.images import ImageFiles, find_images
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.recipes.views import CIFAR_MEAN, CIFAR_STD
-from benchmarks.timing import RESULTS, machine, today
+from benchmarks.results import EXPERIMENTS, options_of, write
 
 SAMPLES = (250, 1000)
 SUBSETS = 10
@@ -145,13 +144,12 @@ def compare(name: str, features: Tensor) -> list[dict[str, Any]]:
                     "covered_by_1.28_stderr": int((off <= 1.28 * errors).sum()),
                     "covered_by_2_stderr": int((off <= 2 * errors).sum()),
                 }
-            print(json.dumps(row), flush=True)
             rows.append(row)
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__, EXPERIMENTS)
     parser.add_argument("--cifar", type=Path, required=True, help="folder with test/CLASS/*.jpg")
     parser.add_argument("--digits-checkpoint", type=Path)
     parser.add_argument("--cifar-checkpoint", type=Path)
@@ -160,16 +158,7 @@ def main() -> None:
     rows = []
     for name, build, *which in networks(options):
         rows += compare(name, features_of(build(), images[which[0]], which[1]))
-    command = "python -m experiments.finite_sample_features --cifar … (see the script)"
-    result = {
-        "date": today(),
-        "machine": machine(),
-        "command": command,
-        "subsets": SUBSETS,
-        "rows": rows,
-    }
-    path = RESULTS / "finite_sample_features.json"
-    path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write(options, "finite_sample_features", rows, subsets=SUBSETS)
     for row in rows:
         inversion, (first, last) = row["inversion"], row["window"]
         print(

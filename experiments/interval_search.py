@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alphareq_lightning.records import read_records
 from alphareq_lightning.selection import AlphaIntervalSearch
-from benchmarks.timing import options_of, write
+from benchmarks.results import EXPERIMENTS, options_of, write
 
 Numbers = NDArray[np.float64]
 RULES = {"paper": (0, 10), "careful": (1, 1)}
@@ -76,7 +76,7 @@ def landscapes(models: int, noise: float, count: int) -> list[tuple[Numbers, Num
 
 
 def main() -> None:
-    parser = options_of(__doc__)
+    parser = options_of(__doc__, EXPERIMENTS)
     parser.add_argument("--table", type=Path, help="records with accuracies, instead")
     parser.add_argument("--orders", type=int, default=1000, help="of the table")
     options = parser.parse_args()

