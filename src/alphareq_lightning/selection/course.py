@@ -1,0 +1,123 @@
+"""Where a training stands: the course of α over its steps, and the phase that it is in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.selection.ranking import refit
+
+Phase = Literal["collapsed", "unknown", "failing", "warming up", "settling", "settled"]
+TURNED: tuple[Phase, ...] = ("settling", "settled")
+FIRST_STEP = 100
+"""The first steps of a training are noise of its beginning: they are passed over."""
+LATEST_QUARTER = 0.75
+"""The drift is taken from the last measurement before this share of the steps."""
+LEAST_MOVE = 0.05
+"""A smaller change of α is none, whatever its error."""
+BELOW_UNTRAINED = 0.1
+"""A failing training begins so far below the untrained network."""
+COLLAPSED_R2 = 0.8
+COLLAPSED_RANKME = 0.02
+"""Of the width of the layer."""
+
+
+class Course(NamedTuple):
+    """How α of one layer went in one training."""
+
+    phase: Phase
+    """``"warming up"``: α has not turned yet. ``"settling"``: past its peak, and moving.
+    ``"settled"``: past its peak, and at rest. ``"failing"``: it began below the untrained network
+    and rises; told only where that was measured before the first step. ``"collapsed"``: there is no spectrum worth a fit. ``"unknown"``: too little was
+    measured to tell."""
+    latest: AlphaRecord
+    """The newest measurement."""
+    reference: AlphaRecord | None
+    """The untrained network; or the first measurement, where none was made before the first
+    step."""
+    peak: AlphaRecord | None
+    """The largest α from step 100 on."""
+    drift: float
+    """Change of α over the last quarter; NaN where nothing was measured before it."""
+    drift_stderr: float
+    """Its standard error, from the standard errors of both fits."""
+
+    @property
+    def turned(self) -> bool:
+        """Whether α has passed its peak: before, its nearness to 1 misleads."""
+        return self.phase in TURNED
+
+    @property
+    def knows_untrained(self) -> bool:
+        """Whether the reference is the untrained network, and not a stand-in."""
+        return self.reference is not None and self.reference.global_step == 0
+
+
+def course_of(history: Sequence[AlphaRecord]) -> Course:
+    """Tell the phase of a training from the records of one layer.
+
+    The rules were written before the trainings that test them (``study/HYPOTHESES.md``). They see
+    no label, and no record later than the last of ``history``.
+
+    Args:
+        history: Records of one layer, one fit window and one training, in any order; at least one.
+
+    Example:
+        >>> def record(step, alpha):
+        ...     values = tuple(n**-alpha for n in range(1, 101))
+        ...     return AlphaRecord(alpha=alpha, r2=1.0, stderr=0.01, fit_range=(4, 50),
+        ...                        num_samples=5000, num_features=100, global_step=step,
+        ...                        eigenvalues=values)
+        >>> steps, alphas = (0, 200, 400, 1000, 2000, 4000), (1.54, 1.98, 1.99, 1.83, 1.71, 1.57)
+        >>> course_of(list(map(record, steps, alphas))).phase
+        'settling'
+        >>> course_of(list(map(record, (0, 100, 4000), (1.54, 1.10, 2.26)))).phase
+        'failing'
+    """
+    records = sorted(history, key=lambda record: record.global_step)
+    latest, fitted = records[-1], [r for r in records if math.isfinite(r.alpha)]
+    past = [r for r in fitted if r.global_step >= FIRST_STEP]
+    reference = fitted[0] if fitted and fitted[0] is not latest else None
+    peak = max(past, key=lambda record: record.alpha, default=None)
+    before = [r for r in past if r.global_step <= LATEST_QUARTER * latest.global_step]
+    drift, error = _drift(before[-1], latest) if before else (math.nan, math.nan)
+
+    def course(phase: Phase) -> Course:
+        return Course(phase, latest, reference, peak, drift, error)
+
+    if _collapsed(latest):
+        return course("collapsed")
+    if reference is None or peak is None or len(past) < 2 or not before:
+        return course("unknown")
+    if latest.alpha >= peak.alpha - max(LEAST_MOVE, 2 * _error(latest)):
+        untrained = reference.global_step == 0  # a stand-in is no ground to stop a training on
+        began_below = past[0].alpha < reference.alpha - BELOW_UNTRAINED
+        return course("failing" if untrained and began_below else "warming up")
+    moves = abs(drift) > max(LEAST_MOVE, 2 * error) and _moves_over_more_ranks(before[-1], latest)
+    return course("settling" if moves else "settled")
+
+
+def _collapsed(record: AlphaRecord) -> bool:
+    rankme = record.scores.get("rankme", math.inf)
+    no_line = not (math.isfinite(record.alpha) and record.r2 >= COLLAPSED_R2)
+    return no_line or rankme < COLLAPSED_RANKME * record.num_features
+
+
+def _drift(before: AlphaRecord, now: AlphaRecord) -> tuple[float, float]:
+    return now.alpha - before.alpha, math.hypot(_error(before), _error(now))
+
+
+def _error(record: AlphaRecord) -> float:
+    return record.stderr if math.isfinite(record.stderr) else 0.0
+
+
+def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:
+    """Whether α moves as well in a window that begins at half the rank; yes if it has none."""
+    if now.fit_range is None:
+        return False
+    first, last = now.fit_range
+    wider = (max(first // 2, 1), last)
+    change = refit(now, wider).alpha - refit(before, wider).alpha
+    return not abs(change) <= max(LEAST_MOVE, 2 * math.hypot(_error(before), _error(now)))

@@ -1,0 +1,390 @@
+"""What to keep, what cannot be told from it, and when not to choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.selection.course import FIRST_STEP, Course, course_of
+from alphareq_lightning.selection.ranking import (
+    AGREEMENT,
+    FEWEST_TO_COMPARE,
+    LOWER_IS_BETTER,
+    kendall_tau,
+    rank_checkpoints,
+    refit,
+    target_distance,
+    window_agreement,
+)
+
+BELIEVED = ("twins_error", "rankme", "selfcluster")
+"""What orders trainings that have turned (``study/HYPOTHESES.md``, H3); of these, what all have."""
+OTHERS = ("alpha", "stable_rank", "loss")
+"""Shown beside: they agree or not, and decide nothing unless they are asked to."""
+AS_LONG = 0.75
+"""A training of less than this share of the longest one's steps is left out."""
+ENOUGH = 0.5
+"""Less than this share of the trainings that do not fail must not have turned."""
+SIGMAS = 2.0
+"""Standard errors within which two values of α cannot be told apart."""
+RERUN = 0.05
+"""Between two seeds of one configuration α differs by so much, and other scores by this share of
+themselves (H8)."""
+
+
+class Criterion(NamedTuple):
+    """How one criterion orders the candidates."""
+
+    order: tuple[AlphaRecord, ...]
+    """Best first."""
+    agreement: float
+    """Kendall's τ with the order that was believed; NaN where one of them is constant."""
+    believed: bool
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer with its ties and its reasons, or none.
+
+    Attributes:
+        choice: The record to keep, or `None`.
+        ties: Records that cannot be told from it, best first.
+        failing: The newest record of each training that fails or has collapsed.
+        doubts: Why the choice, or that there is none, may be wrong; a sentence each.
+        advice: What to do next, in one sentence.
+        scores: Each criterion's order of the candidates, and how well it agrees.
+        courses: Where each training stands, by its name.
+    """
+
+    choice: AlphaRecord | None
+    advice: str
+    ties: tuple[AlphaRecord, ...] = ()
+    failing: tuple[AlphaRecord, ...] = ()
+    doubts: tuple[str, ...] = ()
+    scores: Mapping[str, Criterion] = field(default_factory=dict)
+    courses: Mapping[str, Course] = field(default_factory=dict)
+
+
+def trainings_of(records: Iterable[AlphaRecord]) -> dict[str, list[AlphaRecord]]:
+    """Records by the training that they belong to, in the order of their steps.
+
+    A training is known by the ``run`` of its records, or, where they are older than that field, by
+    the folder of their checkpoints.
+    """
+    found: dict[str, list[AlphaRecord]] = {}
+    for record in sorted(records, key=lambda r: r.global_step):
+        folder = "" if record.path is None else str(Path(record.path).parent)
+        found.setdefault(record.run or folder, []).append(record)
+    return found
+
+
+def verdict(
+    records: Iterable[AlphaRecord],
+    *,
+    believe: Sequence[str] | None = None,
+    target: float | tuple[float, float] = 1.0,
+) -> Verdict:
+    """Choose a checkpoint of one training, or a training of many; or say that nobody can.
+
+    Records of one training answer *which checkpoint*: after α has turned, the one with α nearest to
+    the target; before, the last; where the training fails, the nearest as well, which is an early
+    one. Records of several answer *which training*: those that fail, have collapsed or have not
+    turned are set aside, and `BELIEVED` criteria order the rest by their mean rank.
+
+    Args:
+        records: All measurements of one layer and one fit window: the more of each course, the
+            more can be said.
+        believe: Criteria to order trainings by: names of scores, ``"alpha"``, ``"loss"`` or
+            ``"twins_error"``; by default those of `BELIEVED` that all candidates have, and α alone
+            where they have none.
+        target: The α to be near, or an interval ``(low, high)``.
+
+    Raises:
+        SelectionError: If there are no records; if layers, windows, widths or numbers of images are
+            mixed; or if no candidate has a criterion of ``believe``.
+    """
+    ranked = rank_checkpoints(records, target=target)
+    if not ranked:
+        raise SelectionError("there is no record to choose from")
+    _check_comparable(ranked)
+    measured = [r for r in ranked if r.path_step is None]
+    doubts = []
+    if len(measured) < len(ranked):
+        doubts.append(
+            f"{len(ranked) - len(measured)} of {len(ranked)} checkpoints hold weights that were "
+            "not measured; they are left out"
+        )
+    trainings = trainings_of(measured)
+    courses = {name: course_of(history) for name, history in trainings.items()}
+    if not courses:
+        return Verdict(
+            None, "measure the checkpoints themselves: alphareq score", doubts=tuple(doubts)
+        )
+    if len(trainings) == 1:
+        [(name, history)] = trainings.items()
+        return _of_checkpoints(history, courses[name], target, doubts, courses)
+    return _of_trainings(courses, believe, target, doubts)
+
+
+def _check_comparable(records: Sequence[AlphaRecord]) -> None:
+    kinds: dict[str, Callable[[AlphaRecord], int]] = {
+        "features": lambda r: r.num_features,
+        "images": lambda r: r.num_samples if r.num_images is None else r.num_images,
+    }
+    for what, read in kinds.items():
+        counts = sorted({read(r) for r in records if math.isfinite(r.alpha)})
+        if len(counts) > 1:
+            raise SelectionError(
+                f"α of different numbers of {what} do not compare: {counts}; choose among records "
+                "of one kind"
+            )
+
+
+# -- which checkpoint of one training --------------------------------------------------------------
+
+
+def _of_checkpoints(
+    history: Sequence[AlphaRecord],
+    course: Course,
+    target: float | tuple[float, float],
+    doubts: list[str],
+    courses: Mapping[str, Course],
+) -> Verdict:
+    fitted = [r for r in history if math.isfinite(r.alpha)]
+    doubts = doubts + _doubts_of_course(course)
+    if course.phase == "collapsed":
+        return Verdict(
+            None,
+            "do not use this training: its newest features have collapsed",
+            failing=(course.latest,),
+            doubts=tuple(doubts),
+            courses=courses,
+        )
+    if course.phase == "unknown":
+        return Verdict(
+            None,
+            "measure more of the course: α before the first step and at three steps or more, for "
+            'example AlphaMonitor(at_steps="log")',
+            doubts=tuple(doubts),
+            courses=courses,
+        )
+    if course.phase == "warming up":
+        return Verdict(
+            course.latest,
+            "keep the last checkpoint and train on: α has not turned, so it says nothing yet about "
+            "which one is best",
+            doubts=tuple(doubts),
+            courses=courses,
+        )
+    assert course.peak is not None
+    start = FIRST_STEP if course.phase == "failing" else course.peak.global_step
+    candidates = sorted(
+        (r for r in fitted if r.global_step >= start),
+        key=lambda r: (target_distance(r.alpha, target), r.global_step),
+    )
+    choice, *others = candidates
+    ties = [r for r in others if _cannot_tell(choice, r, target)]
+    for window in _other_windows(candidates):
+        nearest = min(candidates, key=lambda r: target_distance(refit(r, window).alpha, target))
+        if nearest is not choice and nearest not in ties:
+            ties.append(nearest)
+            doubts.append(
+                f"the choice hangs on the fit window: over ranks {window[0]}–{window[1]} it would "
+                f"be step {nearest.global_step}"
+            )
+    if course.phase == "failing":
+        advice = "stop this training: it gets worse; its earliest good checkpoint is the choice"
+        return Verdict(
+            choice, advice, tuple(ties), (course.latest,), tuple(doubts), courses=courses
+        )
+    advice = "keep the choice" + (" or any of its ties" if ties else "")
+    if course.phase == "settling":
+        advice += "; α still moves, so training on may give a better one"
+    return Verdict(choice, advice, tuple(ties), doubts=tuple(doubts), courses=courses)
+
+
+def _doubts_of_course(course: Course) -> list[str]:
+    if course.reference is None or course.knows_untrained:
+        return []
+    return [
+        "α of the untrained network was not measured; that of step "
+        f"{course.reference.global_step} stands in for it"
+    ]
+
+
+def _cannot_tell(
+    choice: AlphaRecord, other: AlphaRecord, target: float | tuple[float, float]
+) -> bool:
+    errors = [r.stderr if math.isfinite(r.stderr) else 0.0 for r in (choice, other)]
+    apart = target_distance(other.alpha, target) - target_distance(choice.alpha, target)
+    return apart <= SIGMAS * math.hypot(*errors)
+
+
+def _other_windows(records: Sequence[AlphaRecord]) -> list[tuple[int, int]]:
+    """Windows next to the records' own, one from half its first rank and one to half its last."""
+    if not records or records[0].fit_range is None:
+        return []
+    first, last = records[0].fit_range
+    wanted = [(max(first // 2, 1), last), (first, max(last // 2, first + 5))]
+    reached = [
+        window for window in wanted if all(math.isfinite(refit(r, window).alpha) for r in records)
+    ]
+    return [window for window in reached if window != (first, last)]
+
+
+# -- which training of many ------------------------------------------------------------------------
+
+
+def _of_trainings(
+    courses: Mapping[str, Course],
+    believe: Sequence[str] | None,
+    target: float | tuple[float, float],
+    doubts: list[str],
+) -> Verdict:
+    longest = max(course.latest.global_step for course in courses.values())
+    as_long = {n: c for n, c in courses.items() if c.latest.global_step >= AS_LONG * longest}
+    if len(as_long) < len(courses):
+        doubts.append(
+            f"{len(courses) - len(as_long)} of {len(courses)} trainings are shorter than "
+            f"{AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare over "
+            "lengths"
+        )
+    failing = tuple(c.latest for c in courses.values() if c.phase in ("failing", "collapsed"))
+    alive = [c for c in as_long.values() if c.phase not in ("failing", "collapsed")]
+    turned = [c for c in alive if c.turned]
+    stand_ins = sum(not c.knows_untrained for c in as_long.values() if c.reference is not None)
+    if stand_ins:
+        doubts.append(
+            f"of {stand_ins} of {len(as_long)} trainings the untrained network was not measured; "
+            "their first measurement stands in for it"
+        )
+
+    def none(advice: str) -> Verdict:
+        return Verdict(None, advice, failing=failing, doubts=tuple(doubts), courses=courses)
+
+    if not alive:
+        return none("choose none of them: all trainings fail or have collapsed")
+    if not turned or len(turned) < ENOUGH * len(alive):
+        unknown = sum(c.phase == "unknown" for c in alive)
+        doubts.append(
+            f"{len(alive) - len(turned)} of {len(alive)} trainings that do not fail have not "
+            "turned, as far as was measured: before the turn of α its nearness to the target "
+            "misleads"
+        )
+        if unknown > len(alive) / 2:
+            return none(
+                "pay a few readouts (alphareq select), or measure the course of each training: "
+                "records of its first steps and of its end are missing"
+            )
+        return none("train longer until α turns, or pay a few readouts: alphareq select")
+    if len(turned) < len(alive):
+        doubts.append(
+            f"{len(alive) - len(turned)} of {len(alive)} trainings have not turned yet and are set "
+            "aside; they may overtake"
+        )
+    candidates = [c.latest for c in turned]
+    scores = _scores(candidates, believe, target)
+    believed = [name for name, criterion in scores.items() if criterion.believed]
+    places = {name: _places(candidates, name, target) for name in scores}
+    mean = np.mean([places[name] for name in believed], axis=0)
+    ordered = [candidates[i] for i in np.argsort(mean, kind="stable")]
+    scores = {
+        name: criterion._replace(agreement=kendall_tau(places[name].tolist(), mean.tolist()))
+        for name, criterion in scores.items()
+    }
+    for first, second in combinations(believed, 2):
+        tau = kendall_tau(places[first].tolist(), places[second].tolist())
+        if tau < 0 and len(candidates) >= FEWEST_TO_COMPARE:
+            doubts.append(
+                f"{first} and {second} turn the order around (Kendall τ = {tau:.2f}), and nothing "
+                "but labels can say which is right"
+            )
+            return none("pay a few readouts to learn which score to believe: alphareq select")
+        if tau < AGREEMENT:
+            doubts.append(f"{first} and {second} agree little (Kendall τ = {tau:.2f})")
+    if believed == ["alpha"] and len(candidates) >= FEWEST_TO_COMPARE:
+        for window, tau in window_agreement(
+            candidates, _other_windows(candidates), target=target
+        ).taus.items():
+            if tau < 0:
+                doubts.append(
+                    f"over ranks {window[0]}–{window[1]} the order by α turns around (Kendall "
+                    f"τ = {tau:.2f})"
+                )
+                return none("pay a few readouts to learn which window to believe: alphareq select")
+    choice, *others = ordered
+
+    def worse(record: AlphaRecord, name: str) -> bool:
+        mine, theirs = (badness(r, name, target) for r in (choice, record))
+        if name == "alpha" and _cannot_tell(choice, record, target):
+            return False
+        return theirs - mine > RERUN * (1.0 if name == "alpha" else abs(mine))
+
+    # A model is worse than the choice if most of what is believed says so, by more than a rerun.
+    ties = tuple(r for r in others if sum(worse(r, name) for name in believed) <= len(believed) / 2)
+    if not ties:
+        advice = "take the choice"
+    elif len(ties) + 1 < len(candidates):
+        advice = (
+            f"take the choice; {len(ties)} cannot be told from it, so read those out if it counts"
+        )
+    else:
+        advice = "nothing tells these trainings apart: take any, or pay a few readouts"
+    return Verdict(choice, advice, ties, failing, tuple(doubts), scores, courses)
+
+
+def _scores(
+    candidates: Sequence[AlphaRecord],
+    believe: Sequence[str] | None,
+    target: float | tuple[float, float],
+) -> dict[str, Criterion]:
+    """Every criterion that all candidates have, and which of them is believed."""
+    have = [
+        name
+        for name in dict.fromkeys((*(believe or ()), *BELIEVED, *OTHERS))
+        if all(math.isfinite(badness(r, name, target)) for r in candidates)
+    ]
+    if believe is None:
+        chosen = [name for name in have if name in BELIEVED] or ["alpha"]
+    else:
+        chosen = list(believe)
+    for name in chosen:
+        if name not in have:
+            raise SelectionError(f"not every training has {name!r}; there are: {', '.join(have)}")
+    return {
+        name: Criterion(
+            tuple(sorted(candidates, key=lambda r: badness(r, name, target))),
+            math.nan,
+            name in chosen,
+        )
+        for name in have
+    }
+
+
+def badness(
+    record: AlphaRecord, criterion: str, target: float | tuple[float, float] = 1.0
+) -> float:
+    """What a criterion says against a model: smaller is better, NaN where it has none."""
+    if criterion == "alpha":
+        return target_distance(record.alpha, target)
+    if criterion in ("loss", "twins_error"):
+        keys = [key for key in record.metrics if key.endswith(criterion) and "train" not in key]
+        return record.metrics[min(keys, key=len)] if keys else math.nan
+    value = record.scores.get(criterion, math.nan)
+    return value if criterion in LOWER_IS_BETTER else -value
+
+
+def _places(
+    records: Sequence[AlphaRecord], criterion: str, target: float | tuple[float, float]
+) -> NDArray[np.float64]:
+    values = np.array([badness(r, criterion, target) for r in records])
+    return np.asarray((values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1)) / 2)

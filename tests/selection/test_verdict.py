@@ -1,0 +1,256 @@
+"""What to keep, what ties with it, and when nobody can tell."""
+
+import math
+import random
+
+import pytest
+
+from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.selection.verdict import trainings_of, verdict
+
+HEALTHY = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
+FAILING = {0: 1.54, 100: 1.10, 400: 1.60, 2000: 2.10, 4000: 2.26}
+SLOW = {0: 1.51, 100: 1.52, 1000: 1.60, 2000: 1.68, 4000: 1.74}
+
+
+def training(run, alphas=HEALTHY, *, rankme=40.0, error=0.1, **more):
+    return [
+        AlphaRecord(
+            run=run,
+            path=f"{run}/step={step}.ckpt",
+            global_step=step,
+            **{
+                "alpha": alpha,
+                "r2": 0.99,
+                "stderr": 0.005,
+                "fit_range": (4, 50),
+                "num_samples": 5000,
+                "num_features": 100,
+                "eigenvalues": tuple(n**-alpha for n in range(1, 101)),
+                "scores": {} if rankme is None else {"rankme": rankme},
+                "metrics": {} if error is None else {"val_twins_error": error},
+                **more,
+            },
+        )
+        for step, alpha in alphas.items()
+    ]
+
+
+def trainings(*values):
+    return [record for records in values for record in records]
+
+
+# -- which checkpoint ------------------------------------------------------------------------------
+
+
+def test_after_the_turn_the_nearest_to_the_target_is_kept():
+    found = verdict(training("a"))
+    assert found.choice.global_step == 4000
+    assert found.ties == ()
+    assert found.failing == ()
+    assert found.advice == "keep the choice; α still moves, so training on may give a better one"
+
+
+def test_checkpoints_within_the_error_are_ties():
+    near = training("a", {**HEALTHY, 3000: 1.575, 3500: 1.572})
+    assert [r.global_step for r in verdict(near).ties] == [3500, 3000]
+
+
+def test_before_the_turn_the_last_is_kept_and_not_the_nearest():
+    found = verdict(training("a", SLOW))
+    assert found.choice.global_step == 4000
+    assert "α has not turned, so it says nothing yet" in found.advice
+
+
+def test_of_a_failing_training_an_early_checkpoint_is_kept():
+    found = verdict(training("a", FAILING))
+    assert (found.choice.global_step, found.failing[0].global_step) == (100, 4000)
+    assert "stop this training" in found.advice
+
+
+def test_a_window_that_would_choose_another_is_a_doubt_and_a_tie():
+    bent = training("a", {5000: 1.57})[0]
+    steep = tuple(n**-1.57 * (1 if n > 3 else 4 ** (n - 4)) for n in range(1, 101))
+    values = {**bent.to_dict(), "eigenvalues": steep, "alpha": 1.56}
+    found = verdict([*training("a"), AlphaRecord.from_dict(values)])
+    assert found.choice.global_step == 5000
+    assert 4000 in [r.global_step for r in found.ties]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_too_short_a_history_gives_no_choice(count):
+    found = verdict(training("a")[:count])
+    assert found.choice is None
+    assert 'AlphaMonitor(at_steps="log")' in found.advice
+
+
+def test_a_collapsed_training_gives_no_choice():
+    last = training("a", {5000: math.nan}, fit_range=None, problem="nothing varies")
+    found = verdict([*training("a"), *last])
+    assert found.choice is None
+    assert found.failing[0].global_step == 5000
+
+
+# -- which training --------------------------------------------------------------------------------
+
+
+def test_of_trainings_that_have_turned_the_best_by_what_is_believed():
+    found = verdict(
+        trainings(
+            training("a", error=0.10, rankme=60.0),
+            training("b", error=0.20, rankme=50.0),
+            training("c", error=0.30, rankme=40.0),
+            training("bad", FAILING, error=0.05, rankme=90.0),
+        )
+    )
+    assert found.choice.run == "a"
+    assert found.ties == ()
+    assert [r.run for r in found.failing] == ["bad"]
+    assert {n: c.believed for n, c in found.scores.items()} == {
+        "twins_error": True,
+        "rankme": True,
+        "alpha": False,
+    }
+    assert [r.run for r in found.scores["rankme"].order] == ["a", "b", "c"]
+    assert found.courses["bad"].phase == "failing"
+
+
+def test_nearness_to_the_target_does_not_choose_among_trainings():
+    near = {step: alpha - 0.4 for step, alpha in HEALTHY.items()}
+    found = verdict(trainings(training("a", error=0.1), training("near", near, error=0.9)))
+    assert found.choice.run == "a"
+    assert found.scores["alpha"].order[0].run == "near"
+    assert found.scores["alpha"].agreement == -1
+
+
+def test_differences_that_a_second_seed_makes_too_are_ties():
+    found = verdict(
+        trainings(
+            training("a", error=0.100, rankme=60.0),
+            training("b", error=0.103, rankme=59.0),
+            training("c", error=0.300, rankme=40.0),
+        )
+    )
+    assert (found.choice.run, [r.run for r in found.ties]) == ("a", ["b"])
+    same = verdict(trainings(*(training(run, error=0.1) for run in "abc")))
+    assert len(same.ties) == 2
+    assert "nothing tells these trainings apart" in same.advice
+
+
+def test_trainings_that_have_not_turned_give_no_choice():
+    found = verdict(trainings(*(training(run, SLOW) for run in "abc"), training("d")))
+    assert found.choice is None
+    assert "3 of 4 trainings that do not fail have not turned" in found.doubts[-1]
+    assert "train longer until α turns" in found.advice
+
+
+def test_some_that_have_not_turned_are_set_aside_and_said():
+    found = verdict(trainings(training("a"), training("b", error=0.3), training("c", SLOW)))
+    assert found.choice.run == "a"
+    assert "1 of 3 trainings have not turned yet and are set aside" in found.doubts[-1]
+
+
+def test_all_failing_gives_no_choice():
+    found = verdict(trainings(training("a", FAILING), training("b", FAILING)))
+    assert found.choice is None
+    assert len(found.failing) == 2
+    assert found.advice == "choose none of them: all trainings fail or have collapsed"
+
+
+def test_scores_that_turn_the_order_around_give_no_choice():
+    values = [(0.1 * i, 40.0 + i * 10) for i in range(1, 6)]
+    found = verdict(trainings(*(training(f"{e:.1f}", error=e, rankme=r) for e, r in values)))
+    assert found.choice is None
+    assert "twins_error and rankme turn the order around (Kendall τ = -1.00)" in found.doubts[-1]
+
+
+def test_checkpoints_without_a_course_give_no_choice():
+    ends = [training(run, alpha)[-1] for run, alpha in (("a", HEALTHY), ("b", SLOW))]
+    found = verdict(ends)
+    assert found.choice is None
+    assert "pay a few readouts" in found.advice
+
+
+def test_shorter_trainings_are_left_out():
+    short = {s: a for s, a in HEALTHY.items() if s <= 2000}
+    found = verdict(
+        trainings(training("a"), training("b", error=0.4, rankme=9.0), training("c", short))
+    )
+    assert found.choice.run == "a"
+    assert found.ties == ()
+    assert "1 of 3 trainings are shorter than 75% of the longest, 4000 steps" in found.doubts[0]
+
+
+def test_what_is_believed_can_be_given():
+    records = trainings(training("a", rankme=40.0), training("b", rankme=60.0))
+    assert verdict(records, believe=["rankme"]).choice.run == "b"
+    with pytest.raises(SelectionError, match="not every training has 'lidar'; there are: twins_"):
+        verdict(records, believe=["lidar"])
+
+
+def test_alpha_alone_is_believed_where_there_is_nothing_else():
+    high = {step: alpha + 0.2 for step, alpha in HEALTHY.items()}
+    found = verdict(
+        trainings(
+            training("a", rankme=None, error=None), training("b", high, rankme=None, error=None)
+        )
+    )
+    assert found.choice.run == "a"
+    assert found.ties == ()
+    assert found.scores["alpha"].believed
+
+
+def test_nan_scores_are_not_believed():
+    found = verdict(trainings(training("a", error=math.nan), training("b", rankme=60.0)))
+    assert [n for n, c in found.scores.items() if c.believed] == ["rankme"]
+
+
+# -- bad input -------------------------------------------------------------------------------------
+
+
+def test_what_differs_is_refused():
+    with pytest.raises(SelectionError, match="there is no record to choose from"):
+        verdict([])
+    with pytest.raises(SelectionError, match="α of different layers do not compare"):
+        verdict(trainings(training("a", layer="x"), training("b", layer="y")))
+    with pytest.raises(SelectionError, match=r"numbers of images do not compare: \[500, 5000\]"):
+        verdict(trainings(training("a"), training("b", num_samples=500)))
+
+
+def test_checkpoints_of_other_weights_are_left_out():
+    stale = [AlphaRecord.from_dict({**r.to_dict(), "path_step": 9}) for r in training("a")]
+    found = verdict(stale)
+    assert found.choice is None
+    assert found.advice.endswith("alphareq score")
+    assert "6 of 6 checkpoints hold weights that were not measured" in found.doubts[0]
+
+
+def test_older_records_belong_to_the_folder_of_their_checkpoint():
+    records = [
+        AlphaRecord.from_dict({**r.to_dict(), "run": ""}) for run in "ab" for r in training(run)
+    ]
+    assert {name: len(found) for name, found in trainings_of(records).items()} == {"a": 6, "b": 6}
+    assert len(verdict(records).courses) == 2
+
+
+def test_nothing_that_a_file_may_hold_ends_in_another_error():
+    rng = random.Random(0)
+    numbers = [math.nan, -1.0, 0.0, 1e-300, 1e300, 1.0, 1.5, 2.0]
+    for _ in range(300):
+        records = [
+            record
+            for run in range(rng.randint(1, 6))
+            for record in training(
+                str(run),
+                {rng.choice([0, 50, 100, 400, 4000]): rng.choice(numbers) for _ in range(4)},
+                rankme=rng.choice([None, *numbers]),
+                error=rng.choice([None, *numbers]),
+                r2=rng.choice(numbers),
+                stderr=rng.choice(numbers),
+                eigenvalues=tuple(rng.choice(numbers) for _ in range(rng.choice([0, 5, 100]))),
+            )
+        ]
+        found = verdict(records)
+        assert found.choice is None or found.choice in records
+        assert found.advice
