@@ -30,8 +30,8 @@ class Course(NamedTuple):
     phase: Phase
     """``"warming up"``: α has not turned yet. ``"settling"``: past its peak, and moving.
     ``"settled"``: past its peak, and at rest. ``"failing"``: it began below the untrained network
-    and rises; told only where that was measured before the first step. ``"collapsed"``: there is no spectrum worth a fit. ``"unknown"``: too little was
-    measured to tell."""
+    and rises; told only where that was measured before the first step. ``"collapsed"``: there is
+    no spectrum worth a fit. ``"unknown"``: too little was measured to tell."""
     latest: AlphaRecord
     """The newest measurement."""
     reference: AlphaRecord | None
