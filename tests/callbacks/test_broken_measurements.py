@@ -155,10 +155,6 @@ def test_trainer_validate_measures_whether_due_or_not(tmp_path):
     assert len(monitor.history) == 2
 
 
-@pytest.mark.skipif(
-    tuple(map(int, pl.__version__.split(".")[:2])) < (2, 6),
-    reason="older Lightnings hand callbacks nothing of a checkpoint that is validated",
-)
 def test_validating_a_checkpoint_labels_the_record_with_its_step(tmp_path):
     keep = ModelCheckpoint(tmp_path, save_last=True)
     fit(tmp_path, AlphaMonitor(), None, keep, enable_checkpointing=True)

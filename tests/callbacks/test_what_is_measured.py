@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset, random_split
 
 from alphareq_lightning import AlphaMonitor, OptionError, records_from_checkpoints
 from alphareq_lightning.errors import (
+    HistoryWarning,
     LoaderWarning,
     NoFitWarning,
     PaddingWarning,
@@ -498,6 +500,60 @@ def test_a_validation_of_a_checkpoint_adds_to_the_history(tmp_path):
     trainer.validate(module, loader, verbose=False)  # still those weights
     assert [r.global_step for r in monitor.history] == [5, 10, 15, 5, 5]
     assert monitor.history[0].alpha == monitor.history[4].alpha
+
+
+@pytest.mark.parametrize("how", ["validated", "tested before"])
+def test_weights_that_were_saved_alone_have_the_step_of_their_checkpoint(tmp_path, how):
+    # Lightning hands callbacks nothing of such a checkpoint.
+    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, save_weights_only=True)
+    monitor, module = AlphaMonitor(), TinyModule()
+    module.test_step = module.validation_step
+    trainer, _ = fit(tmp_path, monitor, module, keep, max_epochs=3, enable_checkpointing=True)
+    loader, path = labelled_loader(seed=5), tmp_path / "step=5.ckpt"
+    if how == "validated":
+        trainer.validate(module, loader, ckpt_path=path, verbose=False)
+    else:
+        trainer.test(module, loader, ckpt_path=path, verbose=False)
+        trainer.validate(module, loader, verbose=False)
+    assert [r.global_step for r in monitor.history] == [5, 10, 15, 5]
+    assert monitor.history[0].alpha == monitor.history[3].alpha
+
+
+@pytest.mark.parametrize("states", [None, {ModelCheckpoint: {}}])  # before Lightning 1.5, classes
+def test_checkpoints_of_others_are_no_obstacle(tmp_path, states):
+    monitor, trainer = AlphaMonitor(), make_trainer(tmp_path)
+    monitor.on_load_checkpoint(trainer, TinyModule(), {"callbacks": states})
+    assert not monitor.history
+
+
+def test_weights_of_an_unknown_step_are_logged_but_not_kept(tmp_path):
+    class Elsewhere(TorchCheckpointIO):
+        def load_checkpoint(self, path, *args, **options):
+            loaded = super().load_checkpoint(tmp_path / "step=5.ckpt", *args, **options)
+            return {key: value for key, value in loaded.items() if key != "callbacks"}
+
+    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
+    monitor = AlphaMonitor(figures=True)
+    trainer, module = fit(
+        tmp_path,
+        monitor,
+        None,
+        keep,
+        max_epochs=2,
+        enable_checkpointing=True,
+        plugins=[Elsewhere()],
+    )
+    loader = labelled_loader(seed=5)
+    for path in ("memory://step=5.ckpt", None):
+        with pytest.warns(HistoryWarning, match="not kept in the history: there is no checkpoint"):
+            [logged] = trainer.validate(module, loader, ckpt_path=path, verbose=False)
+        assert logged["val_alpha"] == pytest.approx(monitor.history[0].alpha, rel=1e-6)
+    assert [r.global_step for r in monitor.history] == [5, 10]
+    trainer.validate(module, loader, ckpt_path=tmp_path / "step=5.ckpt", verbose=False)
+    assert [r.global_step for r in monitor.history] == [5, 10, 5]
+    fit_again = make_trainer(tmp_path, monitor, max_epochs=1)
+    fit_again.fit(module, labelled_loader(), loader)
+    assert [r.global_step for r in monitor.history] == [5, 10, 5, 5]
 
 
 @pytest.mark.parametrize("nested", [True, False])

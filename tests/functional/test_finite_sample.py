@@ -176,7 +176,9 @@ def test_views_of_one_image_are_not_corrected_as_independent_samples(kind):
     one_each = feature_moments(images)
     halves = [feature_moments(images[i::2]) for i in range(2)]
     found = corrected_alpha(one_each, halves, (4, 40), kind, num_images=200)
-    assert found.alpha == corrected_alpha(one_each, halves, (4, 40), kind).alpha
+    without = corrected_alpha(one_each, halves, (4, 40), kind)
+    # Solvers round by where in memory a matrix lies, so the same numbers twice are not bit-equal.
+    torch.testing.assert_close(found.alpha, without.alpha, rtol=1e-9, atol=0)
 
 
 def test_more_samples_than_images_are_refused():

@@ -75,6 +75,7 @@ from alphareq_lightning.records.checkpoints import (
     STATE_KEY_PREFIX,
     history_from_state,
     history_to_state,
+    read_checkpoint,
 )
 from alphareq_lightning.records.record import AlphaRecord
 
@@ -206,6 +207,8 @@ class AlphaMonitor(Callback):
         self._measured: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
+        self._heard_of_weights = False
+        self._unknown_weights: str | None = None
         self._only_validates = False
         self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
 
@@ -215,8 +218,9 @@ class AlphaMonitor(Callback):
         """Find the layers and the unlabeled images; fails here or never."""
         self._run = uuid.uuid4().hex
         self._last_epoch = None
+        self._heard_of_weights = False
         if stage == "fit":
-            self._loaded_at = None
+            self._loaded_at = self._unknown_weights = None
         built_later = overrides("setup", pl_module) or overrides("configure_model", pl_module)
         if stage in ("fit", "validate") and not built_later:
             self._attach(trainer, pl_module)
@@ -226,7 +230,8 @@ class AlphaMonitor(Callback):
         self._attach(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove the hooks."""
+        """Remove the hooks; a later validation may be of the weights that a test has loaded."""
+        self._hear_of_weights(trainer, pl_module)
         self._detach()
 
     def on_exception(
@@ -333,6 +338,7 @@ class AlphaMonitor(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty state."""
         self._attach(trainer, pl_module)
+        self._hear_of_weights(trainer, pl_module)
         self._measuring = trainer.sanity_checking or self._is_due(trainer)
         self._start(trainer, pl_module)
 
@@ -693,19 +699,22 @@ class AlphaMonitor(Callback):
         epoch, global_step = trainer.current_epoch, trainer.global_step
         if self._loaded_at is not None and trainer.state.fn != "fit":
             epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
-        for record in self._measured:
-            self.history.append(
-                replace(
-                    record,
-                    run=self._run,
-                    epoch=epoch,
-                    global_step=global_step,
-                    metrics=metrics,
-                )
+        records = [
+            replace(record, run=self._run, epoch=epoch, global_step=global_step, metrics=metrics)
+            for record in self._measured
+        ]
+        if self._unknown_weights is not None:
+            records = []
+            self._warn(
+                trainer,
+                HistoryWarning,
+                "whose weights are validated is not known, so α is logged but not kept in the "
+                f"history: {self._unknown_weights}",
             )
-        self._draw(trainer)
+        self.history += records
+        self._draw(trainer, records)
 
-    def _draw(self, trainer: Trainer) -> None:
+    def _draw(self, trainer: Trainer, records: list[AlphaRecord]) -> None:
         if not self.figures or getattr(trainer, "fast_dev_run", False):
             return
         log_dir = trainer.log_dir  # broadcasts: every rank must ask
@@ -715,7 +724,7 @@ class AlphaMonitor(Callback):
             folder = Path(log_dir or trainer.default_root_dir)
             if not has_room(folder):
                 raise OSError(f"the disk of {folder} is nearly full")
-            for record in self.history[-len(self._measured) :]:
+            for record in records:
                 tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
                 publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
@@ -767,14 +776,35 @@ class AlphaMonitor(Callback):
 
         A monitor that measures another layer from now on continues the history all the same.
         """
+        self._heard_of_weights, self._unknown_weights = True, None
         self._only_validates = trainer.state.fn != "fit"
         if self._only_validates:
             self._loaded_at = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
-        states = checkpoint.get("callbacks", {})
-        prefix = f"'prefix': {self.prefix!r}}}"
-        mine = [key for key in states if key.startswith(STATE_KEY_PREFIX) and key.endswith(prefix)]
+        states = checkpoint.get("callbacks") or {}
+        ends = f"'prefix': {self.prefix!r}}}"
+        names = [key for key in states if isinstance(key, str)]  # before Lightning 1.5, classes
+        mine = [key for key in names if key.startswith(STATE_KEY_PREFIX) and key.endswith(ends)]
         if self.state_key not in states and mine:
             self.load_state_dict(states[mine[0]])
+
+    def _hear_of_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read of a checkpoint what Lightning hands to callbacks in a fit only.
+
+        That is so before Lightning 2.5, and for checkpoints without states of callbacks still.
+        """
+        if trainer.state.fn == "fit" or self._heard_of_weights or not trainer.ckpt_path:
+            return
+        try:
+            checkpoint = read_checkpoint(Path(trainer.ckpt_path))
+            if not isinstance(checkpoint, dict) or "global_step" not in checkpoint:
+                raise SelectionError(f"{trainer.ckpt_path} does not tell its step")
+        except SelectionError as error:
+            self._heard_of_weights, self._unknown_weights = True, str(error)
+            return
+        self.on_load_checkpoint(trainer, pl_module, checkpoint)
+        states = checkpoint.get("callbacks") or {}
+        if self.state_key in states:
+            self.load_state_dict(states[self.state_key])
 
 
 def _monitors(trainer: Trainer) -> list[AlphaMonitor]:

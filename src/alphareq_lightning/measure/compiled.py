@@ -68,11 +68,20 @@ def whole_graph_around(root: nn.Module, name: str) -> str | None:
     The root itself has the name "", and calls it by what it is.
     """
     for path, module in ancestors(root, name):
-        context = getattr(module, "dynamo_ctx", None) or _context_of_call(module)
-        # torch 2.4 calls it nopython.
-        if getattr(context, "fullgraph", getattr(context, "nopython", False)):
+        if _stays_whole(getattr(module, "dynamo_ctx", None) or _context_of_call(module)):
             return path
     return None
+
+
+def _stays_whole(context: Any) -> bool:
+    if hasattr(context, "fullgraph"):
+        return bool(context.fullgraph)
+    # In older torch, 2.4 among them, only the converter inside of the context's callback knows.
+    callback = getattr(context, "callback", None)
+    converters = (
+        getattr(callback, f"_torchdynamo_orig_{kind}", None) for kind in ("callable", "backend")
+    )
+    return any(getattr(converter, "_one_graph", False) for converter in converters)
 
 
 def _context_of_call(module: nn.Module) -> Any:

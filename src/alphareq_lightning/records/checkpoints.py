@@ -161,14 +161,23 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-def _callback_states(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_checkpoint(path: Path) -> Any:
+    """What a file holds, its tensors unread.
+
+    Raises:
+        SelectionError: If it is missing or cannot be read safely.
+    """
     if not path.is_file():
         raise SelectionError(f"there is no checkpoint {path}")
     try:
-        checkpoint = _load(path)
+        return _load(path)
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
         reason = first_line(error)
         raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error
+
+
+def _callback_states(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    checkpoint = read_checkpoint(path)
     states = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
     if not isinstance(states, dict):
         raise SelectionError(
