@@ -1,6 +1,7 @@
 """Imports go down only: each room knows the floors below its own, and no other room beside it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,19 +11,17 @@ import pytest
 import alphareq_lightning
 
 SOURCE = Path(alphareq_lightning.__file__).parent
-FLOORS = (
-    ("errors", "files", "text", "_checks"),
-    ("functional", "load", "_lightning"),
-    ("metrics",),
-    ("records",),
-    ("readout", "selection", "recipes"),
-    ("measure",),
-    ("callbacks", "report"),
-    ("sweep",),
-    ("commands",),
-    ("__init__", "__main__"),
-)
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
+
+
+def floors():
+    """The table of the page: rooms of each floor, ground first."""
+    table = PAGE.read_text().split("<!-- floors -->")[1].split("<!-- end -->")[0]
+    rows = [line for line in table.splitlines() if re.match(r"\| \d", line)]
+    return [re.findall(r"`(\w+)`", row) for row in reversed(rows)] + [["__init__", "__main__"]]
+
+
+FLOOR = {room: number for number, rooms in enumerate(floors()) for room in rooms}
 TO_MEND = {("load", "recipes"), ("measure", "callbacks")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -38,6 +37,11 @@ def imported(path):
 
 def room(path):
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def test_the_page_names_every_room():
+    assert {room(path) for path in FILES} <= set(FLOOR)
+    assert PAGE.read_text().count("\n* **") == len({room(p) for p in FILES if p.parent != SOURCE})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))
