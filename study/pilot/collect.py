@@ -96,7 +96,7 @@ def short(value: Any) -> Any:
 def history(checkpoint: dict[str, Any]) -> Iterator[tuple[int, list[AlphaRecord]]]:
     """Epochs, one-based, and the records of their layers."""
     [state] = [v for k, v in checkpoint["callbacks"].items() if k.startswith(STATE_KEY_PREFIX)]
-    records = history_from_state(state)
+    records, _ = history_from_state(state)
     for epoch in sorted({r.epoch for r in records}):
         yield epoch + 1, [r for r in records if r.epoch == epoch]
 

@@ -41,6 +41,16 @@ class PowerLawFit(NamedTuple):
     """Standard error of ``alpha`` from the residuals of the line, shape ``()``. It says how
     straight the line is; it knows nothing of the error of a finite sample."""
 
+    def line(self, ranks: Tensor) -> Tensor:
+        """The eigenvalues of the line at ``ranks``, one-based, any shape.
+
+        Example:
+            >>> fit = fit_power_law(3 * torch.arange(1.0, 65.0) ** -2, (4, 40))
+            >>> [round(value, 6) for value in fit.line(torch.tensor([1, 10])).tolist()]
+            [3.0, 0.03]
+        """
+        return (self.intercept - self.alpha * ranks.to(self.alpha.dtype).log()).exp()
+
 
 def fit_power_law(
     eigenvalues: Tensor,
