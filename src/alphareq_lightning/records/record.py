@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,7 +13,7 @@ import torch
 from alphareq_lightning.errors import AlphaReQError, SelectionError
 from alphareq_lightning.files import num_values
 from alphareq_lightning.functional.power_law import PowerLawFit, alpha_distance, fit_power_law
-from alphareq_lightning.text import one_line, shown
+from alphareq_lightning.text import as_json, one_line, shown
 
 FORMAT = 2
 """Of records that this version writes. Those of format 1 had no number, and coded "no fit" by NaN,
@@ -221,7 +220,7 @@ class AlphaRecord:
 
     def to_json(self) -> dict[str, Any]:
         """As `to_dict`, with `None` for the NaN and infinities that JSON does not know."""
-        values: dict[str, Any] = _finite(self.to_dict())
+        values: dict[str, Any] = as_json(self.to_dict())
         if self.accuracy is not None and math.isnan(self.accuracy):
             values["accuracy"] = FAILED
         return values
@@ -268,7 +267,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     """What this version does not know, as JSON would give it back."""
     if num_values(values) > MOST_VALUES:
         raise ValueError(f"expected at most {MOST_VALUES} values that are not known, got more")
-    plain: dict[str, Any] = json.loads(json.dumps(values), parse_constant=lambda _: None)
+    plain: dict[str, Any] = as_json(values)
     return plain
 
 
@@ -336,11 +335,3 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "accuracy": _or_none(lambda value: math.nan if value == FAILED else _number(value)),
 }
 """How each field is read, beside those of the fit."""
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value

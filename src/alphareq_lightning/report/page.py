@@ -82,15 +82,7 @@ def report_data(
 ) -> dict[str, Any]:
     """Everything that the page draws, as plain JSON values; NaN and infinity become `None`.
 
-    Args:
-        records: As in `write_report`, like the rest.
-        target: The α to be near, or an interval.
-        top_k: Models that span the interval.
-        margin: Models kept on each side of it.
-
-    Raises:
-        SelectionError: If there are no records.
-        OptionError: If an option is outside what is documented.
+    Arguments and errors are those of `write_report`.
     """
     if not records:
         raise SelectionError("there are no records to report on")

@@ -17,7 +17,7 @@ from rich.table import Table
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.text import json_text, printable
+from alphareq_lightning.text import as_json, json_text, printable
 
 NAME_WIDTH = 16
 FORMULA = ("=", "+", "-", "@")
@@ -58,7 +58,7 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
         if any(other.accuracy is not None for other in records):
             row["accuracy"] = r.accuracy
         row |= {name: r.metrics.get(name) for name in metrics}
-        rows.append({key: _finite(value) for key, value in row.items()})
+        rows.append(as_json(row))
     return rows
 
 
@@ -169,7 +169,3 @@ def _with_error(record: AlphaRecord) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
