@@ -194,13 +194,14 @@ class AlphaRecord:
         if self.fit is None:
             return None
         first, last = self.fit.fit_range
-        ranks = torch.arange(first, min(last, len(self.eigenvalues)) + 1)
-        shares = torch.tensor(self.shares, dtype=torch.float64)
+        last = min(last, len(self.eigenvalues))
         try:
-            line = fit_power_law(shares, (first, first + len(ranks) - 1)).line(ranks)
+            fit = fit_power_law(torch.tensor(self.shares, dtype=torch.float64), (first, last))
         except AlphaReQError:
             return None
-        return ranks.tolist(), line.clamp(min=torch.finfo(line.dtype).tiny).tolist()
+        ranks = torch.arange(first, last + 1)
+        line = fit.line(ranks).clamp(min=torch.finfo(torch.float64).tiny)  # has a logarithm
+        return ranks.tolist(), line.tolist()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
