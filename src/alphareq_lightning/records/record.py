@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from alphareq_lightning.errors import AlphaReQError, SelectionError
-from alphareq_lightning.files import num_values
+from alphareq_lightning.files import MALFORMED, num_values
 from alphareq_lightning.functional.power_law import PowerLawFit, alpha_distance, fit_power_law
 from alphareq_lightning.text import as_json, one_line, shown
 
@@ -238,12 +238,8 @@ class AlphaRecord:
             fit, corrected = _fit(values), _corrected(values)
             own = {name: read(values.pop(name)) for name, read in _READ.items() if name in values}
             return cls(fit=fit, corrected=corrected, unknown=_plain(values), **own)
-        except _WRONG as error:
+        except MALFORMED as error:
             raise SelectionError(f"not a record of α: {one_line(error)}") from error
-
-
-_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What numbers, names and nesting of somebody else's file run into."""
 
 
 def _fit(values: dict[str, Any]) -> Fit | None:
