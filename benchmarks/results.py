@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from alphareq_lightning.files import written_beside
+
 RESULTS = Path(__file__).parent / "results"
 EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "results"
 DIGITS = 5
@@ -102,10 +104,8 @@ def write_training(path: Path, values: dict[str, Any], course: str) -> None:
 
 def write_json(path: Path, text: str) -> None:
     """A file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    with written_beside(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
 def short(value: Any, digits: int = DIGITS) -> Any:

@@ -34,6 +34,7 @@ from alphareq_lightning.sweep.training import (
 )
 from alphareq_lightning.sweep.trial import PATH, SECONDS, monitored_features
 from benchmarks.results import machine, of_training, short, today, write_json, write_training
+from study.measurements import BATCH, Sides, decoded
 from study.pilot.analysis import RESULTS
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -44,18 +45,6 @@ TASKS: dict[str, dict[str, Any]] = {
 EVERY_TIME = "cifar10"
 """Read out at every checkpoint; the others at the end of training only."""
 LIDAR_IMAGES, LIDAR_VIEWS = 400, 10
-BATCH = 500
-
-Sides = tuple[TensorDataset, TensorDataset]
-
-
-def labelled_images(data: ImageFolderDataModule) -> Sides:
-    """Plain images and labels to train and to test a readout on, decoded once."""
-    train, test = (
-        TensorDataset(*next(iter(DataLoader(side, batch_size=len(side)))))
-        for side in data.readout_datasets()
-    )
-    return train, test
 
 
 def views_of_one(data: ImageFolderDataModule) -> Tensor:
@@ -83,7 +72,7 @@ def readouts(features: nn.Module, tasks: dict[str, Sides], views: Tensor) -> dic
 def history(checkpoint: dict[str, Any]) -> Iterator[tuple[int, list[AlphaRecord]]]:
     """Epochs, one-based, and the records of their layers."""
     [state] = [v for k, v in checkpoint["callbacks"].items() if k.startswith(STATE_KEY_PREFIX)]
-    records = history_from_state(state)
+    records, _ = history_from_state(state)
     for epoch in sorted({r.epoch for r in records}):
         yield epoch + 1, [r for r in records if r.epoch == epoch]
 
@@ -157,7 +146,7 @@ def main() -> None:
         name: ImageFolderDataModule(str(options.data / folders[name]), **how)
         for name, how in TASKS.items()
     }
-    tasks = {name: labelled_images(module) for name, module in data.items()}
+    tasks = {name: decoded(module.readout_datasets()) for name, module in data.items()}
     views = views_of_one(data["cifar10"])
     start = options.out / "untrained.json"
     if not start.exists():
