@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from alphareq_lightning.load.data import DataOptions, fingerprint, labelled_loaders
+from alphareq_lightning.load.sources import fingerprint, image_source
 
 
 def folder_of_images(folder):
@@ -19,31 +19,30 @@ def folder_of_images(folder):
     return folder
 
 
-def prints(options):
-    return [fingerprint(loader.dataset) for loader in labelled_loaders(options)]
+def prints(data, **options):
+    return [fingerprint(side.dataset) for side in image_source(data, **options).labelled()]
 
 
 def test_the_same_images_are_the_same_and_changed_ones_are_not(tmp_path):
-    options = DataOptions(data=str(folder_of_images(tmp_path)), image_size=8)
-    assert prints(options) == prints(options)
-    assert prints(options) != prints(options._replace(image_size=16))
-    assert prints(options) != prints(options._replace(max_images=4))
-    before = prints(options)
+    folder = folder_of_images(tmp_path)
+    before = prints(folder, image_size=8)
+    assert before == prints(folder, image_size=8)
+    assert before != prints(folder, image_size=16)
+    assert before != prints(folder, image_size=8, max_images=4)
     os.utime(tmp_path / "test" / "dark" / "1.png", ns=(1, 1))  # written again
-    train, test = prints(options)
+    train, test = prints(folder, image_size=8)
     assert train == before[0]
     assert test != before[1]
 
 
 def test_digits_and_tensors():
-    assert prints(DataOptions(data="digits")) == prints(DataOptions(data="digits"))
+    assert prints("digits") == prints("digits")
     ones, zeros = TensorDataset(torch.ones(3)), TensorDataset(torch.zeros(3))
     assert fingerprint(ones) == fingerprint(TensorDataset(torch.ones(3)))
     assert fingerprint(ones) != fingerprint(zeros)
 
 
 def test_few_labels_and_few_images(tmp_path):
-    options = DataOptions(data="digits", labels_per_class=2, max_images=100)
-    train, test = labelled_loaders(options)
+    train, test = image_source("digits", max_images=100).labelled(labels_per_class=2)
     assert len(train.dataset) == 20
     assert len(test.dataset) == 100

@@ -17,31 +17,31 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torchvision import datasets
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.load.images import (
-    ImageFiles,
     Images,
     Pixels,
-    class_indices,
     collate_images,
-    find_images,
     pixels_in_memory,
-    split_indices,
+    some_indices,
     untouched,
 )
-from alphareq_lightning.recipes.views import (
+from alphareq_lightning.load.preprocessing import (
     BatchableView,
-    TwoViews,
     View,
-    barlow_twins_view,
-    digit_view,
-    plain_digit,
+    normalised_view,
     plain_view,
 )
+from alphareq_lightning.load.sources import (
+    DIGITS_HOLDOUT,
+    Split,
+    digit_images,
+    folder_images,
+)
+from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, digit_view
 
 MIN_IMAGES = 2
 """Barlow Twins compares images of a batch; one alone has no loss."""
@@ -90,7 +90,7 @@ class ViewsDataModule(pl.LightningDataModule):
         self._pixels: dict[str, Tensor | None] = {}
 
     @abstractmethod
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """Training dataset and indices, held-out dataset and indices, of ``(image, label)``."""
 
     def setup(self, stage: str) -> None:
@@ -158,11 +158,9 @@ class ViewsDataModule(pl.LightningDataModule):
         return train, heldout
 
     def _at_most(self, indices: Sequence[int], limit: int | None) -> Sequence[int]:
-        if limit is None or limit >= len(indices):
+        if limit is None:
             return indices
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(indices), generator=generator)[:limit]
-        return [indices[i] for i in sorted(chosen.tolist())]
+        return [indices[i] for i in some_indices(len(indices), limit, self.seed)]
 
     def _images(
         self, side: str, each: Callable[[Any], Any], view: View
@@ -213,31 +211,23 @@ class DigitsDataModule(ViewsDataModule):
         self,
         image_size: int = 16,
         batch_size: int = 128,
-        holdout: float = 1 / 3,
+        holdout: float = DIGITS_HOLDOUT,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(
-            digit_view(), plain_digit(), batch_size=batch_size, num_workers=num_workers, seed=seed
+            digit_view(),
+            normalised_view(),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
         )
         self.image_size = image_size
         self.holdout = holdout
 
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """The digits, as uint8 tensors in memory."""
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise DataError(
-                "the digits come with scikit-learn: pip install 'alphareq-lightning[demo]'"
-            ) from error
-        digits = load_digits()
-        gray = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-        size = (self.image_size, self.image_size)
-        large = interpolate(gray, size, mode="bilinear").expand(-1, 3, -1, -1)
-        images = TensorDataset((large * 255).round().byte(), torch.tensor(digits.target))
-        train, heldout = split_indices(len(images), self.holdout, self.seed)
-        return images, train, images, heldout
+        return digit_images(self.image_size, self.holdout, self.seed)
 
 
 class ImageFolderDataModule(ViewsDataModule):
@@ -282,22 +272,9 @@ class ImageFolderDataModule(ViewsDataModule):
         self.folder = Path(folder)
         self.holdout = holdout
 
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """The files, split by folder or by chance."""
-        heldout_folder = next(
-            (self.folder / name for name in ("test", "val") if (self.folder / name).is_dir()), None
-        )
-        if heldout_folder is not None and (self.folder / "train").is_dir():
-            train_paths, train_names = find_images(self.folder / "train")
-            heldout_paths, heldout_names = find_images(heldout_folder)
-            train_labels, heldout_labels = class_indices(train_names, heldout_names)
-            train = ImageFiles(train_paths, train_labels)
-            heldout = ImageFiles(heldout_paths, heldout_labels)
-            return train, range(len(train)), heldout, range(len(heldout))
-        paths, names = find_images(self.folder)
-        images = ImageFiles(paths, *class_indices(names))
-        train_indices, heldout_indices = split_indices(len(images), self.holdout, self.seed)
-        return images, train_indices, images, heldout_indices
+        return folder_images(self.folder, self.holdout, self.seed)
 
 
 class _TorchvisionDataModule(ViewsDataModule):
@@ -335,13 +312,13 @@ class _TorchvisionDataModule(ViewsDataModule):
     def split(self, train: bool) -> Any:
         """The torchvision dataset of one side."""
 
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """Both sides."""
         try:
             train, heldout = self.split(True), self.split(False)
         except RuntimeError as error:
             raise DataError(f"{error} (root={self.root!r})") from error
-        return train, range(len(train)), heldout, range(len(heldout))
+        return Split(train, range(len(train)), heldout, range(len(heldout)))
 
 
 class CIFAR10DataModule(_TorchvisionDataModule):
