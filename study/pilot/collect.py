@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from alphareq_lightning import eigenspectrum, fit_power_law, lidar, rankme
-from alphareq_lightning.load.sources import DataModuleImages
 from alphareq_lightning.measure.layer_features import LayerFeatures
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import ImageFolderDataModule
@@ -144,7 +143,7 @@ def collect(
 def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str, Any]:
     """α, RankMe and readouts of the network that every training of a sweep begins with."""
     cli, features = built(sweep, {})
-    _, heldout = DataModuleImages(cli.datamodule).labelled_datasets()
+    _, heldout = cli.datamodule.readout_datasets()
     extracted, _ = extract_features(features, DataLoader(heldout, BATCH))
     fit = fit_power_law(eigenspectrum(extracted), num_samples=len(extracted))
     rank = rankme(torch.linalg.svdvals(extracted.double())).item()

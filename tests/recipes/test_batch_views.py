@@ -15,10 +15,9 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from alphareq_lightning.load.preprocessing import plain_view
 from alphareq_lightning.recipes import barlow_twins_view
 from alphareq_lightning.recipes import batch_views as batched
-from alphareq_lightning.recipes.views import digit_view
+from alphareq_lightning.recipes.views import digit_view, plain_view
 
 ERRORS = 4.5
 PIXEL = 1 / 255

@@ -14,14 +14,13 @@ from torchvision.transforms import v2
 from alphareq_lightning import AlphaMonitor, DataError
 from alphareq_lightning.errors import ImageWarning
 from alphareq_lightning.load.images import Images, Pixels, collate_images
-from alphareq_lightning.load.preprocessing import plain_view
 from alphareq_lightning.recipes import (
     CIFAR10DataModule,
     DigitsDataModule,
     ImageFolderDataModule,
     STL10DataModule,
 )
-from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view
+from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, plain_view
 
 from tiny import make_trainer
 

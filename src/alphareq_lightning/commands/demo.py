@@ -19,7 +19,7 @@ from alphareq_lightning._lightning import quiet
 from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.load.sources import DataModuleImages
+from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.records import AlphaRecord, records_from_checkpoints
@@ -161,7 +161,7 @@ def _readouts(
     records: list[AlphaRecord], data: DigitsDataModule, console: Console
 ) -> dict[str, float]:
     """Linear readout of each checkpoint: the only place where labels are used."""
-    loaders = DataModuleImages(data, batch_size=READOUT_BATCH).labelled(LABELS_PER_CLASS)
+    loaders = from_datamodule(data, batch_size=READOUT_BATCH).labelled(LABELS_PER_CLASS)
     accuracies = {}
     with Progress(console=console, transient=True) as progress:
         for record in progress.track(records, description="readouts, to check"):

@@ -51,7 +51,9 @@ def build_architecture(
     given = dict(options or {})
     of_recipe = small_images or name == NARROW
     if of_recipe and pretrained:
-        raise OptionError("the recipe's small backbones have no pretrained weights; leave out one")
+        raise OptionError(
+            f"there are no pretrained weights for the recipe's {name!r}; leave out --pretrained"
+        )
     try:
         if of_recipe:
             return Architecture(build_backbone(name, small_images=small_images, **given)[0], RECIPE)

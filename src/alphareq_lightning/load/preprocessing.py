@@ -35,54 +35,37 @@ class BatchableView:
         return self.one(image)
 
 
-def plain_view(
-    image_size: int,
-    *,
-    mean: Sequence[float] = CIFAR_MEAN,
-    std: Sequence[float] = CIFAR_STD,
-    crop_share: float = 1.0,
-    interpolation: str = "bilinear",
-) -> BatchableView:
-    """The un-augmented image: resized, cut to a square, normalised.
+class Preprocessing(NamedTuple):
+    """What a network expects of un-augmented images."""
 
-    Args:
-        image_size: Side of the square, in pixels.
-        mean: Subtracted from each channel.
-        std: Divided out of each channel.
-        crop_share: Side of the square as a share of the shorter side of the resized image.
-        interpolation: ``"bilinear"`` or ``"bicubic"``.
-    """
-    mode = v2.InterpolationMode(interpolation)
-    transform = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.Resize(round(image_size / crop_share), interpolation=mode, antialias=True),
-            v2.CenterCrop(image_size),
-            *to_normalised(mean, std),
-        ]
-    )
-    return BatchableView(transform, transform)
+    image_size: int = 32
+    """Side of the square that is cut out of the middle, in pixels."""
+    mean: Sequence[float] = CIFAR_MEAN
+    std: Sequence[float] = CIFAR_STD
+    crop_share: float = 1.0
+    """The side as a share of the shorter side of the resized image."""
+    interpolation: str = "bilinear"
 
+    def view(self) -> BatchableView:
+        """The image resized, cut to a square, normalised."""
+        resized = v2.Resize(
+            round(self.image_size / self.crop_share),
+            interpolation=v2.InterpolationMode(self.interpolation),
+            antialias=True,
+        )
+        steps = [v2.ToImage(), resized, v2.CenterCrop(self.image_size)]
+        transform = v2.Compose([*steps, *to_normalised(self.mean, self.std)])
+        return BatchableView(transform, transform)
 
-def normalised_view(mean: Sequence[float] = HALF, std: Sequence[float] = HALF) -> BatchableView:
-    """The image as it is, normalised."""
-    transform = v2.Compose(to_normalised(mean, std))
-    return BatchableView(transform, transform)
+    def normalised(self) -> BatchableView:
+        """The image normalised, and its size left as it is."""
+        transform = v2.Compose(to_normalised(self.mean, self.std))
+        return BatchableView(transform, transform)
 
 
 def to_normalised(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
     """The last steps of every view: uint8 → float32 in [0, 1] → normalised."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
-
-
-class Preprocessing(NamedTuple):
-    """What a network expects of its images; the options of `plain_view`."""
-
-    image_size: int = 32
-    mean: Sequence[float] = CIFAR_MEAN
-    std: Sequence[float] = CIFAR_STD
-    crop_share: float = 1.0
-    interpolation: str = "bilinear"
 
 
 RECIPE = Preprocessing()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.load.images import (
@@ -33,8 +33,6 @@ from alphareq_lightning.load.preprocessing import (
     STATISTICS,
     Preprocessing,
     View,
-    normalised_view,
-    plain_view,
 )
 
 HELDOUT_FOLDERS = ("test", "val")
@@ -50,6 +48,17 @@ class Split(NamedTuple):
     train_indices: Sequence[int]
     heldout: Any
     heldout_indices: Sequence[int]
+
+    def through(self, view: View) -> tuple[Images, Images]:
+        """Both parts, each image through a view."""
+        train = Images(self.train, view, self.train_indices)
+        return train, Images(self.heldout, view, self.heldout_indices)
+
+    @classmethod
+    def by_chance(cls, images: Any, holdout: float, seed: int) -> Split:
+        """One dataset, of which a share is held out, see `split_indices`."""
+        train, heldout = split_indices(len(images), holdout, seed)
+        return cls(images, train, images, heldout)
 
 
 def digit_images(image_size: int, holdout: float = DIGITS_HOLDOUT, seed: int = 0) -> Split:
@@ -68,8 +77,7 @@ def digit_images(image_size: int, holdout: float = DIGITS_HOLDOUT, seed: int = 0
     gray = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
     large = interpolate(gray, (image_size, image_size), mode="bilinear").expand(-1, 3, -1, -1)
     images = TensorDataset((large * 255).round().byte(), torch.tensor(digits.target))
-    train, heldout = split_indices(len(images), holdout, seed)
-    return Split(images, train, images, heldout)
+    return Split.by_chance(images, holdout, seed)
 
 
 def folder_images(folder: Path, holdout: float, seed: int = 0) -> Split:
@@ -88,53 +96,45 @@ def folder_images(folder: Path, holdout: float, seed: int = 0) -> Split:
         return Split(train, range(len(train)), heldout, range(len(heldout)))
     paths, names = find_images(folder)
     images = ImageFiles(paths, *class_indices(names))
-    train_indices, heldout_indices = split_indices(len(images), holdout, seed)
-    return Split(images, train_indices, images, heldout_indices)
+    return Split.by_chance(images, holdout, seed)
 
 
 def _heldout_folder(folder: Path) -> Path | None:
     return next((folder / name for name in HELDOUT_FOLDERS if (folder / name).is_dir()), None)
 
 
-class ImageSource(ABC):
-    """Un-augmented images.
+@dataclass(frozen=True)
+class ImageSource:
+    """Un-augmented images, held out and labelled."""
 
-    Args:
-        batch_size: Images in a batch.
-        num_workers: Worker processes of each loader.
-        max_images: Use at most this many held-out images, and as many to train a readout on; drawn
-            by chance, the same ones for one seed.
-        seed: Of that.
-    """
+    give_heldout: Callable[[], Any]
+    """Gives the held-out images: a dataset of ``(image, label)``, or a loader of batches."""
+    give_labelled: Callable[[], tuple[Any, Any]]
+    """Gives datasets of ``(image, label)`` to train and to test a readout on."""
+    batch_size: int = 256
+    num_workers: int = 0
+    max_images: int | None = None
+    """At most this many held-out images, and as many to train a readout on, drawn by chance."""
+    seed: int = 0
+    """Of that; the same one draws the same images."""
 
-    def __init__(
-        self,
-        *,
-        batch_size: int = 256,
-        num_workers: int = 0,
-        max_images: int | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.batch_size = batch_size
-        self.num_workers = num_workers
-        self.max_images = max_images
-        self.seed = seed
-
-    @abstractmethod
     def heldout(self) -> Iterable[Any]:
-        """Batches of held-out images; their labels are left out.
+        """Batches of held-out images; labels are left out, but for those of a DataModule's batches.
 
         Raises:
             DataError: If there are none.
         """
-
-    @abstractmethod
-    def labelled_datasets(self) -> tuple[Any, Any]:
-        """Datasets of ``(image, label)`` to train and to test a readout on.
-
-        Raises:
-            DataError: If there are none.
-        """
+        images = self.give_heldout()
+        if isinstance(images, Dataset):
+            return self._loader(self._at_most(images), collate_images)
+        if self.max_images is None or not isinstance(images, DataLoader):
+            return images  # type: ignore[no-any-return]
+        return DataLoader(
+            self._at_most(images.dataset),
+            images.batch_size,
+            collate_fn=images.collate_fn,
+            num_workers=images.num_workers,
+        )
 
     def labelled(
         self, labels_per_class: int | None = None
@@ -147,7 +147,7 @@ class ImageSource(ABC):
         Raises:
             DataError: If the images have no labels, or none that a readout could learn.
         """
-        train, test = map(self._at_most, self.labelled_datasets())
+        train, test = map(self._at_most, self.give_labelled())
         _check_labels(train, test)
         if labels_per_class is not None:
             train = few_of_each_class(train, labels_per_class)
@@ -158,7 +158,7 @@ class ImageSource(ABC):
             return images
         return Subset(images, some_indices(len(images), self.max_images, self.seed))
 
-    def _loader(self, images: Any, collate: Any) -> DataLoader[Any]:
+    def _loader(self, images: Any, collate: Callable[[Any], Any]) -> DataLoader[Any]:
         return DataLoader(
             images,
             self.batch_size,
@@ -168,92 +168,27 @@ class ImageSource(ABC):
         )
 
 
-class DigitImages(ImageSource):
-    """The digits that scikit-learn ships; held out are those of `DigitsDataModule`.
+def from_datamodule(datamodule: Any, **options: Any) -> ImageSource:
+    """A LightningDataModule that is set up; it prepares its images itself.
 
-    Args:
-        preprocessing: The digits are enlarged to its size, whole, and normalised by it.
-        options: Of `ImageSource`.
+    Held out is what its ``alpha_dataloader``, or else its ``val_dataloader``, gives; labelled what
+    its ``readout_datasets`` gives.
     """
 
-    def __init__(self, preprocessing: Preprocessing = DIGITS, **options: Any) -> None:
-        super().__init__(**options)
-        self.view: View = normalised_view(preprocessing.mean, preprocessing.std)
-        self.image_size = preprocessing.image_size
-
-    def heldout(self) -> Iterable[Any]:
-        """Batches of the held-out digits."""
-        return self._loader(self._at_most(self.labelled_datasets()[1]), collate_images)
-
-    def labelled_datasets(self) -> tuple[Any, Any]:
-        """Both parts."""
-        return _both_parts(digit_images(self.image_size), self.view)
-
-
-class FolderImages(ImageSource):
-    """A folder of images, with or without class folders.
-
-    Held out is what is in ``test`` or ``val`` inside, and else all of it.
-
-    Args:
-        folder: Where the images are.
-        preprocessing: How they are prepared.
-        options: Of `ImageSource`.
-    """
-
-    def __init__(self, folder: Path, preprocessing: Preprocessing = RECIPE, **options: Any) -> None:
-        super().__init__(**options)
-        self.folder = folder
-        self.view: View = plain_view(**preprocessing._asdict())
-
-    def heldout(self) -> Iterable[Any]:
-        """Batches of the held-out files."""
-        paths, _ = find_images(_heldout_folder(self.folder) or self.folder)
-        images = Images(ImageFiles(paths), self.view)
-        return self._loader(self._at_most(images), collate_images)
-
-    def labelled_datasets(self) -> tuple[Any, Any]:
-        """Both parts; labels are the first-level class folders."""
-        return _both_parts(folder_images(self.folder, READOUT_HOLDOUT), self.view)
-
-
-class DataModuleImages(ImageSource):
-    """The images of somebody's LightningDataModule, prepared as it prepares them.
-
-    Args:
-        datamodule: Ready to give its loaders; its ``alpha_dataloader``, or else its
-            ``val_dataloader``, gives the held-out images.
-        options: Of `ImageSource`; the batches of held-out images have the DataModule's size.
-    """
-
-    def __init__(self, datamodule: Any, **options: Any) -> None:
-        super().__init__(**options)
-        self.datamodule = datamodule
-
-    def heldout(self) -> Iterable[Any]:
-        """Batches as its loader gives them."""
-        make = getattr(self.datamodule, "alpha_dataloader", None) or self.datamodule.val_dataloader
-        loader = make()
-        if self.max_images is None or not isinstance(loader, DataLoader):
-            return loader  # type: ignore[no-any-return]
-        return DataLoader(
-            self._at_most(loader.dataset),
-            loader.batch_size,
-            collate_fn=loader.collate_fn,
-            num_workers=loader.num_workers,
-        )
-
-    def labelled_datasets(self) -> tuple[Any, Any]:
-        """What its ``readout_datasets`` gives."""
-        give = getattr(self.datamodule, "readout_datasets", None)
-        if give is None:
+    def labelled() -> tuple[Any, Any]:
+        if not hasattr(datamodule, "readout_datasets"):
             raise DataError(
-                f"{type(self.datamodule).__name__} has no readout_datasets() that gives two "
-                "labelled datasets, to train and to test a readout on; add it, or take the "
-                "images from a folder of class folders"
+                f"{type(datamodule).__name__} has no readout_datasets() that gives two labelled "
+                "datasets, to train and to test a readout on; add it, or take a folder of class "
+                "folders instead"
             )
-        train, test = give()
+        train, test = datamodule.readout_datasets()
         return train, test
+
+    def heldout() -> Any:
+        return (getattr(datamodule, "alpha_dataloader", None) or datamodule.val_dataloader)()
+
+    return ImageSource(heldout, labelled, **options)
 
 
 def image_source(
@@ -268,11 +203,13 @@ def image_source(
     """The images that a name, a folder, a config or a DataModule stands for.
 
     Args:
-        data: ``"digits"``, a folder of images, or a LightningDataModule, which is set up here;
-            `None` for the ``data`` section of ``config``.
-        config: A LightningCLI config.
-        preprocessing: What the network expects, as `Architecture` says it. `None` for what the
-            recipe does with digits, or with a folder. A DataModule prepares its images itself.
+        data: ``"digits"``, of which those are held out that `DigitsDataModule` holds out; a folder
+            of images, of which what is in ``test`` or ``val`` inside is held out, and else all; or
+            a LightningDataModule, which is set up here. `None` for the one in ``config``.
+        config: A LightningCLI config with a ``data`` section.
+        preprocessing: What the network expects, as `Architecture` says it; of digits its size and
+            its channels only. `None` for what the recipe does with digits, or with a folder. A
+            DataModule prepares its images itself.
         image_size: Side in pixels, instead of that.
         statistics: ``"cifar"`` or ``"imagenet"``, whose channels to normalise by instead.
         options: Of `ImageSource`.
@@ -281,21 +218,29 @@ def image_source(
         DataError: If nothing says which images.
         OptionError: If the config describes no DataModule.
     """
-    if isinstance(data, str | Path):
-        prepared = preprocessing or (DIGITS if data == "digits" else RECIPE)
-        if image_size is not None:
-            prepared = prepared._replace(image_size=image_size)
-        if statistics is not None:
-            mean, std = STATISTICS[statistics]
-            prepared = prepared._replace(mean=mean, std=std)
-        if data == "digits":
-            return DigitImages(prepared, **options)
-        return FolderImages(Path(data), prepared, **options)
-    if data is None:
-        data = _datamodule_of(config)
-    data.prepare_data()
-    data.setup("fit")
-    return DataModuleImages(data, **options)
+    if not isinstance(data, str | Path):
+        datamodule = _datamodule_of(config) if data is None else data
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        return from_datamodule(datamodule, **options)
+    prepared = preprocessing or (DIGITS if data == "digits" else RECIPE)
+    if image_size is not None:
+        prepared = prepared._replace(image_size=image_size)
+    if statistics is not None:
+        mean, std = STATISTICS[statistics]
+        prepared = prepared._replace(mean=mean, std=std)
+    if data == "digits":
+
+        def both() -> tuple[Images, Images]:
+            return digit_images(prepared.image_size).through(prepared.normalised())
+
+        return ImageSource(lambda: both()[1], both, **options)
+    folder, view = Path(data), prepared.view()
+    return ImageSource(
+        lambda: Images(ImageFiles(find_images(_heldout_folder(folder) or folder)[0]), view),
+        lambda: folder_images(folder, READOUT_HOLDOUT).through(view),
+        **options,
+    )
 
 
 def fingerprint(images: Any) -> Any:
@@ -315,11 +260,6 @@ def fingerprint(images: Any) -> Any:
 def _shown(thing: Any) -> str:
     """Its `repr`, without what differs from run to run."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(thing))
-
-
-def _both_parts(split: Split, view: View) -> tuple[Images, Images]:
-    train = Images(split.train, view, split.train_indices)
-    return train, Images(split.heldout, view, split.heldout_indices)
 
 
 def _check_labels(train: Any, test: Any) -> None:

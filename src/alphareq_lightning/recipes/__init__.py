@@ -2,7 +2,6 @@
 
 from alphareq_lightning.load.architectures import build_backbone
 from alphareq_lightning.load.narrow_resnet import NarrowResNet
-from alphareq_lightning.load.preprocessing import plain_view
 from alphareq_lightning.recipes.barlow_twins import (
     BarlowTwins,
     BarlowTwinsLoss,
@@ -14,7 +13,7 @@ from alphareq_lightning.recipes.datamodules import (
     ImageFolderDataModule,
     STL10DataModule,
 )
-from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view
+from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, plain_view
 
 __all__ = [
     "BarlowTwins",

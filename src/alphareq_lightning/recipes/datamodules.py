@@ -30,10 +30,9 @@ from alphareq_lightning.load.images import (
     untouched,
 )
 from alphareq_lightning.load.preprocessing import (
+    DIGITS,
     BatchableView,
     View,
-    normalised_view,
-    plain_view,
 )
 from alphareq_lightning.load.sources import (
     DIGITS_HOLDOUT,
@@ -41,7 +40,7 @@ from alphareq_lightning.load.sources import (
     digit_images,
     folder_images,
 )
-from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, digit_view
+from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, digit_view, plain_view
 
 MIN_IMAGES = 2
 """Barlow Twins compares images of a batch; one alone has no loss."""
@@ -67,7 +66,7 @@ class ViewsDataModule(pl.LightningDataModule):
         plain: View,
         *,
         batch_size: int,
-        num_workers: int,
+        num_workers: int = 0,
         max_train: int | None = None,
         max_heldout: int | None = None,
         seed: int = 0,
@@ -203,8 +202,7 @@ class DigitsDataModule(ViewsDataModule):
         image_size: Side in pixels, after enlarging.
         batch_size: Images in a batch.
         holdout: Share of the images that is held out.
-        num_workers: Worker processes of each loader.
-        seed: Of the split.
+        options: Of `ViewsDataModule`.
     """
 
     def __init__(
@@ -212,16 +210,9 @@ class DigitsDataModule(ViewsDataModule):
         image_size: int = 16,
         batch_size: int = 128,
         holdout: float = DIGITS_HOLDOUT,
-        num_workers: int = 0,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            digit_view(),
-            normalised_view(),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            seed=seed,
-        )
+        super().__init__(digit_view(), DIGITS.normalised(), batch_size=batch_size, **options)
         self.image_size = image_size
         self.holdout = holdout
 
@@ -241,11 +232,8 @@ class ImageFolderDataModule(ViewsDataModule):
         image_size: Side of the views in pixels.
         batch_size: Images in a batch, on each rank.
         holdout: Share of the images that is held out, where the folder says nothing.
-        num_workers: Worker processes of each loader.
         crop_scale: Area of the random crops as a share of the image.
-        max_train: Use at most this many training images, chosen by ``seed``.
-        max_heldout: Use at most this many held-out images, chosen by ``seed``.
-        seed: Of the split and of the subsets.
+        options: Of `ViewsDataModule`.
     """
 
     def __init__(
@@ -254,21 +242,11 @@ class ImageFolderDataModule(ViewsDataModule):
         image_size: int = 32,
         batch_size: int = 256,
         holdout: float = 0.1,
-        num_workers: int = 0,
         crop_scale: tuple[float, float] = (0.08, 1.0),
-        max_train: int | None = None,
-        max_heldout: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            barlow_twins_view(image_size, crop_scale=crop_scale),
-            plain_view(image_size),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            max_train=max_train,
-            max_heldout=max_heldout,
-            seed=seed,
-        )
+        view = barlow_twins_view(image_size, crop_scale=crop_scale)
+        super().__init__(view, plain_view(image_size), batch_size=batch_size, **options)
         self.folder = Path(folder)
         self.holdout = holdout
 
@@ -287,19 +265,10 @@ class _TorchvisionDataModule(ViewsDataModule):
         batch_size: int = 256,
         num_workers: int = 4,
         download: bool = False,
-        max_train: int | None = None,
-        max_heldout: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            barlow_twins_view(image_size),
-            plain_view(image_size),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            max_train=max_train,
-            max_heldout=max_heldout,
-            seed=seed,
-        )
+        view, plain = barlow_twins_view(image_size), plain_view(image_size)
+        super().__init__(view, plain, batch_size=batch_size, num_workers=num_workers, **options)
         self.root = root
         self.download = download
 

@@ -1,4 +1,4 @@
-"""Augmentations: two views of an image to train on."""
+"""Augmentations: two views of an image for training, one plain view for measuring."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from alphareq_lightning.load.preprocessing import (
     CIFAR_STD,
     HALF,
     BatchableView,
+    Preprocessing,
     View,
     to_normalised,
 )
@@ -112,3 +113,10 @@ def digit_view() -> BatchableView:
         std=HALF,
     )
     return BatchableView(one, batch)
+
+
+def plain_view(
+    image_size: int, *, mean: Sequence[float] = CIFAR_MEAN, std: Sequence[float] = CIFAR_STD
+) -> BatchableView:
+    """The un-augmented image: resized, cut to a square, normalised."""
+    return Preprocessing(image_size, mean, std).view()

@@ -21,7 +21,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from alphareq_lightning.callbacks import AlphaMonitor
 from alphareq_lightning.errors import AlphaReQError, OptionError
-from alphareq_lightning.load.sources import DataModuleImages
+from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.sweep.config import Params, Sweep
 
 REASON = re.compile(
@@ -109,7 +109,7 @@ def check_training(sweep: Sweep) -> None:
         try:
             cli = build_training(sweep, {}, Path(folder))
             find_monitor(cli.trainer)
-            DataModuleImages(cli.datamodule).labelled()
+            from_datamodule(cli.datamodule).labelled()
         except AlphaReQError:
             raise
         except Exception as error:  # whatever somebody's classes raise

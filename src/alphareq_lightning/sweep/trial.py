@@ -23,7 +23,7 @@ from alphareq_lightning.callbacks import AlphaMonitor
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward
 from alphareq_lightning.errors import SpectrumError
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.load.sources import DataModuleImages
+from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.measure.layer_features import LayerFeatures
 from alphareq_lightning.measure.layers import resolve_layers
 from alphareq_lightning.readout import extract_features, read_out
@@ -138,7 +138,7 @@ def _read_out(sweep: Sweep, trial: Trial, cli: LightningCLI, monitor: AlphaMonit
     started = time.perf_counter()
     features = monitored_features(cli.model, monitor)
     num_workers = getattr(cli.datamodule, "num_workers", 0)
-    images = DataModuleImages(cli.datamodule, batch_size=READOUT_BATCH, num_workers=num_workers)
+    images = from_datamodule(cli.datamodule, batch_size=READOUT_BATCH, num_workers=num_workers)
     sides = images.labelled(sweep.readout.labels_per_class)
     device = cli.trainer.strategy.root_device
     extracted = [extract_features(features, side, device) for side in sides]
