@@ -22,7 +22,7 @@ def floors():
 
 
 FLOOR = {room: number for number, rooms in enumerate(floors()) for room in rooms}
-TO_MEND = {("load", "recipes"), ("measure", "callbacks")}
+TO_MEND = {("measure", "callbacks")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

@@ -210,13 +210,21 @@ def _add_model_and_data(parser: argparse.ArgumentParser) -> None:
     )
     data = parser.add_argument_group("which images")
     data.add_argument("--data", help="a folder, or 'digits'; default: the data of --config")
-    data.add_argument("--image-size", type=_positive, help="default: 32, and 224 with --model")
+    data.add_argument(
+        "--image-size",
+        type=_positive,
+        help="side in pixels; default: that of --model, else 16 for digits and 32 for a folder",
+    )
     data.add_argument(
         "--statistics",
         choices=("cifar", "imagenet"),
-        help="of the channels, to normalise; default: cifar, and imagenet with --model",
+        help="of the channels, to normalise; default: those of --model, else the recipe's",
     )
-    data.add_argument("--max-images", type=_positive, help="at most this many, chosen by chance")
+    data.add_argument(
+        "--max-images",
+        type=_positive,
+        help="at most this many held-out images, drawn by chance, always the same ones",
+    )
     data.add_argument("--batch-size", type=_positive, default=256, help="default: %(default)s")
     data.add_argument("--num-workers", type=_not_negative, default=0, help="default: %(default)s")
     parser.add_argument("--pool", choices=POOLS, default="mean")

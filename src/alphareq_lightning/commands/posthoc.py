@@ -19,13 +19,9 @@ from torch import Tensor
 from alphareq_lightning.commands.gather import gather_records, search_settings
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
-from alphareq_lightning.load.data import (
-    DataOptions,
-    fingerprint,
-    labelled_loaders,
-    unlabeled_loader,
-)
 from alphareq_lightning.load.models import ModelSource
+from alphareq_lightning.load.sources import ImageSource, fingerprint, image_source
+from alphareq_lightning.load.weights import find_weights
 from alphareq_lightning.measure import profile_layers
 from alphareq_lightning.measure.layer_features import LayerFeatures
 from alphareq_lightning.measure.layers import resolve_layers
@@ -48,7 +44,6 @@ from alphareq_lightning.selection.paid_readouts import RECORDS
 from alphareq_lightning.text import json_text, one_line, printable
 
 PIPE_WIDTH = 140
-WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".safetensors")
 
 
 def rank(options: argparse.Namespace) -> int:
@@ -85,11 +80,11 @@ def score(options: argparse.Namespace) -> int:
     A file that cannot be read is told of at the end, with exit code 2; the others are measured.
     """
     source = _source(options)
-    paths = _weight_files(options.paths)
+    paths = find_weights(options.paths)
     if options.out.exists():
         read_records(options.out)  # refuses a file of something else before the first pass
     device = _device(options.device)
-    images = unlabeled_loader(_data(options, source))
+    images = _images(options, source).heldout()
     measured: list[AlphaRecord] = []
     refused: list[SelectionError] = []
     for path in _tracked(paths, "α of each checkpoint", quiet=options.json):
@@ -138,8 +133,7 @@ def select(options: argparse.Namespace) -> int:
             f"{missing[0]} among them; a readout needs the weights"
         )
     source = _source(options)
-    data = _data(options, source)
-    loaders = labelled_loaders(data)
+    loaders = _images(options, source).labelled(options.labels_per_class)
     cache = options.out / "features"
     settings = {
         "probe": options.probe,
@@ -245,29 +239,17 @@ def _source(options: argparse.Namespace) -> ModelSource:
     )
 
 
-def _data(options: argparse.Namespace, source: ModelSource) -> DataOptions:
-    foreign = source.is_architecture
-    size = options.image_size or (224 if foreign else 32)
-    return DataOptions(
-        data=options.data,
+def _images(options: argparse.Namespace, source: ModelSource) -> ImageSource:
+    return image_source(
+        options.data,
         config=options.config,
-        image_size=size,
-        statistics=options.statistics or ("imagenet" if foreign else "cifar"),
+        preprocessing=source.preprocessing,
+        image_size=options.image_size,
+        statistics=options.statistics,
         batch_size=options.batch_size,
         num_workers=options.num_workers,
         max_images=options.max_images,
-        labels_per_class=getattr(options, "labels_per_class", None),
     )
-
-
-def _weight_files(paths: Sequence[str]) -> list[Path]:
-    found: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_FILES)
-        if path.is_dir() and not inside:
-            raise SelectionError(f"no file {', '.join(WEIGHT_FILES)} in the folder {path}")
-        found += inside if path.is_dir() else [path]
-    return found
 
 
 def _console(**options: Any) -> Console:

@@ -27,12 +27,16 @@ def add_profile_command(commands: Any) -> None:
     default = " (default: %(default)s)"
     parser.add_argument("--model", default="resnet18", help="torchvision or timm name" + default)
     parser.add_argument("--weights", type=Path, help="state dict or Lightning checkpoint")
+    parser.add_argument(
+        "--trust", action="store_true", help="run code that the weights want to run"
+    )
     parser.add_argument("--pretrained", action="store_true", help="download the library's weights")
     parser.add_argument("--small-images", action="store_true", help="ResNet stem of the recipe")
     parser.add_argument("--options", type=_options, default={}, help="JSON passed to the model")
     parser.add_argument("--images", type=Path, help="folder (default: scikit-learn's digits)")
     parser.add_argument("--image-size", type=int, help="side in pixels (default: the model's)")
-    parser.add_argument("--max-images", type=int, default=2000, help=default)
+    at_most = "at most this many held-out images, drawn by chance, always the same ones"
+    parser.add_argument("--max-images", type=int, default=2000, help=at_most + default)
     parser.add_argument("--batch-size", type=int, default=64, help=default)
     parser.add_argument("--num-workers", type=int, default=0, help=default)
     parser.add_argument("--layers", nargs="+", default=(), help="patterns, such as 'layer*.?'")
@@ -48,8 +52,9 @@ def add_profile_command(commands: Any) -> None:
 
 def run_profile(options: argparse.Namespace) -> int:
     """Measure, print, draw."""
-    from alphareq_lightning.load.architectures import load_model
-    from alphareq_lightning.load.held_out import image_loader
+    from alphareq_lightning.load.architectures import build_architecture
+    from alphareq_lightning.load.sources import image_source
+    from alphareq_lightning.load.weights import load_weights
     from alphareq_lightning.measure.profile import profile_layers
     from alphareq_lightning.report.profile import profile_figure, profile_json, profile_table
 
@@ -59,16 +64,17 @@ def run_profile(options: argparse.Namespace) -> int:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        model = load_model(
+        model = build_architecture(
             options.model,
-            weights=options.weights,
             pretrained=options.pretrained,
             small_images=options.small_images,
             options=options.options,
         )
-    loader = image_loader(
-        options.images,
-        model,
+    if options.weights is not None:
+        load_weights(model.module, options.weights, trust=options.trust)
+    images = image_source(
+        options.images or "digits",
+        preprocessing=model.preprocessing,
         image_size=options.image_size,
         max_images=options.max_images,
         batch_size=options.batch_size,
@@ -76,7 +82,7 @@ def run_profile(options: argparse.Namespace) -> int:
     )
     records = profile_layers(
         model.module,
-        track(loader, "profiling", console=progress, transient=True),
+        track(images.heldout(), "profiling", console=progress, transient=True),
         layers=options.layers,
         pool=options.pool,
         fit_range=options.fit_range or "auto",
