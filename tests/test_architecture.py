@@ -11,7 +11,7 @@ import alphareq_lightning
 
 SOURCE = Path(alphareq_lightning.__file__).parent
 FLOORS = (
-    ("errors", "files", "text", "_checks"),
+    ("errors", "files", "text", "_checks", "_version"),
     ("functional", "load", "_lightning"),
     ("metrics",),
     ("records",),
