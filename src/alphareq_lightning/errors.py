@@ -33,6 +33,10 @@ class DataError(AlphaReQError, ValueError):
     """Images or labels that a recipe needs are missing or do not fit."""
 
 
+class WeightsError(DataError, SelectionError):
+    """A file of weights cannot be read safely, or does not fit the model."""
+
+
 class SweepError(AlphaReQError, RuntimeError):
     """A sweep cannot reach its storage, or the storage holds something else."""
 

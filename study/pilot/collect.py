@@ -29,11 +29,7 @@ from alphareq_lightning.records.checkpoints import STATE_KEY_PREFIX, history_fro
 from alphareq_lightning.sweep import read_sweep
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.study import load_study
-from alphareq_lightning.sweep.training import (
-    build_training,
-    find_monitor,
-    labelled_datasets,
-)
+from alphareq_lightning.sweep.training import build_training, find_monitor
 from alphareq_lightning.sweep.trial import PATH, SECONDS, monitored_features
 from benchmarks.timing import machine, today
 from study.pilot.analysis import RESULTS
@@ -147,7 +143,7 @@ def collect(
 def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str, Any]:
     """α, RankMe and readouts of the network that every training of a sweep begins with."""
     cli, features = built(sweep, {})
-    _, heldout = labelled_datasets(cli.datamodule)
+    _, heldout = cli.datamodule.readout_datasets()
     extracted, _ = extract_features(features, DataLoader(heldout, BATCH))
     fit = fit_power_law(eigenspectrum(extracted), num_samples=len(extracted))
     rank = rankme(torch.linalg.svdvals(extracted.double())).item()

@@ -355,7 +355,9 @@ def test_from_python(run, tmp_path):
     assert selected.search.num_readouts + selected.search.num_saved == 4
     assert read_records(selected.file) == selected.records
     assert rank_checkpoints(selected.records)[0].path == rank_checkpoints(scored.records)[0].path
-    for wrong in ({"max_images": 0}, {"num_workers": -1}, {"image_size": 1.5}):
+    for wrong in ({"max_images": 0}, {"num_workers": -1}, {"image_size": 1.5}, {"batch_size": 0}):
         [name] = wrong
         with pytest.raises(OptionError, match=f"expected an integer {name} >= "):
-            WhichImages(**wrong)
+            score_checkpoints(run / "kept", model, WhichImages(data="digits", **wrong))
+    with pytest.raises(OptionError, match="expected an integer top_k >= 1, got top_k=0"):
+        select_checkpoints(run, model, images, top_k=0)

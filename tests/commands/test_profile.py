@@ -13,7 +13,8 @@ from torchvision import models
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.errors import DataError, FeatureTapError, OptionError
 from alphareq_lightning.functional import eigenspectrum, fit_power_law, rankme
-from alphareq_lightning.load.architectures import load_model
+from alphareq_lightning.load.architectures import build_architecture
+from alphareq_lightning.load.weights import load_weights
 from alphareq_lightning.measure import profile_layers, profiled_layers
 from alphareq_lightning.recipes import NarrowResNet
 from alphareq_lightning.report.profile import profile_figure, profile_json
@@ -116,19 +117,21 @@ def test_weights_under_any_prefix(tmp_path):
     more = {f"backbone.{k}": v for k, v in state.items()} | {"projector.weight": torch.ones(2)}
     torch.save({"epoch": 3, "state_dict": more}, checkpoint)
     for path in (plain, checkpoint):
-        loaded = load_model("narrow_resnet", weights=path, options={"blocks": [1, 1]})
+        loaded = build_architecture("narrow_resnet", options={"blocks": [1, 1]})
+        load_weights(loaded.module, path)
         for key, value in loaded.module.state_dict().items():
             assert torch.equal(value, state[key]), key
     with pytest.raises(DataError, match=r"does not fit the model: \d+ of \d+ tensors .*stages.2"):
-        load_model("narrow_resnet", weights=plain)
+        load_weights(NarrowResNet(), plain)
 
 
 def test_another_classifier_is_no_matter(tmp_path):
     path = tmp_path / "ten_classes.pth"
     torch.save(models.resnet18(num_classes=10).state_dict(), path)
-    load_model("resnet18", weights=path)
-    loaded = load_model("timm/resnet18", weights=path)
-    assert loaded.image_size == 224
+    for name in ("resnet18", "timm/resnet18"):
+        loaded = build_architecture(name)
+        load_weights(loaded.module, path)
+        assert loaded.preprocessing.image_size == 224
 
 
 class Evil:
@@ -141,7 +144,7 @@ class Evil:
     [
         (b"not weights", "cannot be read safely as weights"),
         (Evil(), "cannot be read safely as weights"),
-        ([1, 2], "holds no state dict"),
+        ([1, 2], "holds a list, not weights by name"),
         ({"epoch": 1}, "holds no state dict"),
     ],
 )
@@ -152,22 +155,22 @@ def test_bad_weights_are_refused(tmp_path, content, text, capsys):
     else:
         torch.save(content, path)
     with pytest.raises(DataError, match=text):
-        load_model("resnet18", weights=path)
+        load_weights(models.resnet18(), path)
     assert "code ran" not in capsys.readouterr().out
 
 
 def test_models_that_do_not_exist():
     with pytest.raises(OptionError, match="no model 'resnet19'; did you mean .*resnet18"):
-        load_model("resnet19")
+        build_architecture("resnet19")
     with pytest.raises(OptionError, match="does not take these options: .*depth"):
-        load_model("resnet18", options={"depth": 3})
+        build_architecture("resnet18", options={"depth": 3})
 
 
 def test_pretrained_asks_the_library_for_its_weights(monkeypatch):
     asked = []
     monkeypatch.setattr(models, "get_model", lambda name, weights: asked.append((name, weights)))
-    load_model("resnet18", pretrained=True)
-    load_model("resnet18")
+    build_architecture("resnet18", pretrained=True)
+    build_architecture("resnet18")
     assert asked == [("resnet18", "DEFAULT"), ("resnet18", None)]
 
 

@@ -182,7 +182,7 @@ def test_module_as_backbone():
         ({"projector_dim": 0}, "projector_dim=0"),
         ({"decay_share": 0.0}, r"0 < decay_share <= 1, got decay_share=0\.0"),
         ({"backbone_options": {"width": [16, 32]}}, r"width=\[16, 32\] and blocks=\(1, 1, 1, 1\)"),
-        ({"backbone": "resnet1"}, "no backbone 'resnet1'; did you mean resnet1"),
+        ({"backbone": "resnet1"}, "no model 'resnet1'; did you mean resnet1"),
         ({"backbone": "squeezenet1_0"}, "'squeezenet1_0' has no nn.Linear"),
         ({"backbone_options": {"width": 12}}, "width=12"),
     ],

@@ -8,13 +8,9 @@ from typing import Literal
 
 import torch
 
-from alphareq_lightning._checks import check_count
-from alphareq_lightning.commands._gather import Sources, several
-from alphareq_lightning.errors import OptionError, SelectionError
-from alphareq_lightning.load.data import DataOptions
+from alphareq_lightning.errors import OptionError
 from alphareq_lightning.load.models import ModelSource
-
-WEIGHT_FILES = (".ckpt", ".pt", ".pth", ".safetensors")
+from alphareq_lightning.load.sources import ImageSource, image_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +49,10 @@ class WhichImages:
 
     Args:
         data: A folder, or 'digits'; default: the data of ``config``.
-        image_size: Side in pixels; default: 32, and 224 with ``model``.
-        statistics: Of the channels, to normalise; default: cifar, and imagenet with ``model``.
-        max_images: At most this many, chosen by chance.
+        image_size: Side in pixels; default: that of ``model``, else 16 for digits and 32 for a
+            folder.
+        statistics: Of the channels, to normalise; default: those of ``model``, else the recipe's.
+        max_images: At most this many held-out images, drawn by chance, always the same ones.
         batch_size: Images in a batch.
         num_workers: Processes that load them.
     """
@@ -67,40 +64,22 @@ class WhichImages:
     batch_size: int = 256
     num_workers: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("image_size", "max_images", "batch_size"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name))
-        check_count("num_workers", self.num_workers, at_least=0)
+    def source(self, which: WhichModel, model: ModelSource) -> ImageSource:
+        """What reads them as the model expects.
 
-    def options(self, model: WhichModel, labels_per_class: int | None = None) -> DataOptions:
-        """As the model wants them."""
-        foreign = model.model is not None
-        return DataOptions(
-            data=self.data,
-            config=model.config,
-            image_size=self.image_size or (224 if foreign else 32),
-            statistics=self.statistics or ("imagenet" if foreign else "cifar"),
+        Raises:
+            AlphaReQError: If nothing says which images, or a number is none that can be.
+        """
+        return image_source(
+            self.data,
+            config=which.config,
+            preprocessing=model.preprocessing,
+            image_size=self.image_size,
+            statistics=self.statistics,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             max_images=self.max_images,
-            labels_per_class=labels_per_class,
         )
-
-
-def weight_files(paths: Sources) -> list[Path]:
-    """The files themselves, and all files of weights below the folders among them.
-
-    Raises:
-        SelectionError: If there is none in a folder.
-    """
-    found: list[Path] = []
-    for path in map(Path, several(paths)):
-        inside = sorted(p for p in path.rglob("*") if p.suffix in WEIGHT_FILES)
-        if path.is_dir() and not inside:
-            raise SelectionError(f"no file {', '.join(WEIGHT_FILES)} in the folder {path}")
-        found += inside if path.is_dir() else [path]
-    return found
 
 
 def device_of(name: str) -> torch.device:

@@ -14,7 +14,6 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 from alphareq_lightning._checks import check_count
 from alphareq_lightning._lightning import quiet
@@ -22,13 +21,14 @@ from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
 from alphareq_lightning.commands._terminal import terminal
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.load.images import collate_labelled, few_of_each_class
+from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.records import AlphaRecord, records_from_checkpoints
 from alphareq_lightning.selection import rank_checkpoints
 
 SHOWN_ROWS = 15
+READOUT_BATCH = 512
 LABELS_PER_CLASS = 10
 """Few labels tell good features from better ones; with all of them any network reads digits."""
 
@@ -167,11 +167,7 @@ def _readouts(
     records: list[AlphaRecord], data: DigitsDataModule, console: Console
 ) -> dict[str, float]:
     """Linear readout of each checkpoint: the only place where labels are used."""
-    train_images, test_images = data.readout_datasets()
-    few = few_of_each_class(train_images, LABELS_PER_CLASS)
-    loaders = [
-        DataLoader(images, 512, collate_fn=collate_labelled) for images in (few, test_images)
-    ]
+    loaders = from_datamodule(data, batch_size=READOUT_BATCH).labelled(LABELS_PER_CLASS)
     accuracies = {}
     with Progress(console=console, transient=True) as progress:
         for record in progress.track(records, description="readouts, to check"):

@@ -10,12 +10,12 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from rich.console import Console
 
-from alphareq_lightning._checks import check_count
 from alphareq_lightning.commands._sources import device_of
 from alphareq_lightning.commands._terminal import tracked
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.load.architectures import load_model
-from alphareq_lightning.load.held_out import image_loader
+from alphareq_lightning.load.architectures import build_architecture
+from alphareq_lightning.load.sources import image_source
+from alphareq_lightning.load.weights import load_weights
 from alphareq_lightning.measure import profile_layers
 from alphareq_lightning.measure.pooling import PoolName
 from alphareq_lightning.metrics.scores import SCORES
@@ -44,6 +44,7 @@ def profile_model(
     model: str = "resnet18",
     *,
     weights: Path | None = None,
+    trust: bool = False,
     pretrained: bool = False,
     small_images: bool = False,
     options: Mapping[str, Any] | None = None,
@@ -65,12 +66,13 @@ def profile_model(
     Args:
         model: Name of torchvision, or of timm.
         weights: State dict or Lightning checkpoint.
+        trust: Run code that the weights want to run.
         pretrained: Download the library's weights.
         small_images: ResNet stem of the recipe.
         options: Passed to the model.
         images: Folder; default: scikit-learn's digits.
         image_size: Side in pixels; default: the model's.
-        max_images: At most this many.
+        max_images: At most this many held-out images, drawn by chance, always the same ones.
         batch_size: Images in a batch.
         num_workers: Processes that load them.
         layers: Patterns, such as 'layer*.?'; default: every block.
@@ -84,22 +86,17 @@ def profile_model(
     Raises:
         AlphaReQError: If an option cannot work, or the model does not run on the images.
     """
-    counts = {"max_images": max_images, "batch_size": batch_size, "image_size": image_size or 1}
-    for name, count in counts.items():
-        check_count(name, count)
     where = device_of(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = load_model(
-            model,
-            weights=weights,
-            pretrained=pretrained,
-            small_images=small_images,
-            options=options,
+        network = build_architecture(
+            model, pretrained=pretrained, small_images=small_images, options=options
         )
-    loader = image_loader(
-        images,
-        network,
+    if weights is not None:
+        load_weights(network.module, weights, trust=trust)
+    source = image_source(
+        images or "digits",
+        preprocessing=network.preprocessing,
         image_size=image_size,
         max_images=max_images,
         batch_size=batch_size,
@@ -107,17 +104,16 @@ def profile_model(
     )
     records = profile_layers(
         network.module,
-        tracked(loader, "profiling"),
+        tracked(source.heldout(), "profiling"),
         layers=layers,
         pool=pool,
         fit_range=fit_range or "auto",
         scores=scores,
         device=where,
     )
-    source = "pretrained" if pretrained else "random weights"
     about = {
         "model": model,
-        "weights": source if weights is None else weights.name,
+        "weights": weights.name if weights else "pretrained" if pretrained else "random weights",
         "images": "digits" if images is None else images.name,
         "pool": pool,
     }

@@ -9,11 +9,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from rich.console import Console
 
-from alphareq_lightning.commands._gather import Sources
-from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of, weight_files
+from alphareq_lightning.commands._gather import Sources, several
+from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of
 from alphareq_lightning.commands._terminal import note, tracked
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.load.data import unlabeled_loader
+from alphareq_lightning.load.weights import find_weights
 from alphareq_lightning.measure import profile_layers
 from alphareq_lightning.measure.layers import resolve_layers
 from alphareq_lightning.measure.pooling import PoolName
@@ -67,11 +67,11 @@ def score_checkpoints(
         AlphaReQError: If an option cannot work; found out before the first pass.
     """
     source = model.source()
-    files = weight_files(paths)
+    files = find_weights(several(paths))
     if out.exists():
         read_records(out)  # refuses a file of something else before the first pass
     where = device_of(device)
-    batches = unlabeled_loader(images.options(model))
+    batches = images.source(model, source).heldout()
     measured: list[AlphaRecord] = []
     refused: list[SelectionError] = []
     for path in tracked(files, "α of each checkpoint"):

@@ -15,7 +15,7 @@ from alphareq_lightning.commands._gather import Sources, gather_records
 from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of
 from alphareq_lightning.commands._terminal import terminal
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.load.data import fingerprint, labelled_loaders
+from alphareq_lightning.load.sources import fingerprint
 from alphareq_lightning.measure.layer_features import LayerFeatures
 from alphareq_lightning.measure.pooling import PoolName
 from alphareq_lightning.readout import (
@@ -85,7 +85,7 @@ def select_checkpoints(
             f"{missing[0]} among them; a readout needs the weights"
         )
     source = model.source()
-    loaders = labelled_loaders(images.options(model, labels_per_class))
+    loaders = images.source(model, source).labelled(labels_per_class)
     settings = {
         "probe": probe,
         "pool": pool,

@@ -1,162 +1,142 @@
-"""A model to profile, by name, and its weights from a file."""
+"""Networks by name, each with what it expects of its images."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision import models
+from torchvision.models.resnet import ResNet
 
-from alphareq_lightning.errors import DataError, OptionError
-from alphareq_lightning.load.plain_pickle import check_pickle
-from alphareq_lightning.recipes import build_backbone
-from alphareq_lightning.recipes.views import IMAGENET_MEAN, IMAGENET_STD
+from alphareq_lightning.errors import OptionError
+from alphareq_lightning.load.narrow_resnet import NarrowResNet
+from alphareq_lightning.load.preprocessing import RECIPE, Preprocessing
 
-IMAGENET_SIZE = 224
-SHOWN_KEYS = 4
-STATE_KEYS = ("state_dict", "model", "model_state_dict")
+NARROW = "narrow_resnet"
 
 
-class ProfiledModel(NamedTuple):
+class Architecture(NamedTuple):
     """A network and the images that it expects."""
 
     module: nn.Module
-    image_size: int = IMAGENET_SIZE
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    preprocessing: Preprocessing
 
 
-def load_model(
+def build_architecture(
     name: str,
     *,
-    weights: Path | None = None,
     pretrained: bool = False,
     small_images: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> ProfiledModel:
+) -> Architecture:
     """Build a model of torchvision or timm, or a backbone of the recipe.
 
     Args:
         name: A classification model of torchvision, else one of timm (``timm/NAME`` asks timm
             alone), or ``"narrow_resnet"``.
-        weights: A state dict, or a checkpoint of Lightning that holds one under any prefix; read
-            with ``weights_only=True``.
         pretrained: Download the library's own weights.
         small_images: Build it as the recipe does: a ResNet with a 3×3 stem and no max-pool.
         options: Passed to the model.
 
+    Returns:
+        The network, and what its library does with images before it sees them: of a model of
+        torchvision, with the newest weights that there are.
+
     Raises:
         OptionError: If there is no such model, or it does not take ``options``.
-        DataError: If the weights cannot be read, or do not fit.
     """
+    given = dict(options or {})
+    of_recipe = small_images or name == NARROW
+    if of_recipe and pretrained:
+        raise OptionError(
+            f"there are no pretrained weights for the recipe's {name!r}; leave out --pretrained"
+        )
     try:
-        model = _build(name, pretrained, small_images, dict(options or {}))
+        if of_recipe:
+            return Architecture(build_backbone(name, small_images=small_images, **given)[0], RECIPE)
+        if is_of_timm(name):
+            return _of_timm(name, pretrained=pretrained, **given)
+        module = models.get_model(name, weights="DEFAULT" if pretrained else None, **given)
     except TypeError as error:
         raise OptionError(f"the model {name!r} does not take these options: {error}") from error
-    if weights is not None:
-        load_weights(model.module, weights)
-    return model
+    own: Any = models.get_model_weights(name).DEFAULT.transforms()
+    # Without weights some are built for images of another size.
+    size = getattr(module, "image_size", own.crop_size[0])
+    share = own.crop_size[0] / own.resize_size[0]
+    prepared = Preprocessing(size, own.mean, own.std, share, own.interpolation.value)
+    return Architecture(module, prepared)
 
 
-def _build(name: str, pretrained: bool, small: bool, options: dict[str, Any]) -> ProfiledModel:
-    if name == "narrow_resnet" or small:
-        return ProfiledModel(build_backbone(name, small_images=small, **options)[0])
-    if name in models.list_models(module=models):
-        chosen = "DEFAULT" if pretrained else None
-        return ProfiledModel(models.get_model(name, weights=chosen, **options))
-    bare = name.removeprefix("timm/")
-    if find_spec("timm") is None:
-        known = models.list_models(module=models)
-        raise OptionError(_unknown(name, known, " in torchvision, and timm is not installed"))
-    import timm
-
-    if bare not in timm.list_models():
-        known = [*models.list_models(module=models), *timm.list_models(), "narrow_resnet"]
-        raise OptionError(_unknown(bare, known))
-    module = timm.create_model(bare, pretrained=pretrained, **options)
-    config: Any = timm.data.resolve_model_data_config(module)  # type: ignore[attr-defined, no-untyped-call]
-    return ProfiledModel(module, config["input_size"][-1], config["mean"], config["std"])
-
-
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a state dict that holds the model's under any prefix, classifier aside.
-
-    Raises:
-        DataError: If the file is missing, is not a state dict, or does not fit the model.
-    """
-    try:
-        check_pickle(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a file that is not a checkpoint
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path} cannot be read safely as weights: {reason}") from error
-    model.load_state_dict(fitting_weights(model, state, path), strict=False)
-
-
-def fitting_weights(model: nn.Module, checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    """The part of a checkpoint that belongs to a model, whatever it was nested in.
-
-    Only the classifier may be missing: self-supervised weights often come without it.
+def build_backbone(name: str, *, small_images: bool = True, **options: Any) -> tuple[Any, int]:
+    """Build a backbone without its classifier.
 
     Args:
-        model: Says which names and shapes are wanted.
-        checkpoint: A state dict, or a mapping that holds one.
-        path: Where it came from, for messages.
+        name: ``"narrow_resnet"``, or any classification model of torchvision, or of timm where
+            that is installed.
+        small_images: Give a torchvision ResNet a 3×3 stem of stride 1 and no max-pool, as usual
+            for CIFAR-sized images; other architectures are left as they are.
+        options: Passed to the model.
+
+    Returns:
+        The module, ``(n, c, h, w)`` → ``(n, d)``, and ``d``.
 
     Raises:
-        DataError: If it holds no weights, or they do not fit the model.
+        OptionError: If there is no such model, or it has no linear classifier to take off.
     """
-    state = _state_dict(checkpoint, path)
-    expected = model.state_dict()
-    prefixes = {""} | {
-        ".".join(parts[:depth]) + "."
-        for parts in (name.split(".") for name in state)
-        for depth in range(1, len(parts))
-    }
-
-    def under(prefix: str) -> dict[str, Tensor]:
-        return {
-            name: state[prefix + name]
-            for name, value in expected.items()
-            if prefix + name in state and state[prefix + name].shape == value.shape
-        }
-
-    fitting = max((under(prefix) for prefix in sorted(prefixes)), key=len)
-    optional = _classifier_keys(model)
-    missing = [key for key in expected if key not in fitting and key not in optional]
-    if missing or not fitting:
-        shown = ", ".join(missing[:SHOWN_KEYS])
-        raise DataError(
-            f"{path} does not fit the model: {len(missing)} of {len(expected)} tensors are missing "
-            f"or have another shape, for example {shown}"
-        )
-    return fitting
+    if name == NARROW:
+        narrow = NarrowResNet(**options)
+        return narrow, narrow.num_features
+    if is_of_timm(name):
+        headless: Any = _of_timm(name, num_classes=0, **options).module
+        # The width of what the classifier would read; some heads widen `num_features` before.
+        return headless, headless.head_hidden_size
+    model = models.get_model(name, weights=None, **options)
+    if small_images and isinstance(model, ResNet):
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        model.maxpool = nn.Identity()
+    return model, _remove_classifier(name, model)
 
 
-def _state_dict(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    for key in STATE_KEYS:
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    items = checkpoint.items() if isinstance(checkpoint, Mapping) else ()
-    state = {name: value for name, value in items if isinstance(value, Tensor)}
-    if not state:
-        raise DataError(f"{path} holds no state dict")
-    # What torch.compile puts into every name.
-    return {name.replace("_orig_mod.", ""): value for name, value in state.items()}
+def is_of_timm(name: str) -> bool:
+    """Whether timm has to build a model; torchvision comes first where both have it.
 
+    Raises:
+        OptionError: If neither has it.
+    """
+    known, bare = models.list_models(module=models), name.removeprefix("timm/")
+    if name in known:
+        return False
+    why = " in torchvision, and timm is not installed"
+    if find_spec("timm") is not None:
+        import timm
 
-def _classifier_keys(model: nn.Module) -> set[str]:
-    linears = [name for name, m in model.named_modules() if isinstance(m, nn.Linear)]
-    batches = {key for key in model.state_dict() if key.endswith("num_batches_tracked")}
-    return batches | ({f"{linears[-1]}.weight", f"{linears[-1]}.bias"} if linears else set())
-
-
-def _unknown(name: str, known: list[str], why: str = "") -> str:
-    near = difflib.get_close_matches(name, known, n=4)
+        if timm.is_model(bare):
+            return True
+        known, why = [*known, *timm.list_models()], ""
+    near = difflib.get_close_matches(bare, [*known, NARROW], n=4)
     hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models"
-    return f"there is no model {name!r}{why}; {hint}"
+    raise OptionError(f"there is no model {name!r}{why}; {hint}")
+
+
+def _of_timm(name: str, **options: Any) -> Architecture:
+    import timm
+
+    module = timm.create_model(name.removeprefix("timm/"), **options)
+    own: Any = timm.data.resolve_model_data_config(module)  # type: ignore[attr-defined, no-untyped-call]
+    size, share = own["input_size"][-1], own["crop_pct"]
+    prepared = Preprocessing(size, own["mean"], own["std"], share, own["interpolation"])
+    return Architecture(module, prepared)
+
+
+def _remove_classifier(name: str, model: nn.Module) -> int:
+    """Replace the last `nn.Linear` by the identity; gives the width of what it read."""
+    linears = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
+    if not linears:
+        raise OptionError(f"the backbone {name!r} has no nn.Linear classifier to take off")
+    path, linear = linears[-1]
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, nn.Identity())
+    return linear.in_features

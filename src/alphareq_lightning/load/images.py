@@ -240,3 +240,14 @@ def split_indices(num_images: int, holdout: float, seed: int) -> tuple[list[int]
         )
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed)).tolist()
     return sorted(order[num_heldout:]), sorted(order[:num_heldout])
+
+
+def some_indices(num_images: int, limit: int, seed: int) -> list[int]:
+    """At most ``limit`` indices drawn by chance, in order; the same ones for one seed.
+
+    Example:
+        >>> len(some_indices(10, 3, seed=0)), some_indices(2, 3, seed=0)
+        (3, [0, 1])
+    """
+    order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
+    return sorted(order[:limit].tolist())

@@ -7,14 +7,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
-from alphareq_lightning.errors import DataError, OptionError, SelectionError
+from alphareq_lightning.errors import OptionError, WeightsError
 from alphareq_lightning.files import read_yaml
-from alphareq_lightning.load.architectures import fitting_weights, load_model
-from alphareq_lightning.load.plain_pickle import check_pickle
-from alphareq_lightning.text import first_line, one_line
+from alphareq_lightning.load.architectures import build_architecture
+from alphareq_lightning.load.preprocessing import Preprocessing
+from alphareq_lightning.load.weights import fit_weights, read_weights
+from alphareq_lightning.text import one_line
 
 BASES = ("LightningModule", "LightningDataModule")
 
@@ -42,6 +42,10 @@ class ModelSource:
             of anything that contains that network.
         trust: Unpickle code from checkpoints. Without it a file that needs that is refused.
 
+    Attributes:
+        preprocessing: What an ``architecture`` expects of its images; `None` of a LightningModule,
+            whose images are prepared by whoever trained it.
+
     Raises:
         OptionError: If there is not one source, or it cannot be found.
     """
@@ -61,34 +65,26 @@ class ModelSource:
                 "--module (import path of a LightningModule), --model (a torchvision or timm name)"
             )
         self.trust = trust
-        self.is_architecture = architecture is not None
+        self.preprocessing: Preprocessing | None = None
         self._build: Callable[[Mapping[str, Any]], nn.Module]
         if config is not None:
             self._build = _from_config(config, module_class)
         elif module_class is not None:
             self._build = _from_class(module_class)
         else:
-            self._build = _from_architecture(str(architecture))
+            name = str(architecture)  # a wrong one is found before the first file is read
+            self.preprocessing = build_architecture(name).preprocessing
+            self._build = lambda checkpoint: build_architecture(name).module
 
     def load(self, path: Path) -> LoadedModel:
         """The model with the weights of a file, in eval mode.
 
         Raises:
-            SelectionError: If the file cannot be read safely, or does not fit the model.
+            WeightsError: If the file cannot be read safely, or does not fit the model.
         """
-        checkpoint = _read(path, self.trust)
+        checkpoint = read_weights(path, trust=self.trust)
         module = self._build(checkpoint)
-        try:
-            if self.is_architecture:
-                weights = fitting_weights(module, checkpoint, path)
-                module.load_state_dict(weights, strict=False)
-            else:
-                module.load_state_dict(checkpoint.get("state_dict", checkpoint))
-        except DataError as error:
-            raise SelectionError(str(error)) from error
-        except Exception as error:  # names that are no text, tensors that are none
-            reason = one_line(error)
-            raise SelectionError(f"{path} does not fit the model: {reason[:300]}") from error
+        fit_weights(module, checkpoint, path, exactly=self.preprocessing is None)
         epoch, step = (checkpoint.get(key) for key in ("epoch", "global_step"))
         return LoadedModel(
             module.eval(),
@@ -181,7 +177,7 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
     def build(checkpoint: Mapping[str, Any]) -> nn.Module:
         stored = checkpoint.get("hyper_parameters", {})
         if not isinstance(stored, Mapping):
-            raise SelectionError(
+            raise WeightsError(
                 f"the hyperparameters in the checkpoint are a {type(stored).__name__}, no mapping"
             )
         # LightningCLI adds _class_path and _instantiator.
@@ -189,36 +185,10 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
         try:
             module: nn.Module = found(**arguments)
         except Exception as error:  # of somebody's class, for numbers from anywhere
-            raise SelectionError(
+            raise WeightsError(
                 f"{class_name} cannot be built from the hyperparameters in the checkpoint "
                 f"({one_line(error)}); call self.save_hyperparameters() in it, or pass --config"
             ) from error
         return module
 
     return build
-
-
-def _from_architecture(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
-    load_model(name)  # a wrong name is found before the first file is read
-    return lambda checkpoint: load_model(name).module
-
-
-def _read(path: Path, trust: bool) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise SelectionError(f"there is no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        if not trust:
-            check_pickle(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=not trust)
-    except Exception as error:  # torch raises many types for a file that is not a checkpoint
-        raise SelectionError(
-            f"{path} cannot be read safely: {first_line(error)}; "
-            "if you trust its origin with your machine, pass --trust"
-        ) from error
-    if not isinstance(checkpoint, Mapping):
-        raise SelectionError(f"{path} holds a {type(checkpoint).__name__}, not weights by name")
-    return checkpoint

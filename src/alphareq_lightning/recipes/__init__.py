@@ -1,6 +1,7 @@
 """A Barlow Twins recipe to train with; it works without the rest of this package."""
 
-from alphareq_lightning.load.backbones import NarrowResNet, build_backbone
+from alphareq_lightning.load.architectures import build_backbone
+from alphareq_lightning.load.narrow_resnet import NarrowResNet
 from alphareq_lightning.recipes.barlow_twins import (
     BarlowTwins,
     BarlowTwinsLoss,

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.functional.two_views import VARIANCE_EPSILON
-from alphareq_lightning.load.backbones import build_backbone
+from alphareq_lightning.load.architectures import build_backbone
 from alphareq_lightning.metrics.views import TwinsError
 
 WARMUP_START = 0.01

@@ -17,31 +17,30 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 from torchvision import datasets
 
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.load.images import (
-    ImageFiles,
     Images,
     Pixels,
-    class_indices,
     collate_images,
-    find_images,
     pixels_in_memory,
-    split_indices,
+    some_indices,
     untouched,
 )
-from alphareq_lightning.recipes.views import (
+from alphareq_lightning.load.preprocessing import (
+    DIGITS,
     BatchableView,
-    TwoViews,
     View,
-    barlow_twins_view,
-    digit_view,
-    plain_digit,
-    plain_view,
 )
+from alphareq_lightning.load.sources import (
+    DIGITS_HOLDOUT,
+    Split,
+    digit_images,
+    folder_images,
+)
+from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, digit_view, plain_view
 
 MIN_IMAGES = 2
 """Barlow Twins compares images of a batch; one alone has no loss."""
@@ -67,7 +66,7 @@ class ViewsDataModule(pl.LightningDataModule):
         plain: View,
         *,
         batch_size: int,
-        num_workers: int,
+        num_workers: int = 0,
         max_train: int | None = None,
         max_heldout: int | None = None,
         seed: int = 0,
@@ -90,7 +89,7 @@ class ViewsDataModule(pl.LightningDataModule):
         self._pixels: dict[str, Tensor | None] = {}
 
     @abstractmethod
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """Training dataset and indices, held-out dataset and indices, of ``(image, label)``."""
 
     def setup(self, stage: str) -> None:
@@ -158,11 +157,9 @@ class ViewsDataModule(pl.LightningDataModule):
         return train, heldout
 
     def _at_most(self, indices: Sequence[int], limit: int | None) -> Sequence[int]:
-        if limit is None or limit >= len(indices):
+        if limit is None:
             return indices
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(indices), generator=generator)[:limit]
-        return [indices[i] for i in sorted(chosen.tolist())]
+        return [indices[i] for i in some_indices(len(indices), limit, self.seed)]
 
     def _images(
         self, side: str, each: Callable[[Any], Any], view: View
@@ -205,39 +202,23 @@ class DigitsDataModule(ViewsDataModule):
         image_size: Side in pixels, after enlarging.
         batch_size: Images in a batch.
         holdout: Share of the images that is held out.
-        num_workers: Worker processes of each loader.
-        seed: Of the split.
+        options: Of `ViewsDataModule`.
     """
 
     def __init__(
         self,
         image_size: int = 16,
         batch_size: int = 128,
-        holdout: float = 1 / 3,
-        num_workers: int = 0,
-        seed: int = 0,
+        holdout: float = DIGITS_HOLDOUT,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            digit_view(), plain_digit(), batch_size=batch_size, num_workers=num_workers, seed=seed
-        )
+        super().__init__(digit_view(), DIGITS.normalised(), batch_size=batch_size, **options)
         self.image_size = image_size
         self.holdout = holdout
 
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """The digits, as uint8 tensors in memory."""
-        try:
-            from sklearn.datasets import load_digits
-        except ImportError as error:
-            raise DataError(
-                "the digits come with scikit-learn: pip install 'alphareq-lightning[demo]'"
-            ) from error
-        digits = load_digits()
-        gray = torch.tensor(digits.images, dtype=torch.float32)[:, None] / 16
-        size = (self.image_size, self.image_size)
-        large = interpolate(gray, size, mode="bilinear").expand(-1, 3, -1, -1)
-        images = TensorDataset((large * 255).round().byte(), torch.tensor(digits.target))
-        train, heldout = split_indices(len(images), self.holdout, self.seed)
-        return images, train, images, heldout
+        return digit_images(self.image_size, self.holdout, self.seed)
 
 
 class ImageFolderDataModule(ViewsDataModule):
@@ -251,11 +232,8 @@ class ImageFolderDataModule(ViewsDataModule):
         image_size: Side of the views in pixels.
         batch_size: Images in a batch, on each rank.
         holdout: Share of the images that is held out, where the folder says nothing.
-        num_workers: Worker processes of each loader.
         crop_scale: Area of the random crops as a share of the image.
-        max_train: Use at most this many training images, chosen by ``seed``.
-        max_heldout: Use at most this many held-out images, chosen by ``seed``.
-        seed: Of the split and of the subsets.
+        options: Of `ViewsDataModule`.
     """
 
     def __init__(
@@ -264,40 +242,17 @@ class ImageFolderDataModule(ViewsDataModule):
         image_size: int = 32,
         batch_size: int = 256,
         holdout: float = 0.1,
-        num_workers: int = 0,
         crop_scale: tuple[float, float] = (0.08, 1.0),
-        max_train: int | None = None,
-        max_heldout: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            barlow_twins_view(image_size, crop_scale=crop_scale),
-            plain_view(image_size),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            max_train=max_train,
-            max_heldout=max_heldout,
-            seed=seed,
-        )
+        view = barlow_twins_view(image_size, crop_scale=crop_scale)
+        super().__init__(view, plain_view(image_size), batch_size=batch_size, **options)
         self.folder = Path(folder)
         self.holdout = holdout
 
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """The files, split by folder or by chance."""
-        heldout_folder = next(
-            (self.folder / name for name in ("test", "val") if (self.folder / name).is_dir()), None
-        )
-        if heldout_folder is not None and (self.folder / "train").is_dir():
-            train_paths, train_names = find_images(self.folder / "train")
-            heldout_paths, heldout_names = find_images(heldout_folder)
-            train_labels, heldout_labels = class_indices(train_names, heldout_names)
-            train = ImageFiles(train_paths, train_labels)
-            heldout = ImageFiles(heldout_paths, heldout_labels)
-            return train, range(len(train)), heldout, range(len(heldout))
-        paths, names = find_images(self.folder)
-        images = ImageFiles(paths, *class_indices(names))
-        train_indices, heldout_indices = split_indices(len(images), self.holdout, self.seed)
-        return images, train_indices, images, heldout_indices
+        return folder_images(self.folder, self.holdout, self.seed)
 
 
 class _TorchvisionDataModule(ViewsDataModule):
@@ -310,19 +265,10 @@ class _TorchvisionDataModule(ViewsDataModule):
         batch_size: int = 256,
         num_workers: int = 4,
         download: bool = False,
-        max_train: int | None = None,
-        max_heldout: int | None = None,
-        seed: int = 0,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            barlow_twins_view(image_size),
-            plain_view(image_size),
-            batch_size=batch_size,
-            num_workers=num_workers,
-            max_train=max_train,
-            max_heldout=max_heldout,
-            seed=seed,
-        )
+        view, plain = barlow_twins_view(image_size), plain_view(image_size)
+        super().__init__(view, plain, batch_size=batch_size, num_workers=num_workers, **options)
         self.root = root
         self.download = download
 
@@ -335,13 +281,13 @@ class _TorchvisionDataModule(ViewsDataModule):
     def split(self, train: bool) -> Any:
         """The torchvision dataset of one side."""
 
-    def sources(self) -> tuple[Any, Sequence[int], Any, Sequence[int]]:
+    def sources(self) -> Split:
         """Both sides."""
         try:
             train, heldout = self.split(True), self.split(False)
         except RuntimeError as error:
             raise DataError(f"{error} (root={self.root!r})") from error
-        return train, range(len(train)), heldout, range(len(heldout))
+        return Split(train, range(len(train)), heldout, range(len(heldout)))
 
 
 class CIFAR10DataModule(_TorchvisionDataModule):

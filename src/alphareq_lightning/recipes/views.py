@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,29 +10,16 @@ import torch
 from torch import Tensor
 from torchvision.transforms import v2
 
+from alphareq_lightning.load.preprocessing import (
+    CIFAR_MEAN,
+    CIFAR_STD,
+    HALF,
+    BatchableView,
+    Preprocessing,
+    View,
+    to_normalised,
+)
 from alphareq_lightning.recipes.batch_views import crop_and_colour, turn_and_erase
-
-CIFAR_MEAN, CIFAR_STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-View = Callable[[Any], Tensor]
-
-
-@dataclass(frozen=True)
-class BatchableView:
-    """A view that can be made of one image, or, many times faster, of a batch in memory.
-
-    Both must be the same in distribution.
-    """
-
-    one: View
-    """An image → a float tensor ``(3, h, w)``."""
-    batch: Callable[[Tensor], Tensor]
-    """Uint8 pixels ``(n, 3, h, w)`` on any device → a float tensor ``(n, 3, h, w)``."""
-
-    def __call__(self, image: Any) -> Tensor:
-        """The view of one image."""
-        return self.one(image)
 
 
 class TwoViews:
@@ -81,7 +67,7 @@ def barlow_twins_view(
             v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], jitter),
             v2.RandomGrayscale(grayscale),
             v2.ToImage(),  # last: small images are changed twice as fast by Pillow
-            *_finish(mean, std),
+            *to_normalised(mean, std),
         ]
     )
     batch = partial(
@@ -99,7 +85,6 @@ def barlow_twins_view(
 
 def digit_view() -> BatchableView:
     """One random view of a gray digit: shifted, turned, with pieces missing; never mirrored."""
-    half = [0.5] * 3
     one: View = v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),
@@ -112,7 +97,7 @@ def digit_view() -> BatchableView:
             ),
             v2.RandomErasing(0.5, scale=(0.02, 0.15)),
             v2.GaussianNoise(sigma=0.1),
-            v2.Normalize(half, half),
+            v2.Normalize(list(HALF), list(HALF)),
         ]
     )
     batch = partial(
@@ -124,32 +109,14 @@ def digit_view() -> BatchableView:
         erase=0.5,
         erase_scale=(0.02, 0.15),
         noise=0.1,
-        mean=half,
-        std=half,
+        mean=HALF,
+        std=HALF,
     )
     return BatchableView(one, batch)
-
-
-def plain_digit() -> BatchableView:
-    """The digit as it is, normalised."""
-    transform = v2.Compose(_finish([0.5] * 3, [0.5] * 3))
-    return BatchableView(transform, transform)
 
 
 def plain_view(
     image_size: int, *, mean: Sequence[float] = CIFAR_MEAN, std: Sequence[float] = CIFAR_STD
 ) -> BatchableView:
     """The un-augmented image: resized, cut to a square, normalised."""
-    transform = v2.Compose(
-        [
-            v2.ToImage(),
-            v2.Resize(image_size, antialias=True),
-            v2.CenterCrop(image_size),
-            *_finish(mean, std),
-        ]
-    )
-    return BatchableView(transform, transform)
-
-
-def _finish(mean: Sequence[float], std: Sequence[float]) -> list[v2.Transform]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    return Preprocessing(image_size, mean, std).view()

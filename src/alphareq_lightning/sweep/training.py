@@ -20,7 +20,8 @@ from lightning.pytorch.cli import LightningCLI
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from alphareq_lightning.callbacks import AlphaMonitor
-from alphareq_lightning.errors import AlphaReQError, DataError, OptionError
+from alphareq_lightning.errors import AlphaReQError, OptionError
+from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.sweep.config import Params, Sweep
 
 REASON = re.compile(
@@ -108,7 +109,7 @@ def check_training(sweep: Sweep) -> None:
         try:
             cli = build_training(sweep, {}, Path(folder))
             find_monitor(cli.trainer)
-            labelled_datasets(cli.datamodule)
+            from_datamodule(cli.datamodule).labelled()
         except AlphaReQError:
             raise
         except Exception as error:  # whatever somebody's classes raise
@@ -131,24 +132,6 @@ def find_monitor(trainer: Any) -> AlphaMonitor:
         if isinstance(callback, AlphaMonitor):
             return callback
     raise OptionError("the config has no alphareq_lightning.AlphaMonitor among its callbacks")
-
-
-def labelled_datasets(datamodule: Any) -> tuple[Any, Any]:
-    """Datasets of ``(image, label)`` to train and to test a readout on.
-
-    Raises:
-        DataError: If the DataModule has none.
-    """
-    give = getattr(datamodule, "readout_datasets", None)
-    if give is None:
-        raise DataError(
-            f"{type(datamodule).__name__} has no readout_datasets() that gives two labelled "
-            "datasets, to train and to test a readout on"
-        )
-    train, test = give()
-    if min(int(train[0][1]), int(test[0][1])) < 0:
-        raise DataError("the images have no labels; a readout needs them")
-    return train, test
 
 
 def _check_keys(sweep: Sweep, folder: Path) -> None:

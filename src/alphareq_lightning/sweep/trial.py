@@ -18,19 +18,18 @@ from optuna.distributions import (
     IntDistribution,
 )
 from torch import nn
-from torch.utils.data import DataLoader
 
 from alphareq_lightning.callbacks import AlphaMonitor
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward
 from alphareq_lightning.errors import SpectrumError
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.load.images import collate_labelled, few_of_each_class
+from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.measure.layer_features import LayerFeatures
 from alphareq_lightning.measure.layers import resolve_layers
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.pruner import ALPHA
-from alphareq_lightning.sweep.training import build_training, find_monitor, labelled_datasets
+from alphareq_lightning.sweep.training import build_training, find_monitor
 
 READOUT_BATCH = 512
 CHECKPOINT = "trained.ckpt"
@@ -138,14 +137,9 @@ def _read_out(sweep: Sweep, trial: Trial, cli: LightningCLI, monitor: AlphaMonit
     trial.set_user_attr(PAID, True)
     started = time.perf_counter()
     features = monitored_features(cli.model, monitor)
-    train, test = labelled_datasets(cli.datamodule)
-    if sweep.readout.labels_per_class is not None:
-        train = few_of_each_class(train, sweep.readout.labels_per_class)
     num_workers = getattr(cli.datamodule, "num_workers", 0)
-    sides = [
-        DataLoader(images, READOUT_BATCH, collate_fn=collate_labelled, num_workers=num_workers)
-        for images in (train, test)
-    ]
+    images = from_datamodule(cli.datamodule, batch_size=READOUT_BATCH, num_workers=num_workers)
+    sides = images.labelled(sweep.readout.labels_per_class)
     device = cli.trainer.strategy.root_device
     extracted = [extract_features(features, side, device) for side in sides]
     probe: Any = sweep.readout.probe

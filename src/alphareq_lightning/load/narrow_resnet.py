@@ -1,14 +1,11 @@
-"""Backbones whose output is the penultimate features."""
+"""The recipe's own backbone."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock
 
 from alphareq_lightning.errors import OptionError
 
@@ -59,60 +56,6 @@ class NarrowResNet(nn.Module):
         """Features averaged over positions, shape ``(n, num_features)``."""
         maps: Tensor = self.stages(self.stem(images))
         return maps.mean(dim=(2, 3))
-
-
-def build_backbone(name: str, *, small_images: bool = True, **options: Any) -> tuple[Any, int]:
-    """Build a backbone without its classifier.
-
-    Args:
-        name: ``"narrow_resnet"``, or any classification model of torchvision, or of timm where
-            that is installed.
-        small_images: Give a torchvision ResNet a 3×3 stem of stride 1 and no max-pool, as usual
-            for CIFAR-sized images; other architectures are left as they are.
-        options: Passed to the model.
-
-    Returns:
-        The module, ``(n, c, h, w)`` → ``(n, d)``, and ``d``.
-
-    Raises:
-        OptionError: If there is no such model, or it has no linear classifier to take off.
-    """
-    if name == "narrow_resnet":
-        narrow = NarrowResNet(**options)
-        return narrow, narrow.num_features
-    known = models.list_models(module=models)
-    if name not in known:
-        of_timm = _from_timm(name, options)
-        if of_timm is not None:
-            # The width of what the classifier would read; some heads widen `num_features` before.
-            return of_timm, of_timm.head_hidden_size
-        near = difflib.get_close_matches(name, ["narrow_resnet", *known], n=4)
-        hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models"
-        raise OptionError(f"there is no backbone {name!r}; {hint}")
-    model = models.get_model(name, weights=None, **options)
-    if small_images and isinstance(model, ResNet):
-        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        model.maxpool = nn.Identity()
-    return model, _remove_classifier(name, model)
-
-
-def _from_timm(name: str, options: dict[str, Any]) -> Any:
-    try:
-        import timm
-    except ImportError:
-        return None
-    return timm.create_model(name, num_classes=0, **options) if timm.is_model(name) else None
-
-
-def _remove_classifier(name: str, model: nn.Module) -> int:
-    """Replace the last `nn.Linear` by the identity; gives the width of what it read."""
-    linears = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear)]
-    if not linears:
-        raise OptionError(f"the backbone {name!r} has no nn.Linear classifier to take off")
-    path, linear = linears[-1]
-    parent, _, child = path.rpartition(".")
-    setattr(model.get_submodule(parent), child, nn.Identity())
-    return linear.in_features
 
 
 def _stage(channels: int, out: int, num_blocks: int, stride: int) -> nn.Sequential:

@@ -2,6 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from alphareq_lightning import OptionError
+from alphareq_lightning.load.architectures import build_architecture
+from alphareq_lightning.load.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from alphareq_lightning.recipes import build_backbone
 
 
@@ -55,3 +58,28 @@ def test_every_stage_can_have_a_width_of_its_own():
 def test_channels_are_multiples_of_sixteen():
     backbone, _ = build_backbone("narrow_resnet", width=16)
     assert all(m.out_channels % 16 == 0 for m in backbone.modules() if isinstance(m, nn.Conv2d))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "share", "interpolation"),
+    [
+        ("resnet18", 224, 224 / 256, "bilinear"),
+        ("inception_v3", 299, 299 / 342, "bilinear"),
+        ("vit_h_14", 224, 1, "bicubic"),  # its weights are for 518 pixels, and so is it with them
+        ("timm/resnet18", 224, 0.95, "bicubic"),
+    ],
+)
+def test_what_torchvision_and_timm_do_with_images(name, size, share, interpolation):
+    with torch.device("meta"):
+        prepared = build_architecture(name).preprocessing
+    assert prepared[0::4] == (size, interpolation)
+    assert prepared.crop_share == pytest.approx(share)
+    channels = (tuple(prepared.mean), tuple(prepared.std))
+    assert channels == (IMAGENET_MEAN, IMAGENET_STD)
+
+
+def test_the_recipes_backbones_get_what_the_recipe_trains_on():
+    for name, small in (("narrow_resnet", False), ("resnet18", True)):
+        assert build_architecture(name, small_images=small).preprocessing == Preprocessing()
+        with pytest.raises(OptionError, match=f"no pretrained weights for the recipe's {name!r}"):
+            build_architecture(name, small_images=small, pretrained=True)
