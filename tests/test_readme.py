@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alphareq_lightning.commands.main import _parser, main
+from alphareq_lightning.commands.main import command_parser, main
 
 from tiny import TinyModule, labelled_loader, unlabeled_loader
 
@@ -80,7 +80,7 @@ def test_every_command_parses():
         "profile",
     }
     for command in commands:
-        _parser().parse_args(command)
+        command_parser(command[0]).parse_args(command)
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 import torch
+from rich.console import Console
 
-from alphareq_lightning import records_from_checkpoints
+from alphareq_lightning import OptionError, records_from_checkpoints
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.records import append_record, read_records
 
@@ -104,7 +105,7 @@ def test_what_cannot_be_ranked(run, capsys, tmp_path):
     assert "no *.ckpt and no *.jsonl" in refused(capsys, "rank", tmp_path / "empty")
     (tmp_path / "none.jsonl").write_text("")
     assert "holds no record" in refused(capsys, "rank", tmp_path / "none.jsonl")
-    assert "one target or two ends" in refused(capsys, "rank", run, "--target", 1, 2, 3)
+    assert "a number >= 0 or an interval" in refused(capsys, "rank", run, "--target", 1, 2, 3)
     assert "number >= 0 or an interval" in refused(capsys, "rank", run, "--target", 2, 1)
     assert "has 'rankmee'; there are: alpha" in refused(capsys, "rank", run, "--by", "rankmee")
     assert "no record of layer 'x'" in refused(capsys, "rank", run, "--layer", "x")
@@ -324,14 +325,7 @@ def test_a_reader_who_has_seen_enough(tmp_path):
     values = {"alpha": 1.0, "r2": 1.0, "stderr": 0.0, "fit_range": (4, 51), "num_samples": 9}
     record = plain_record(**values, num_features=4, metrics={str(k): 1.0 for k in range(9000)})
     append_record(tmp_path / "r.jsonl", record)
-    command = [
-        sys.executable,
-        "-m",
-        "alphareq_lightning.commands.main",
-        "rank",
-        "--json",
-        "r.jsonl",
-    ]
+    command = [sys.executable, "-m", "alphareq_lightning", "rank", "--json", "r.jsonl"]
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as rank:
@@ -339,3 +333,33 @@ def test_a_reader_who_has_seen_enough(tmp_path):
         rank.stdout.close()
         assert rank.stderr.read() == b""
     assert rank.returncode == 141
+
+
+def test_from_python(run, tmp_path):
+    """The same without a command line: names as strings or paths, one or several."""
+    from alphareq_lightning import (
+        WhichImages,
+        WhichModel,
+        rank_checkpoints,
+        score_checkpoints,
+        select_checkpoints,
+    )
+
+    model = WhichModel(module="alphareq_lightning.recipes.BarlowTwins")
+    images = WhichImages(data="digits", max_images=300)
+    scored = score_checkpoints(run / "kept", model, images, device="cpu", out=tmp_path / "r.jsonl")
+    assert len(scored.records) == 4
+    assert scored.refused == []
+    assert read_records(scored.out) == scored.records
+    options = {"labels_per_class": 10, "top_k": 1, "device": "cpu", "out": tmp_path / "select"}
+    console = Console(quiet=True)
+    selected = select_checkpoints([scored.out], model, images, **options, console=console)
+    assert selected.search.num_readouts + selected.search.num_saved == 4
+    assert read_records(selected.file) == selected.records
+    assert rank_checkpoints(selected.records)[0].path == rank_checkpoints(scored.records)[0].path
+    for wrong in ({"max_images": 0}, {"num_workers": -1}, {"image_size": 1.5}, {"batch_size": 0}):
+        [name] = wrong
+        with pytest.raises(OptionError, match=f"expected an integer {name} >= "):
+            score_checkpoints(run / "kept", model, WhichImages(data="digits", **wrong))
+    with pytest.raises(OptionError, match="expected an integer top_k >= 1, got top_k=0"):
+        select_checkpoints(run, model, images, top_k=0)

@@ -217,7 +217,7 @@ def test_command_on_a_folder_of_images(tmp_path, capsys):
     [
         (["--images", "gone"], "no folder gone"),
         (["--layers", "stem", "nothing*"], "no layer matches 'nothing"),
-        (["--max-images", "0"], "--max-images, --batch-size and --image-size of at least 1"),
+        (["--max-images", "0"], "expected an integer max_images >= 1, got max_images=0"),
         (["--scores", "rankyou"], "unknown scores"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from alphareq_lightning.commands.gather import gather_records
+from alphareq_lightning.commands._gather import gather_records
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.records import append_record

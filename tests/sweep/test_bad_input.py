@@ -1,5 +1,6 @@
 """One line and exit code 2, before anything is trained."""
 
+import re
 import sqlite3
 import sys
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
@@ -264,7 +265,7 @@ def test_a_missing_driver(tmp_path, capsys, monkeypatch):
 
 
 def test_without_optuna(tmp_path, capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("alphareq_lightning.sweep")]:
+    for name in [name for name in sys.modules if re.match(r"alphareq_lightning\..*sweep", name)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
     error = refusal(capsys, write_sweep(tmp_path))

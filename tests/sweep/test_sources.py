@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from alphareq_lightning.commands import posthoc as commands
+from alphareq_lightning.commands import report as report_command
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.report.page import report_data
 from alphareq_lightning.selection import AlphaIntervalSearch, select_by_readouts
@@ -54,7 +54,7 @@ def reports(monkeypatch):
         written.append((records, options))
         return path
 
-    monkeypatch.setattr(commands, "write_report", write_report)
+    monkeypatch.setattr(report_command, "write_report", write_report)
     return written
 
 

@@ -1,4 +1,4 @@
-"""The whole idea on digits: train, watch α, keep checkpoints by it, and check what it chose."""
+"""``alphareq demo``: the whole idea on digits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from alphareq_lightning._checks import check_count
 from alphareq_lightning._lightning import quiet
 from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
+from alphareq_lightning.commands._terminal import terminal
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.load.sources import from_datamodule
@@ -26,7 +28,6 @@ from alphareq_lightning.records import AlphaRecord, records_from_checkpoints
 from alphareq_lightning.selection import rank_checkpoints
 
 SHOWN_ROWS = 15
-DEFAULT_EPOCHS = 20
 READOUT_BATCH = 512
 LABELS_PER_CLASS = 10
 """Few labels tell good features from better ones; with all of them any network reads digits."""
@@ -44,7 +45,7 @@ class DemoResult:
     figure: Path
 
 
-class LiveTable(pl.Callback):
+class _LiveTable(pl.Callback):
     """A progress bar over batches and a row for each epoch, while the Trainer runs."""
 
     def __init__(self, monitor: AlphaMonitor, console: Console) -> None:
@@ -85,10 +86,10 @@ class LiveTable(pl.Callback):
         self.live.stop()
 
     def _view(self) -> Group:
-        return Group(epoch_table(self.monitor.history[-SHOWN_ROWS:]), self.progress)
+        return Group(_epoch_table(self.monitor.history[-SHOWN_ROWS:]), self.progress)
 
 
-def epoch_table(records: list[AlphaRecord]) -> Table:
+def _epoch_table(records: list[AlphaRecord]) -> Table:
     """A row for each measurement."""
     columns = ("epoch", "val_loss", "val_alpha", "R²", "RankMe", "seconds on α")
     table = Table(*columns)
@@ -104,20 +105,25 @@ def epoch_table(records: list[AlphaRecord]) -> Table:
 
 @quiet()
 def run_demo(
-    out: Path, *, epochs: int = DEFAULT_EPOCHS, seed: int = 0, console: Any = None
+    out: Path = Path("runs/demo"),
+    *,
+    epochs: int = 20,
+    seed: int = 0,
+    console: Console | None = None,
 ) -> DemoResult:
-    """Train Barlow Twins on digits with `AlphaMonitor`, then check its choice with labels.
+    """Train Barlow Twins on digits, watch α, and check the checkpoint it chose.
 
     Args:
         out: Folder for logs, checkpoints and the figure; each run gets a folder of its own.
         epochs: Length of the training.
         seed: Of everything.
-        console: A rich console; the terminal by default.
+        console: Where it is shown; the terminal by default.
 
     Raises:
-        OptionError: If tensorboard or matplotlib is missing.
+        OptionError: If ``epochs`` is no number of epochs, or tensorboard or matplotlib is missing.
     """
-    console = console or Console()
+    check_count("epochs", epochs)
+    console = console or terminal()
     pl.seed_everything(seed, workers=True, verbose=False)
     data, module = DigitsDataModule(), BarlowTwins()
     monitor = AlphaMonitor()
@@ -136,7 +142,7 @@ def run_demo(
         accelerator="auto",
         devices=1,
         logger=logger,
-        callbacks=[monitor, keep, LiveTable(monitor, console)],
+        callbacks=[monitor, keep, _LiveTable(monitor, console)],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,

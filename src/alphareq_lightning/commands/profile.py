@@ -2,127 +2,140 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from rich.console import Console
-from rich.progress import track
 
-from alphareq_lightning.errors import OptionError
+from alphareq_lightning.commands._sources import device_of
+from alphareq_lightning.commands._terminal import tracked
 from alphareq_lightning.files import written_beside
-from alphareq_lightning.measure.pooling import POOLS
+from alphareq_lightning.load.architectures import build_architecture
+from alphareq_lightning.load.sources import image_source
+from alphareq_lightning.load.weights import load_weights
+from alphareq_lightning.measure import profile_layers
+from alphareq_lightning.measure.pooling import PoolName
 from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.report.profile import profile_figure, profile_json, profile_table
 from alphareq_lightning.text import printable
 
 
-def add_profile_command(commands: Any) -> None:
-    """Add ``profile`` to the subparsers of ``alphareq``."""
-    parser = commands.add_parser(
-        "profile", help="α at many layers of a torchvision or timm model, in one pass"
-    )
-    default = " (default: %(default)s)"
-    parser.add_argument("--model", default="resnet18", help="torchvision or timm name" + default)
-    parser.add_argument("--weights", type=Path, help="state dict or Lightning checkpoint")
-    parser.add_argument(
-        "--trust", action="store_true", help="run code that the weights want to run"
-    )
-    parser.add_argument("--pretrained", action="store_true", help="download the library's weights")
-    parser.add_argument("--small-images", action="store_true", help="ResNet stem of the recipe")
-    parser.add_argument("--options", type=_options, default={}, help="JSON passed to the model")
-    parser.add_argument("--images", type=Path, help="folder (default: scikit-learn's digits)")
-    parser.add_argument("--image-size", type=int, help="side in pixels (default: the model's)")
-    at_most = "at most this many held-out images, drawn by chance, always the same ones"
-    parser.add_argument("--max-images", type=int, default=2000, help=at_most + default)
-    parser.add_argument("--batch-size", type=int, default=64, help=default)
-    parser.add_argument("--num-workers", type=int, default=0, help=default)
-    parser.add_argument("--layers", nargs="+", default=(), help="patterns, such as 'layer*.?'")
-    parser.add_argument("--pool", choices=POOLS, default="mean", help=default)
-    parser.add_argument("--fit-range", type=int, nargs=2, metavar=("FIRST", "LAST"))
-    parser.add_argument("--scores", nargs="*", default=["rankme"], help=", ".join(SCORES))
-    parser.add_argument("--device", help="default: the GPU if there is one")
-    parser.add_argument("--seed", type=int, default=0, help="of random weights" + default)
-    parser.add_argument("--out", type=Path, default=Path("runs/profile"), help=default)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.set_defaults(run=run_profile)
+class Profile(NamedTuple):
+    """A network, layer by layer."""
+
+    records: list[AlphaRecord]
+    """First layer first."""
+    about: dict[str, str]
+    """Model, weights, images, pool."""
+    picture: Path | None
+    """α over depth and the spectra; none where matplotlib is missing."""
+
+    @property
+    def title(self) -> str:
+        """What was measured, in a line."""
+        return printable("{model} ({weights}) on {images}".format(**self.about))
 
 
-def run_profile(options: argparse.Namespace) -> int:
-    """Measure, print, draw."""
-    from alphareq_lightning.load.architectures import build_architecture
-    from alphareq_lightning.load.sources import image_source
-    from alphareq_lightning.load.weights import load_weights
-    from alphareq_lightning.measure.profile import profile_layers
-    from alphareq_lightning.report.profile import profile_figure, profile_json, profile_table
+def profile_model(
+    model: str = "resnet18",
+    *,
+    weights: Path | None = None,
+    trust: bool = False,
+    pretrained: bool = False,
+    small_images: bool = False,
+    options: Mapping[str, Any] | None = None,
+    images: Path | None = None,
+    image_size: int | None = None,
+    max_images: int = 2000,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    layers: str | Sequence[str] = (),
+    pool: PoolName = "mean",
+    fit_range: tuple[int, int] | None = None,
+    scores: Annotated[str | Sequence[str], SCORES] = ("rankme",),
+    device: str = "auto",
+    seed: int = 0,
+    out: Path = Path("runs/profile"),
+) -> Profile:
+    """Measure α at many layers of a torchvision or timm model, in one pass.
 
-    if min(options.max_images, options.batch_size) < 1 or (options.image_size or 1) < 1:
-        raise OptionError("expected --max-images, --batch-size and --image-size of at least 1")
-    console, progress = Console(), Console(stderr=True)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    Args:
+        model: Name of torchvision, or of timm.
+        weights: State dict or Lightning checkpoint.
+        trust: Run code that the weights want to run.
+        pretrained: Download the library's weights.
+        small_images: ResNet stem of the recipe.
+        options: Passed to the model.
+        images: Folder; default: scikit-learn's digits.
+        image_size: Side in pixels; default: the model's.
+        max_images: At most this many held-out images, drawn by chance, always the same ones.
+        batch_size: Images in a batch.
+        num_workers: Processes that load them.
+        layers: Patterns, such as 'layer*.?'; default: every block.
+        pool: How a layer becomes one vector an image.
+        fit_range: Ranks of the fit; default: auto.
+        scores: Extra scores.
+        device: Where to run; auto is a GPU if there is one.
+        seed: Of random weights.
+        out: Folder of the JSON file and the picture.
+
+    Raises:
+        AlphaReQError: If an option cannot work, or the model does not run on the images.
+    """
+    where = device_of(device)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        model = build_architecture(
-            options.model,
-            pretrained=options.pretrained,
-            small_images=options.small_images,
-            options=options.options,
+        torch.manual_seed(seed)
+        network = build_architecture(
+            model, pretrained=pretrained, small_images=small_images, options=options
         )
-    if options.weights is not None:
-        load_weights(model.module, options.weights, trust=options.trust)
-    images = image_source(
-        options.images or "digits",
-        preprocessing=model.preprocessing,
-        image_size=options.image_size,
-        max_images=options.max_images,
-        batch_size=options.batch_size,
-        num_workers=options.num_workers,
+    if weights is not None:
+        load_weights(network.module, weights, trust=trust)
+    source = image_source(
+        images or "digits",
+        preprocessing=network.preprocessing,
+        image_size=image_size,
+        max_images=max_images,
+        batch_size=batch_size,
+        num_workers=num_workers,
     )
     records = profile_layers(
-        model.module,
-        track(images.heldout(), "profiling", console=progress, transient=True),
-        layers=options.layers,
-        pool=options.pool,
-        fit_range=options.fit_range or "auto",
-        scores=options.scores,
-        device=device,
+        network.module,
+        tracked(source.heldout(), "profiling"),
+        layers=layers,
+        pool=pool,
+        fit_range=fit_range or "auto",
+        scores=scores,
+        device=where,
     )
     about = {
-        "model": options.model,
-        "weights": _weights(options),
-        "images": "digits" if options.images is None else options.images.name,
-        "pool": options.pool,
+        "model": model,
+        "weights": weights.name if weights else "pretrained" if pretrained else "random weights",
+        "images": "digits" if images is None else images.name,
+        "pool": pool,
     }
-    title = printable(f"{about['model']} ({about['weights']}) on {about['images']}")
-    text = profile_json(records, **about)
-    stem = options.out / options.model.replace("/", "_")
+    stem = out / model.replace("/", "_")
+    picture = stem.with_name(f"{stem.name}.png") if find_spec("matplotlib") is not None else None
+    found = Profile(records, about, picture)
     with written_beside(stem.with_name(f"{stem.name}.json")) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
-    if options.json:
-        print(text)
-    else:
-        console.print(profile_table(records, title))
-    if find_spec("matplotlib") is not None:
-        picture = stem.with_name(f"{stem.name}.png")
+        unfinished.write_text(as_json(found), encoding="utf-8")
+    if picture is not None:
         with written_beside(picture) as unfinished:
-            profile_figure(records, title).savefig(unfinished, format="png")
-        progress.print(f"α over depth and the spectra: {picture}", soft_wrap=True)
-    return 0
+            profile_figure(records, found.title).savefig(unfinished, format="png")
+    return found
 
 
-def _weights(options: argparse.Namespace) -> str:
-    if options.weights is not None:
-        return str(options.weights.name)
-    return "pretrained" if options.pretrained else "random weights"
+def show(profile: Profile, console: Console) -> None:
+    """A row for each layer, and where the picture is."""
+    console.print(profile_table(profile.records, profile.title))
+    if profile.picture is not None:
+        picture = f"α over depth and the spectra: {profile.picture}"
+        console.print(printable(picture), soft_wrap=True)
 
 
-def _options(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"expected JSON, got {text!r}: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"expected a JSON object, got {text!r}")
-    return value
+def as_json(profile: Profile) -> str:
+    """The model, and a record for each layer."""
+    return profile_json(profile.records, **profile.about)

@@ -13,6 +13,7 @@ import torch
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
+from alphareq_lightning._checks import check_count
 from alphareq_lightning.errors import DataError
 from alphareq_lightning.load.images import (
     ImageFiles,
@@ -118,6 +119,12 @@ class ImageSource:
     seed: int = 0
     """Of that; the same one draws the same images."""
 
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size)
+        check_count("num_workers", self.num_workers, at_least=0)
+        if self.max_images is not None:
+            check_count("max_images", self.max_images)
+
     def heldout(self) -> Iterable[Any]:
         """Batches of held-out images; labels are left out, but for those of a DataModule's batches.
 
@@ -216,7 +223,7 @@ def image_source(
 
     Raises:
         DataError: If nothing says which images.
-        OptionError: If the config describes no DataModule.
+        OptionError: If the config describes no DataModule, or a number is none that can be.
     """
     if not isinstance(data, str | Path):
         datamodule = _datamodule_of(config) if data is None else data
@@ -225,6 +232,7 @@ def image_source(
         return from_datamodule(datamodule, **options)
     prepared = preprocessing or (DIGITS if data == "digits" else RECIPE)
     if image_size is not None:
+        check_count("image_size", image_size)
         prepared = prepared._replace(image_size=image_size)
     if statistics is not None:
         mean, std = STATISTICS[statistics]

@@ -30,6 +30,8 @@ class Selected(NamedTuple):
     search: AlphaIntervalSearch
     records: list[AlphaRecord]
     """In the order in which the models came, with the accuracy where a readout was paid for."""
+    file: Path
+    """Where these are kept."""
 
     @property
     def best(self) -> AlphaRecord | None:
@@ -106,7 +108,7 @@ def select_by_readouts(
         write_records(folder / RECORDS, found)
     if search.num_readouts and search.best is None:
         raise SelectionError(f"none of the {search.num_readouts} readouts succeeded")
-    return Selected(search, found)
+    return Selected(search, found, folder / RECORDS)
 
 
 def _by_name(records: Sequence[AlphaRecord]) -> dict[str, AlphaRecord]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from alphareq_lightning.commands._terminal import note
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.records import AlphaRecord, read_records
 from alphareq_lightning.records.checkpoints import record_of_checkpoint
@@ -19,35 +19,31 @@ SAME_ALPHA = 1e-3
 """Measured in training and scored afterwards, one model gives α that differ by rounding."""
 RECORD_FILE = ".jsonl"
 JOURNAL = ".journal"
+Sources = str | Path | Sequence[str | Path]
 
 
 def gather_records(
-    sources: Iterable[str],
-    *,
-    layer: str | None = None,
-    study: str | None = None,
-    note: Callable[[str], None] = lambda text: None,
+    sources: Sources, *, layer: str | None = None, study: str | None = None
 ) -> list[AlphaRecord]:
     """All records in files and folders.
 
     Folders are searched for ``*.jsonl`` record files and ``*.ckpt`` checkpoints. What a search
-    finds without a record in it is passed over; a file that was named must have one.
+    finds without a record in it is passed over, and told of; a file that was named must have one.
 
     Args:
         sources: Checkpoints, record files, folders, storages of sweeps.
         layer: Keep this layer's records only.
         study: Which study of those storages; not needed where they hold one.
-        note: Told once what was passed over, and which layer was taken where there are several.
 
     Raises:
         SelectionError: If a named file has no record, or nothing has.
         SweepError: If a storage is not there, or it is not clear which of its studies is meant.
         OptionError: If a study is named and no source is a storage.
     """
-    sources = list(sources)
+    sources = several(sources)
     if study is not None and not any(map(_is_storage, sources)):
         raise OptionError(f"--study {study}: none of the sources is the storage of a sweep")
-    note = lru_cache(maxsize=None)(note)  # once, also where a hundred checkpoints are alike
+    say = lru_cache(maxsize=None)(note)  # once, also where a hundred checkpoints are alike
     records: list[AlphaRecord] = []
     for source in sources:
         path = Path(source)
@@ -55,9 +51,9 @@ def gather_records(
             found = _from_study(source, study, "study_records")
             records += [record for record in found if layer in (None, record.layer)]
         elif path.is_dir():
-            records += _from_folder(path, layer, note)
+            records += _from_folder(path, layer, say)
         else:
-            records += _from_file(path, layer, note)
+            records += _from_file(path, layer, say)
     if not records:
         raise SelectionError("no record was found; name checkpoints, run folders or record files")
     return _each_once(records)
@@ -89,12 +85,7 @@ def _newest(records: list[AlphaRecord]) -> list[AlphaRecord]:
     return list(last.values())
 
 
-def search_settings(
-    sources: Iterable[str],
-    *,
-    study: str | None = None,
-    note: Callable[[str], None] = lambda text: None,
-) -> dict[str, int]:
+def search_settings(sources: Sources, *, study: str | None = None) -> dict[str, int]:
     """``top_k`` and ``margin`` of the search that paid the readouts in these sources.
 
     A study keeps them, and so does the folder of ``alphareq select``. Nothing is returned where
@@ -103,13 +94,12 @@ def search_settings(
     Args:
         sources: As in `gather_records`.
         study: As in `gather_records`.
-        note: Told where they differ.
 
     Raises:
         SelectionError: If the state of a search cannot be read.
     """
     found: list[dict[str, int]] = []
-    for source in sources:
+    for source in several(sources):
         path = Path(source)
         if _is_storage(source):
             found.append(_from_study(source, study, "search_options"))
@@ -136,29 +126,25 @@ def _is_storage(source: str) -> bool:
     return "://" in source or Path(source).suffix == JOURNAL
 
 
-def _sweeps(storage: str) -> ModuleType:
-    try:
-        import alphareq_lightning.sweep as sweeps
-    except ModuleNotFoundError as error:
-        raise SelectionError(
-            f"{storage} is a study of Optuna: pip install 'alphareq-lightning[sweep]'"
-        ) from error
-    return sweeps
+def several(sources: Sources) -> list[str]:
+    """One name is as good as a list of one."""
+    return [str(s) for s in ([sources] if isinstance(sources, str | Path) else sources)]
 
 
 def _from_study(storage: str, name: str | None, what: str) -> Any:
-    sweeps = _sweeps(storage)
+    import alphareq_lightning.sweep as sweeps  # only who has a study needs Optuna
+
     study = sweeps.load_study(storage, name)
     with sweeps.reading(storage):
         return getattr(sweeps, what)(study)
 
 
-def _from_file(path: Path, layer: str | None, note: Callable[[str], None]) -> list[AlphaRecord]:
+def _from_file(path: Path, layer: str | None, say: Callable[[str], None]) -> list[AlphaRecord]:
     if path.suffix != RECORD_FILE:
         record, others = record_of_checkpoint(path, layer)
         if others and layer is None:
             named = ", ".join(map(repr, others))
-            note(f"records of layer {record.layer!r} are read; others, of {named}, by --layer")
+            say(f"records of layer {record.layer!r} are read; others, of {named}, by --layer")
         return [record]
     records = _newest(read_records(path))
     kept = [record for record in records if layer in (None, record.layer)]
@@ -169,7 +155,7 @@ def _from_file(path: Path, layer: str | None, note: Callable[[str], None]) -> li
     return kept
 
 
-def _from_folder(folder: Path, layer: str | None, note: Callable[[str], None]) -> list[AlphaRecord]:
+def _from_folder(folder: Path, layer: str | None, say: Callable[[str], None]) -> list[AlphaRecord]:
     files = sorted(p for p in folder.rglob("*") if p.suffix in (RECORD_FILE, ".ckpt"))
     if not files:
         raise SelectionError(f"no *.ckpt and no *{RECORD_FILE} file in the folder {folder}")
@@ -177,11 +163,11 @@ def _from_folder(folder: Path, layer: str | None, note: Callable[[str], None]) -
     refused: list[SelectionError] = []
     for path in files:
         try:
-            records += _from_file(path, layer, note)
+            records += _from_file(path, layer, say)
         except SelectionError as error:
             refused.append(error)
     if refused and not records:
         raise refused[0]
     if refused:
-        note(f"passed over {len(refused)} of {len(files)} files in {folder}: {refused[0]}")
+        say(f"passed over {len(refused)} of {len(files)} files in {folder}: {refused[0]}")
     return records

@@ -1,0 +1,95 @@
+"""``alphareq rank``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from alphareq_lightning._checks import check_count
+from alphareq_lightning.commands._gather import Sources, gather_records
+from alphareq_lightning.functional.power_law import check_fit_range, check_target
+from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.report.ranking import (
+    ranking_csv,
+    ranking_json,
+    ranking_plot,
+    ranking_table,
+)
+from alphareq_lightning.selection import cautions, rank_checkpoints
+from alphareq_lightning.text import printable
+
+
+class Ranking(NamedTuple):
+    """Records in order, and why to doubt it."""
+
+    records: list[AlphaRecord]
+    """The best first."""
+    cautions: list[str]
+    target: tuple[float, float]
+    top: int | None
+    """How many to show in a table."""
+
+
+def rank(
+    paths: Sources,
+    *,
+    by: str = "alpha",
+    target: float | tuple[float, float] = 1.0,
+    min_r2: float = 0.0,
+    study: str | None = None,
+    layer: str | None = None,
+    fit_range: tuple[int, int] | None = None,
+    force: bool = False,
+    top: int | None = None,
+    plot: Path | None = None,
+) -> Ranking:
+    """Sort checkpoints by α: no data, no model, no labels.
+
+    Args:
+        paths: Checkpoints, run folders, record files, or the storage of a sweep.
+        by: alpha, a score, or a logged metric.
+        target: The α to be near, or two ends.
+        min_r2: Least R² of a line to believe.
+        study: Which one, where the storage of a sweep holds several.
+        layer: Rank this layer's records.
+        fit_range: Refit all on these ranks.
+        force: Rank mixed layers or windows too.
+        top: Show this many; default: all.
+        plot: Draw spectra and scores into this file.
+
+    Raises:
+        AlphaReQError: If there are no records, or they do not compare.
+    """
+    if top is not None:
+        check_count("top", top)
+    wanted = check_target(target)
+    records = gather_records(paths, layer=layer, study=study)
+    if fit_range is not None:
+        window = check_fit_range(fit_range)
+        records = [record.refit(window) for record in records]
+    ranked = rank_checkpoints(records, by=by, target=wanted, min_r2=min_r2, force=force)
+    if plot is not None:
+        ranking_plot(ranked, wanted, plot)
+    return Ranking(ranked, [] if force else cautions(ranked, target=wanted), wanted, top)
+
+
+def show(ranking: Ranking, console: Console) -> None:
+    """A table, and what speaks against it."""
+    shown = ranking.records[: ranking.top]
+    console.print(ranking_table(shown, ranking.target))
+    if len(shown) < len(ranking.records):
+        console.print(f"and {len(ranking.records) - len(shown)} more; show them with --top")
+    for caution in ranking.cautions:
+        console.print(f"caution: {printable(caution)}", style="yellow", soft_wrap=True)
+
+
+def as_json(ranking: Ranking) -> str:
+    """``{"ranking": [...], "cautions": [...]}``."""
+    return ranking_json(ranking.records, ranking.target, ranking.cautions)
+
+
+def as_csv(ranking: Ranking) -> str:
+    """A line for each record, below a header."""
+    return ranking_csv(ranking.records, ranking.target).removesuffix("\n")

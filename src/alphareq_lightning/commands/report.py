@@ -1,0 +1,49 @@
+"""``alphareq report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from alphareq_lightning.commands._gather import Sources, gather_records, search_settings
+from alphareq_lightning.report import write_report
+from alphareq_lightning.text import printable
+
+
+def report(
+    sources: Sources,
+    *,
+    study: str | None = None,
+    layer: str | None = None,
+    out: Path = Path("report.html"),
+    title: str = "Model selection by α",
+    target: float | tuple[float, float] = 1.0,
+    top_k: int | None = None,
+    margin: int | None = None,
+) -> Path:
+    """Write one HTML page: α against accuracy, the search replayed, spectra, a table.
+
+    Args:
+        sources: Checkpoints, run folders, record files, or the storage of a sweep.
+        study: Which one, where the storage of a sweep holds several.
+        layer: Show this layer's records.
+        out: The file to write.
+        title: Heading of the page.
+        target: The α to be near, or two ends.
+        top_k: Models that span the interval; default: that of the search, or 5.
+        margin: Models kept on each side of it; default: that of the search, or 0.
+
+    Raises:
+        AlphaReQError: If there are no records, or the file cannot be written.
+    """
+    records = gather_records(sources, layer=layer, study=study)
+    given = {"top_k": top_k, "margin": margin}
+    search = search_settings(sources, study=study)
+    search |= {name: value for name, value in given.items() if value is not None}
+    return write_report(out, records, title=title, target=target, **search)
+
+
+def show(path: Path, console: Console) -> None:
+    """Where the page is."""
+    console.print(printable(str(path)), soft_wrap=True)

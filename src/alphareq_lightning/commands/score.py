@@ -1,0 +1,121 @@
+"""``alphareq score``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from rich.console import Console
+
+from alphareq_lightning.commands._gather import Sources, several
+from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of
+from alphareq_lightning.commands._terminal import note, tracked
+from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.load.weights import find_weights
+from alphareq_lightning.measure import profile_layers
+from alphareq_lightning.measure.layers import resolve_layers
+from alphareq_lightning.measure.pooling import PoolName
+from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.records import AlphaRecord, append_record, read_records
+from alphareq_lightning.report.ranking import ranking_rows, ranking_table
+from alphareq_lightning.text import json_text, printable
+
+
+class Scored(NamedTuple):
+    """What was measured, and what could not be read."""
+
+    records: list[AlphaRecord]
+    out: Path
+    """The file that they were appended to."""
+    refused: list[SelectionError]
+    """One for each file that is no checkpoint, or does not fit the model."""
+
+
+def score_checkpoints(
+    paths: Sources,
+    model: WhichModel,
+    images: WhichImages,
+    *,
+    layer: str | Sequence[str] | None = None,
+    take: Literal["output", "input"] = "output",
+    pool: PoolName = "mean",
+    fit_range: tuple[int, int] | None = None,
+    scores: Annotated[str | Sequence[str], SCORES] = ("rankme",),
+    device: str = "auto",
+    out: Path = Path("records.jsonl"),
+) -> Scored:
+    """Measure α of checkpoints or weights that have none.
+
+    The records go to a file that alphareq rank reads. A file that cannot be read is told of at
+    the end; the others are measured.
+
+    Args:
+        paths: Checkpoints, weight files, or folders of them.
+        model: What the weights belong to.
+        images: Which images.
+        layer: Layer names; default: the penultimate layer.
+        take: The layer's output, or its first input.
+        pool: How a layer becomes one vector an image.
+        fit_range: Ranks of the fit; default: auto.
+        scores: Extra scores.
+        device: Where to run; auto is a GPU if there is one.
+        out: The file of records; they are added to it.
+
+    Raises:
+        AlphaReQError: If an option cannot work; found out before the first pass.
+    """
+    source = model.source()
+    files = find_weights(several(paths))
+    if out.exists():
+        read_records(out)  # refuses a file of something else before the first pass
+    where = device_of(device)
+    batches = images.source(model, source).heldout()
+    measured: list[AlphaRecord] = []
+    refused: list[SelectionError] = []
+    for path in tracked(files, "α of each checkpoint"):
+        try:
+            loaded = source.load(path)
+        except SelectionError as error:
+            refused.append(error)
+            continue
+        for record in profile_layers(
+            loaded.module,
+            batches,
+            layers=resolve_layers(loaded.module, layer, take),
+            pool=pool,
+            fit_range=fit_range or "auto",
+            scores=scores,
+            device=where,
+        ):
+            record = replace(
+                record, path=str(path), epoch=loaded.epoch, global_step=loaded.global_step
+            )
+            append_record(out, record)
+            measured.append(record)
+    return Scored(measured, out, refused)
+
+
+def show(scored: Scored, console: Console) -> None:
+    """A table, and why some have no α."""
+    if not scored.records:
+        return
+    console.print(ranking_table(scored.records, 1.0))
+    for record in scored.records:
+        if record.problem is not None:
+            problem = f"no α for {record.path}: {record.problem}"
+            console.print(printable(problem), style="yellow")
+    console.print(f"records: {printable(str(scored.out))}", soft_wrap=True)
+
+
+def as_json(scored: Scored) -> str:
+    """A list of flat objects."""
+    return json_text(ranking_rows(scored.records, 1.0))
+
+
+def exit_code(scored: Scored) -> int:
+    """2 where a file was refused; each is told of."""
+    for refusal in scored.refused:
+        note(str(refusal))
+    return 2 if scored.refused else 0

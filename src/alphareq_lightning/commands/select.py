@@ -1,0 +1,156 @@
+"""``alphareq select``."""
+
+from __future__ import annotations
+
+import math
+from os.path import isfile
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from torch import Tensor
+
+from alphareq_lightning._checks import check_count
+from alphareq_lightning.commands._gather import Sources, gather_records
+from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of
+from alphareq_lightning.commands._terminal import terminal
+from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.load.sources import fingerprint
+from alphareq_lightning.measure.layer_features import LayerFeatures
+from alphareq_lightning.measure.pooling import PoolName
+from alphareq_lightning.readout import (
+    Probe,
+    cached_features,
+    extract_features,
+    features_key,
+    read_out,
+)
+from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.selection import Selected, rank_checkpoints, select_by_readouts
+from alphareq_lightning.text import json_text, printable
+
+
+def select_checkpoints(
+    records: Sources,
+    model: WhichModel,
+    images: WhichImages,
+    *,
+    study: str | None = None,
+    layer: str | None = None,
+    pool: PoolName = "mean",
+    probe: Probe = "logistic",
+    labels_per_class: int | None = None,
+    top_k: int = 5,
+    careful: bool = False,
+    seed: int = 0,
+    device: str = "auto",
+    out: Path = Path("runs/select"),
+    console: Console | None = None,
+) -> Selected:
+    """Find the best model with few labelled readouts: the paper's algorithm.
+
+    Killed, it goes on where it was when it is started again.
+
+    Args:
+        records: Checkpoints, run folders, record files, or the storage of a sweep.
+        model: What the weights belong to.
+        images: Which images.
+        study: Which one, where the storage of a sweep holds several.
+        layer: Use this layer's records.
+        pool: How a layer becomes one vector an image.
+        probe: What reads the features out.
+        labels_per_class: Train readouts on this few.
+        top_k: How many of the best models span the interval of α.
+        careful: One model at a time, and one more on each side of the interval: some more
+            readouts, far fewer misses.
+        seed: Of the order.
+        device: Where to run; auto is a GPU if there is one.
+        out: Folder of the state, the features and the records with their accuracies.
+        console: Told of every model; the terminal by default.
+
+    Raises:
+        AlphaReQError: If the models do not compare, their weights are gone, or an option cannot
+            work; found out before the first readout.
+    """
+    check_count("top_k", top_k)
+    if labels_per_class is not None:
+        check_count("labels_per_class", labels_per_class)
+    told = console or terminal()
+    found = gather_records(records, layer=layer, study=study)
+    rank_checkpoints(found)  # refuses what does not compare
+    missing = [r.path for r in found if r.path is None or not isfile(r.path)]
+    if missing:
+        raise SelectionError(
+            f"{len(missing)} of {len(found)} checkpoints are not where their records say, "
+            f"{missing[0]} among them; a readout needs the weights"
+        )
+    source = model.source()
+    loaders = images.source(model, source).labelled(labels_per_class)
+    settings = {
+        "probe": probe,
+        "pool": pool,
+        "data": features_key(*(fingerprint(loader.dataset) for loader in loaders)),
+        "model": features_key(model.config, model.module, model.model),
+    }
+    where = device_of(device)
+
+    def read(record: AlphaRecord) -> float:
+        path = Path(str(record.path))
+        key = features_key(path, settings["data"], settings["model"], record.layer, pool)
+        sides = []
+        for side, loader in zip(("train", "test"), loaders, strict=True):
+
+            def make(loader: Any = loader) -> tuple[Tensor, Tensor]:
+                backbone = LayerFeatures(source.load(path).module, record.layer, pool)
+                return extract_features(backbone, loader, where)
+
+            sides.append(cached_features(out / "features", f"{key}-{side}", make))
+        (train, train_labels), (test, test_labels) = sides
+        return read_out(train, train_labels, test, test_labels, probe=probe, seed=seed).top1
+
+    def tell(record: AlphaRecord, what: str) -> None:
+        line = f"α = {record.alpha:.3f}  {what:>8}  {record.path}"
+        told.print(printable(line), soft_wrap=True)
+
+    return select_by_readouts(
+        found,
+        read,
+        out,
+        top_k=top_k,
+        margin=1 if careful else 0,
+        step=1 if careful else None,
+        seed=seed,
+        settings=settings,
+        report=tell,
+    )
+
+
+def show(selected: Selected, console: Console) -> None:
+    """The best model, and what it cost to find."""
+    search, best = selected.search, selected.best
+    if best is None:
+        console.print("no readout succeeded, so there is no best model", style="yellow")
+    else:
+        line = f"best: {best.path}, {best.accuracy:.2f} %, α = {best.alpha:.3f}"
+        console.print(printable(line))
+    ends = zip(("above", "below"), search.interval, strict=True)
+    learnt = " and ".join(f"{side} {end:.3f}" for side, end in ends if math.isfinite(end))
+    console.print(f"interval learnt: α {learnt or 'of any size, it never closed'}")
+    console.print(f"readouts: {search.num_readouts} paid, {search.num_saved} saved")
+    line = f"records, with accuracies: {selected.file}"
+    console.print(printable(line), soft_wrap=True)
+
+
+def as_json(selected: Selected) -> str:
+    """An object; `null` where there is no best model, and where the interval is open."""
+    search, best = selected.search, selected.best
+    found = {
+        "best": None if best is None else best.path,
+        "accuracy": None if best is None else best.accuracy,
+        "alpha": None if best is None else best.alpha,
+        "interval": list(search.interval),
+        "readouts_paid": search.num_readouts,
+        "readouts_saved": search.num_saved,
+        "records": str(selected.file),
+    }
+    return json_text(found)
