@@ -112,8 +112,7 @@ class AlphaMonitor(Callback):
             window to the width of the layer.
         bias_correction: Also log ``val_alpha_corrected``, an estimate of the α of ever more images,
             and ``val_alpha_stderr``, its standard error; both are NaN when there is none.
-            ``"inversion"`` needs nothing but the spectrum; ``"richardson"`` keeps a second state
-            as large as the first and solves two more eigenvalue problems. ``val_alpha``, its
+            ``"inversion"``, the one there is, needs nothing but the spectrum. ``val_alpha``, its
             distance and every choice by it stay those of the images as they are.
         target: The α to be near, or an interval ``(low, high)``.
         scores: Names of extra scores: ``"rankme"``, ``"effective_rank"``,
@@ -154,7 +153,7 @@ class AlphaMonitor(Callback):
         dataloader_idx: int | None = None,
         forward: str | Callable[[Any], Any] | None = None,
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
-        bias_correction: Literal["inversion", "richardson"] | None = None,
+        bias_correction: Literal["inversion"] | None = None,
         target: float | tuple[float, float] = 1.0,
         scores: str | Sequence[str] = ("rankme",),
         max_samples: int | None = None,
@@ -254,10 +253,7 @@ class AlphaMonitor(Callback):
         self._tried = self._announced = False
         self._logged = {}
         self._warned.clear()
-        halves = self.bias_correction == "richardson"
-        self._taps = [
-            FeatureTap(layer, self.pool, companions(self.scores), halves=halves) for layer in layers
-        ]
+        self._taps = [FeatureTap(layer, self.pool, companions(self.scores)) for layer in layers]
         self._warn_of_stale_values(trainer)
 
     def _logs_same_keys(self, other: Any) -> bool:

@@ -56,7 +56,7 @@ def measure_over_ranks(
     """
     num_images, problem = _agree(trainer, tap.num_images, tap.problem)
     across_ranks = trainer.world_size > 1
-    seen, halves, uncorrected = None, None, None
+    uncorrected = None
     # Every rank must call all of these, whatever became of the one before.
     moments, failed = _tried(lambda: tap.moments.reduced(across_ranks=across_ranks))
     beside: dict[type[Companion], Any] = {}
@@ -65,15 +65,10 @@ def measure_over_ranks(
             partial(companion.reduced, across_ranks=across_ranks)
         )
         failed = failed or error
-    if tap.moments.halves:
-        halves, error = _tried(
-            lambda: tap.moments.reduced_halves(moments, across_ranks=across_ranks)
-        )
-        failed = failed or error
     seen = None if moments is None else Seen(moments, beside)
     record = replace(measure(seen, fit_range, scores), num_images=num_images)
     if bias_correction is not None:
-        record, uncorrected = correct(record, seen, halves, bias_correction)
+        record, uncorrected = correct(record, seen, bias_correction)
     _, problem = _agree(trainer, 0, problem or failed or record.problem)
     if problem is not None and problem != record.problem:
         return spoiled(record, problem), None

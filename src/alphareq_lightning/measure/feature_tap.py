@@ -36,7 +36,6 @@ class FeatureTap:
         pool: How what the layer gives becomes ``(n, d)``, see `pool_features`; or a callable that
             is given it as it is.
         companions: See the same features, for scores that the moments do not hold.
-        halves: Also keep the moments of every second sample.
 
     Attributes:
         mask: Which tokens of the batch count, shape ``(n, t)``; `None` counts all.
@@ -50,11 +49,9 @@ class FeatureTap:
         layer: Layer,
         pool: Pool = "mean",
         companions: Sequence[Companion] = (),
-        *,
-        halves: bool = False,
     ) -> None:
         self.pooling = Pooling(layer, pool)
-        self.moments = StreamingMoments(halves=halves)
+        self.moments = StreamingMoments()
         self.companions = companions
         self._handle: RemovableHandle | OutsideGraph | None = None
         self.start()
@@ -167,8 +164,7 @@ class FeatureTap:
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
         if self.moments.num_features == 0:
-            num_states = 1 + self.moments.halves
-            check_room(features.shape[1], features.device, self.layer.label, num_states=num_states)
+            check_room(features.shape[1], features.device, self.layer.label)
         self.moments.update(features, computed_in(value if isinstance(value, Tensor) else features))
         for companion in self.companions:
             companion.update(features)

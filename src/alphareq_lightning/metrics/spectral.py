@@ -14,7 +14,7 @@ from alphareq_lightning.functional.finite_sample import (
     BiasCorrection,
     CorrectedAlpha,
     check_bias_correction,
-    corrected_alpha,
+    correct_alpha,
 )
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import (
@@ -61,9 +61,8 @@ class AlphaReQ(SpectralScore):
     Args:
         fit_range: First and last rank of the fit, one-based and inclusive, or ``"auto"``.
         bias_correction: `None` for α of the samples as they are; ``"inversion"`` for an estimate
-            of the population's (`correct_alpha`), or ``"richardson"`` (`richardson_alpha`), which
-            doubles the state. Both take rows for independent samples: feed one view of each
-            image.
+            of the population's (`correct_alpha`), which takes rows for independent samples: feed
+            one view of each image.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Raises:
@@ -91,7 +90,7 @@ class AlphaReQ(SpectralScore):
         **kwargs: Any,
     ) -> None:
         check_bias_correction(bias_correction)
-        super().__init__(halves=bias_correction == "richardson", **kwargs)
+        super().__init__(**kwargs)
         check_fit_range(fit_range)
         self.fit_range = fit_range
         self.bias_correction = bias_correction
@@ -113,33 +112,24 @@ class AlphaReQ(SpectralScore):
         """
         if self.bias_correction is None:
             raise OptionError("this AlphaReQ was made without bias_correction=; pass one")
-        halves = self.half_moments() if self.halves else None
-        return corrected_alpha(self.moments(), halves, self.fit_range, self.bias_correction)
-
-    def compute(self) -> Tensor:
-        """α of everything seen, on all ranks; float64, shape ``()``."""
-        if self.halves:
-            return nan_with_warning(self, lambda: self.corrected().alpha)
-        return super().compute()
+        return self._correct(self.moments())
 
     def score(self, moments: FeatureMoments) -> Tensor:
-        """α of the given moments, corrected as asked for, shape ``()``.
-
-        Raises:
-            OptionError: With ``bias_correction="richardson"``, which needs moments of halves too.
-        """
-        if self.bias_correction is None:
-            return self._fit(moments).alpha
-        if self.bias_correction == "richardson":
-            raise OptionError(
-                "bias_correction='richardson' cannot score moments without those of their halves; "
-                "call `corrected` on a metric that saw the samples, or take 'inversion'"
-            )
-        return corrected_alpha(moments, None, self.fit_range, self.bias_correction).alpha
+        """α of the given moments, corrected as asked for, shape ``()``."""
+        fit = self._fit if self.bias_correction is None else self._correct
+        return fit(moments).alpha
 
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
         eigenvalues = moments_eigenvalues(moments)
         return fit_power_law(eigenvalues, self.fit_range, num_samples=int(moments.num_samples))
+
+    def _correct(self, moments: FeatureMoments) -> CorrectedAlpha:
+        return correct_alpha(
+            moments_eigenvalues(moments),
+            self.fit_range,
+            num_samples=int(moments.num_samples),
+            num_features=len(moments.mean),
+        )
 
 
 class RankMe(SpectralScore):
