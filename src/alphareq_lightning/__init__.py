@@ -26,6 +26,7 @@ from alphareq_lightning.functional import (
     twins_error,
     window_spread,
 )
+from alphareq_lightning.measure import Gauge, GaugeOptions
 from alphareq_lightning.metrics import (
     Alignment,
     AlphaReQ,
@@ -63,6 +64,8 @@ __all__ = [
     "FeatureMoments",
     "FeatureTapError",
     "FitRangeError",
+    "Gauge",
+    "GaugeOptions",
     "LiDAR",
     "OptionError",
     "ParticipationRatio",

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copyreg
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.errors import AlphaReQWarning, FeatureTapError, PaddingWarning
 from alphareq_lightning.measure.batches import attention_mask, batch_size, unread_mask
 from alphareq_lightning.measure.compiled import OutsideGraph, in_place
 from alphareq_lightning.measure.layers import Layer
@@ -120,6 +120,24 @@ class FeatureTap:
         shape = "" if self.shape is None else f" (n, {', '.join(map(str, self.shape))})"
         how = "" if shape and len(self.shape or ()) == 1 else f" by {pool_name(self.pooling.pool)}"
         return f"{self.layer.label!r}{shape} → {self.moments.num_features:,} features{how}"
+
+    def complaints(self) -> Iterator[tuple[type[AlphaReQWarning], str]]:
+        """What a user should hear about padding, and as which kind of warning."""
+        lengths, where = self.pooling.unmasked_lengths, f"layer {self.layer.label!r} gave sequences"
+        if self.unread_mask is not None and lengths:
+            yield (
+                PaddingWarning,
+                f"{where}, and the batches have {self.unread_mask} "
+                "whose meaning is not known here: all tokens are in the mean; call it "
+                "'attention_mask', with 1 for what counts, or pass pool= a callable",
+            )
+        if len(lengths) > 1:
+            yield (
+                PaddingWarning,
+                f"{where} of {len(lengths)} lengths, {min(lengths)} "
+                f"to {max(lengths)}, and no batch had an 'attention_mask': if they are padded, "
+                "padding is in the mean; give batches as dicts with that mask, or pool= a callable",
+            )
 
     @property
     def is_full(self) -> bool:
