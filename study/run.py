@@ -22,6 +22,7 @@ import torch
 import yaml
 from lightning.pytorch.cli import LightningCLI
 
+from alphareq_lightning.files import written_beside
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.sweep.config import Sweep
 from alphareq_lightning.sweep.training import build_training, find_monitor
@@ -154,14 +155,13 @@ def short(value: Any, digits: int = DIGITS) -> Any:
     return [short(item, digits) for item in value] if isinstance(value, list | tuple) else value
 
 
-def write_result(path: Path, values: dict[str, Any]) -> None:
-    """A result file, whole or not at all: one line a step, so that a change can be read."""
-    head = json.dumps(short({key: value for key, value in values.items() if key != "steps"}))
-    lines = ",\n".join(json.dumps(short(row)) for row in values["steps"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    unfinished.write_text(f'{head[:-1]}, "steps": [\n{lines}\n]}}\n', encoding="utf-8")
-    os.replace(unfinished, path)
+def write_result(path: Path, values: dict[str, Any], rows: str = "steps") -> None:
+    """A result file, whole or not at all: one line a row, so that a change can be read."""
+    head = json.dumps(short({key: value for key, value in values.items() if key != rows}))
+    lines = ",\n".join(json.dumps(short(row)) for row in values[rows])
+    with written_beside(path) as unfinished:
+        text = f'{head[:-1]}, "{rows}": [\n{lines}\n]}}\n'
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:

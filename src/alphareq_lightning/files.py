@@ -101,7 +101,7 @@ def read_yaml(path: str | PathLike[str]) -> Any:
     """
     try:
         value = yaml.safe_load(read_small(path))
-        size = _size(value, {})
+        size = num_values(value)
     except yaml.YAMLError as error:
         raise ValueError(one_line(error)) from error
     except RecursionError as error:
@@ -111,11 +111,24 @@ def read_yaml(path: str | PathLike[str]) -> Any:
     return value
 
 
-def _size(value: Any, known: dict[int, int]) -> int:
-    """How many values there are to print; an alias counts with all that it stands for."""
-    if not isinstance(value, dict | list):
+def num_values(value: Any, known: dict[int, int] | None = None) -> int:
+    """How many values there are in lists and dicts; an alias counts with all that it stands for.
+
+    Args:
+        value: What was read.
+        known: Counts by `id`, of what was counted before.
+
+    Raises:
+        RecursionError: If it holds itself, or is nested too deep.
+
+    Example:
+        >>> num_values({"a": [1, 2], "b": []})
+        7
+    """
+    known = {} if known is None else known
+    if not isinstance(value, dict | list | tuple):
         return 1
     if id(value) not in known:
         items = [*value, *value.values()] if isinstance(value, dict) else value
-        known[id(value)] = sum((_size(item, known) for item in items), 1)
+        known[id(value)] = sum((num_values(item, known) for item in items), 1)
     return known[id(value)]

@@ -28,17 +28,26 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def as_json(value: Any) -> Any:
+    """What JSON gives back of a value; numbers that it does not know become `None`.
+
+    Example:
+        >>> as_json({"a": (1, float("nan")), 2: float("inf")})
+        {'a': [1, None], '2': None}
+    """
+    return json.loads(json.dumps(value), parse_constant=lambda _: None)
+
+
 def json_text(value: Any, indent: int | None = 1) -> str:
     r"""JSON for people and programs: readable, and without anything that a terminal would obey.
 
-    Numbers that JSON does not know become ``null``.
+    As `as_json` otherwise.
 
     Example:
         >>> json_text(["α\x9b2J", float("nan")], indent=None)
         '["α\\u009b2J", null]'
     """
-    plain = json.loads(json.dumps(value), parse_constant=lambda _: None)
-    text = json.dumps(plain, indent=indent, ensure_ascii=False)
+    text = json.dumps(as_json(value), indent=indent, ensure_ascii=False)
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -37,6 +35,7 @@ from alphareq_lightning.sweep.training import (
 from alphareq_lightning.sweep.trial import PATH, SECONDS, monitored_features
 from benchmarks.timing import machine, today
 from study.pilot.analysis import RESULTS
+from study.run import result_path, short, write_result
 
 CONFIGS = Path(__file__).parent / "configs"
 TASKS: dict[str, dict[str, Any]] = {
@@ -47,8 +46,6 @@ EVERY_TIME = "cifar10"
 """Read out at every checkpoint; the others at the end of training only."""
 LIDAR_IMAGES, LIDAR_VIEWS = 400, 10
 BATCH = 500
-DIGITS = 5
-"""Significant digits of the numbers that are kept."""
 
 Sides = tuple[TensorDataset, TensorDataset]
 
@@ -84,19 +81,10 @@ def readouts(features: nn.Module, tasks: dict[str, Sides], views: Tensor) -> dic
     return values
 
 
-def short(value: Any) -> Any:
-    """Floats with `DIGITS` significant digits, and `None` for NaN and infinities."""
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: short(item) for key, item in value.items()}
-    return [short(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 def history(checkpoint: dict[str, Any]) -> Iterator[tuple[int, list[AlphaRecord]]]:
     """Epochs, one-based, and the records of their layers."""
     [state] = [v for k, v in checkpoint["callbacks"].items() if k.startswith(STATE_KEY_PREFIX)]
-    records = history_from_state(state)
+    records, _ = history_from_state(state)
     for epoch in sorted({r.epoch for r in records}):
         yield epoch + 1, [r for r in records if r.epoch == epoch]
 
@@ -135,13 +123,17 @@ def collect(
         values["layers"] = {record.layer: layer_values(record) for record in records}
         epochs.append(values | {"readouts": read.get(epoch, {})})
     return {
-        "sweep": sweep.name.removeprefix("sweep_"),
+        "sweep": _name(sweep),
         "params": trial.params,
         "date": today(),
         "machine": machine(),
         "seconds": trial.user_attrs[SECONDS],
         "epochs": epochs,
     }
+
+
+def _name(sweep: Sweep) -> str:
+    return sweep.name.removeprefix("sweep_")
 
 
 def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str, Any]:
@@ -152,22 +144,6 @@ def untrained(sweep: Sweep, tasks: dict[str, Sides], views: Tensor) -> dict[str,
     fit = fit_power_law(eigenspectrum(extracted), num_samples=len(extracted))
     rank = rankme(torch.linalg.svdvals(extracted.double())).item()
     return {"alpha": fit.alpha.item(), "rankme": rank, **readouts(features, tasks, views)}
-
-
-def result_path(folder: Path, sweep: Sweep, params: dict[str, Any]) -> Path:
-    """Where the result of a training belongs."""
-    name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in params.items())
-    return folder / sweep.name.removeprefix("sweep_") / f"{name}.json"
-
-
-def write_result(path: Path, values: dict[str, Any]) -> None:
-    """A result file: one line an epoch, so that a change can be read."""
-    head = {key: value for key, value in values.items() if key != "epochs"}
-    lines = ",\n".join(json.dumps(short(epoch)) for epoch in values["epochs"])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    unfinished.write_text(f'{json.dumps(short(head))[:-1]}, "epochs": [\n{lines}\n]}}\n')
-    os.replace(unfinished, path)
 
 
 def main() -> None:
@@ -192,7 +168,7 @@ def main() -> None:
     for name in names:
         sweep = read_sweep(CONFIGS / f"sweep_{name.removeprefix('sweep_')}.yaml")
         for trial in load_study(sweep.storage, sweep.name).get_trials(states=[TrialState.COMPLETE]):
-            path = result_path(options.out, sweep, trial.params)
+            path = result_path(options.out, _name(sweep), trial.params)
             if not path.exists():
                 write_result(path, collect(sweep, trial, tasks, views))
                 print(path, flush=True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from alphareq_lightning import AlphaMonitor, AlphaRecord, SelectionError, files
+from alphareq_lightning import AlphaMonitor, SelectionError, files
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.readout import cached_features
 from alphareq_lightning.records import append_record, read_records, write_records
@@ -17,6 +17,7 @@ from alphareq_lightning.report.page import write_report
 from alphareq_lightning.report.ranking import ranking_plot
 from alphareq_lightning.selection import AlphaIntervalSearch, select_by_readouts
 
+from plain_records import plain_record
 from sweeps import WIDTHS, write_sweep
 from tiny import TinyModule, labelled_loader, make_trainer
 
@@ -24,17 +25,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.adversary("writes to full disks, and
 
 
 def record(place, alpha=1.0, **values):
-    return AlphaRecord(
-        alpha=alpha,
-        r2=1.0,
-        stderr=0.0,
-        fit_range=(4, 51),
-        num_samples=1000,
-        num_features=256,
-        path=f"{place}.ckpt",
-        eigenvalues=tuple(1 / n for n in range(1, 100)),
-        **values,
-    )
+    eigenvalues = [1 / n for n in range(1, 100)]
+    return plain_record(alpha=alpha, path=f"{place}.ckpt", eigenvalues=eigenvalues, **values)
 
 
 RECORDS = [record(place, 0.4 + 0.1 * place) for place in range(12)]

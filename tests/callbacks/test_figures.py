@@ -5,9 +5,10 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from alphareq_lightning import AlphaMonitor, AlphaRecord, spectrum_figure
+from alphareq_lightning import AlphaMonitor, spectrum_figure
 from alphareq_lightning.errors import OutputWarning
 
+from plain_records import plain_record
 from tiny import TinyModule, labelled_loader, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.PoorFitWarning")
@@ -25,7 +26,7 @@ def record(**values):
         "layer": "backbone",
         "eigenvalues": eigenvalues,
     }
-    return AlphaRecord(**{**defaults, **values})
+    return plain_record(**{**defaults, **values})
 
 
 def test_fitted_line_lies_on_a_planted_spectrum():

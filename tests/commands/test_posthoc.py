@@ -11,9 +11,11 @@ import sys
 import pytest
 import torch
 
-from alphareq_lightning import AlphaRecord, records_from_checkpoints
+from alphareq_lightning import records_from_checkpoints
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.records import append_record, read_records
+
+from plain_records import plain_record
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
 MODULE = ("--module", "alphareq_lightning.recipes.BarlowTwins")
@@ -83,11 +85,11 @@ def test_files_without_a_record_are_passed_over_in_folders_only(run, capsys, tmp
 def test_what_cannot_be_ranked(run, capsys, tmp_path):
     values = {"alpha": 1.0, "r2": 1.0, "stderr": 0.0, "num_samples": 9, "num_features": 9}
     mixed = tmp_path / "mixed.jsonl"
-    append_record(mixed, AlphaRecord(**values, fit_range=(4, 51), layer="a", path="1"))
-    append_record(mixed, AlphaRecord(**values, fit_range=(11, 100), layer="a", path="2"))
+    append_record(mixed, plain_record(**values, fit_range=(4, 51), layer="a", path="1"))
+    append_record(mixed, plain_record(**values, fit_range=(11, 100), layer="a", path="2"))
     assert "windows do not compare" in refused(capsys, "rank", mixed)
     assert alphareq(capsys, "rank", mixed, "--force")[0] == 0
-    append_record(mixed, AlphaRecord(**values, fit_range=(4, 51), layer="b", path="3"))
+    append_record(mixed, plain_record(**values, fit_range=(4, 51), layer="b", path="3"))
     assert "layers do not compare: ['a', 'b']" in refused(capsys, "rank", mixed)
     assert alphareq(capsys, "rank", mixed, "--layer", "b")[0] == 0
     assert "no record of layer 'c'; there are: ['a', 'b']" in refused(
@@ -95,7 +97,7 @@ def test_what_cannot_be_ranked(run, capsys, tmp_path):
     )
     other = tmp_path / "other.jsonl"
     append_record(
-        other, AlphaRecord(**{**values, "alpha": 1.1}, fit_range=(4, 51), layer="b", path="3")
+        other, plain_record(**{**values, "alpha": 1.1}, fit_range=(4, 51), layer="b", path="3")
     )
     assert "two records of 3" in refused(capsys, "rank", mixed, other, "--layer", "b")
     (tmp_path / "empty").mkdir()
@@ -279,7 +281,7 @@ def test_names_are_printed_as_text(tmp_path, capsys):
     values |= {"num_features": 4, "metrics": {f"={HOSTILE}": 1.0}}
     records = tmp_path / f"{HOSTILE}.jsonl"
     for name in (f"=1+1{HOSTILE}.ckpt", f"@SUM(1){HOSTILE}.ckpt", "\udcff.ckpt"):
-        append_record(records, AlphaRecord(**values, layer=HOSTILE, path=name))
+        append_record(records, plain_record(**values, layer=HOSTILE, path=name))
     for arguments in (
         ("rank", records),
         ("rank", records, "--json"),
@@ -320,7 +322,7 @@ def test_hyperparameters_that_are_none(tmp_path, capsys, stored):
 
 def test_a_reader_who_has_seen_enough(tmp_path):
     values = {"alpha": 1.0, "r2": 1.0, "stderr": 0.0, "fit_range": (4, 51), "num_samples": 9}
-    record = AlphaRecord(**values, num_features=4, metrics={str(k): 1.0 for k in range(9000)})
+    record = plain_record(**values, num_features=4, metrics={str(k): 1.0 for k in range(9000)})
     append_record(tmp_path / "r.jsonl", record)
     command = [
         sys.executable,

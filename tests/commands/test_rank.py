@@ -1,19 +1,19 @@
 """What a ranking shows of its records."""
 
 import json
-import math
 
 import torch
 from rich.console import Console
 
-from alphareq_lightning import AlphaRecord
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
+
+from plain_records import plain_record
 
 
 def record(alpha, **values):
     settings = {"r2": 1.0, "stderr": 0.0, "fit_range": (4, 50)}
-    return AlphaRecord(alpha=alpha, num_samples=1000, num_features=256, **settings, **values)
+    return plain_record(alpha=alpha, **settings, **values)
 
 
 def shown(records):
@@ -25,7 +25,7 @@ def shown(records):
 
 def test_corrected_alpha_is_shown_where_there_is_one():
     some = record(0.9, alpha_corrected=1.02, alpha_stderr=0.03, bias_correction="inversion")
-    none = record(0.8, alpha_corrected=math.nan, alpha_stderr=math.nan)
+    none = record(0.8, bias_correction="inversion")
     rows = ranking_rows([some, none, record(0.7)], 1.0)
     assert [row["alpha_corrected"] for row in rows] == [1.02, None, None]
     assert [row["alpha_stderr"] for row in rows] == [0.03, None, None]

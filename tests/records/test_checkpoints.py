@@ -1,12 +1,14 @@
 import os
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from alphareq_lightning import AlphaRecord, SelectionError, records_from_checkpoints
 from alphareq_lightning.errors import LayerWarning
+from alphareq_lightning.records import Corrected, Fit
 from alphareq_lightning.records.checkpoints import history_from_state, history_to_state
 
 RECORD = {
@@ -107,10 +109,17 @@ def test_a_state_that_holds_itself_again_and_again_is_shown_in_short(tmp_path):
         records_from_checkpoints([path])
 
 
+def test_a_history_that_holds_itself():
+    history = [RECORD]
+    history.append(history)
+    with pytest.raises(SelectionError, match="expected a history of records, got one nested too"):
+        history_from_state({"history": history})
+
+
 def test_one_list_named_a_million_times(tmp_path):
     record = {**RECORD, "eigenvalues": [1.0] * 60_000}
-    path = save(tmp_path / "many.ckpt", [record] * 200)
-    with pytest.raises(SelectionError, match="at most 10000000 numbers in a history"):
+    path = save(tmp_path / "many.ckpt", [record] * 400)
+    with pytest.raises(SelectionError, match="at most 20000000 numbers in a history"):
         records_from_checkpoints([path])
 
 
@@ -147,3 +156,20 @@ def test_old_records_are_kept_without_their_spectra(tmp_path):
     assert [len(r.eigenvalues) for r in again] == [0] * 4900 + [512] * 100
     [newest] = records_from_checkpoints([tmp_path / "long.ckpt"])
     assert newest.eigenvalues == history[-1].eigenvalues
+
+
+def test_a_checkpoint_of_format_1():
+    """Saved by the version before records had a format number."""
+    path = Path(__file__).parent / "format1.ckpt"
+    [fitted] = records_from_checkpoints([path], layer="backbone")
+    [collapsed] = records_from_checkpoints([path], layer="collapsed")
+    assert fitted.fit == Fit(0.9623469571161022, 0.9690389556344028, 0.06501593913886675, (2, 10))
+    assert fitted.corrected == Corrected(0.9056797742976905, 0.12291613161556714)
+    assert fitted.refit((2, 10)).alpha == pytest.approx(fitted.alpha, abs=1e-12)
+    assert collapsed.fit is collapsed.corrected is None
+    assert "(collapse)" in collapsed.problem
+    [state] = torch.load(path, weights_only=True)["callbacks"].values()
+    history, run = history_from_state(state)
+    again, _ = history_from_state(history_to_state(history, run))
+    assert [r.to_json() for r in again] == [r.to_json() for r in history]
+    assert [r.layer for r in again] == ["backbone", "collapsed"] * 2

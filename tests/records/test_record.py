@@ -6,26 +6,30 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor, TimeoutError
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
 from alphareq_lightning import AlphaRecord, SelectionError
-from alphareq_lightning.records import append_record, read_records, write_records
+from alphareq_lightning.records import (
+    Corrected,
+    Fit,
+    append_record,
+    read_records,
+    write_records,
+)
+from alphareq_lightning.records.checkpoints import history_from_state
+
+from plain_records import plain_record
+
+FORMAT_1 = Path(__file__).parent / "format1.jsonl"
+STUDY = Path(__file__).parents[2] / "study"
 
 
 def record(**values):
-    defaults = {
-        "alpha": 0.9,
-        "r2": 0.99,
-        "stderr": 0.01,
-        "fit_range": (4, 51),
-        "num_samples": 1000,
-        "num_features": 256,
-        "scores": {"rankme": 40.0},
-        "eigenvalues": (3.0, 2.0),
-    }
-    return AlphaRecord(**{**defaults, **values})
+    return plain_record(**{"scores": {"rankme": 40.0}, "eigenvalues": (3.0, 2.0), **values})
 
 
 def test_round_trip_through_json():
@@ -33,15 +37,111 @@ def test_round_trip_through_json():
     assert AlphaRecord.from_dict(json.loads(json.dumps(original.to_dict()))) == original
 
 
-def test_no_fit_round_trip():
-    values = json.loads(json.dumps(record(alpha=math.nan, fit_range=None).to_dict()))
-    back = AlphaRecord.from_dict(values)
-    assert math.isnan(back.alpha)
-    assert back.fit_range is None
+def test_no_fit_is_one_thing_on_both_sides_of_a_file():
+    unfit = replace(record(), fit=None, problem="collapse")
+    values = unfit.to_dict()
+    assert [values[name] for name in ("alpha", "r2", "stderr", "fit_range")] == [None] * 4
+    assert AlphaRecord.from_dict(json.loads(json.dumps(values))) == unfit
+    for coded in ({"alpha": math.nan}, {"alpha": None}, {"alpha": math.nan, "fit_range": None}):
+        assert AlphaRecord.from_dict({**record().to_dict(), **coded}).fit is None
 
 
-def test_keys_of_later_versions_are_ignored():
-    assert AlphaRecord.from_dict({**record().to_dict(), "from_the_future": 1}) == record()
+def test_readers_of_a_record_without_a_fit():
+    unfit = replace(record(), fit=None, bias_correction="inversion")
+    numbers = (unfit.alpha, unfit.r2, unfit.stderr, unfit.alpha_corrected, unfit.alpha_stderr)
+    assert all(map(math.isnan, numbers))
+    assert (unfit.fit_range, unfit.ranks, unfit.line()) == (None, "–", None)
+    assert unfit.distance() == math.inf
+    assert record().alpha_corrected is record().alpha_stderr is None
+
+
+def test_a_corrected_alpha_round_trip():
+    corrected = replace(record(), corrected=Corrected(1.1, 0.2), bias_correction="inversion")
+    assert (corrected.alpha_corrected, corrected.alpha_stderr) == (1.1, 0.2)
+    assert AlphaRecord.from_dict(json.loads(json.dumps(corrected.to_json()))) == corrected
+
+
+@pytest.mark.parametrize("name", ["alpha", "r2", "stderr", "fit_range", "alpha_corrected"])
+def test_the_numbers_of_a_fit_are_given_together(name):
+    with pytest.raises(TypeError, match=name):
+        replace(record(), **{name: 1.0})
+
+
+def test_what_a_newer_version_wrote_is_passed_on(tmp_path):
+    newer = {"format": 7, "phase": "settled", "course": {"peak": [2.0, 700], "drift": None}}
+    path = tmp_path / "newer.jsonl"
+    path.write_text(json.dumps({**record().to_json(), **newer}) + "\n")
+    [read] = read_records(path)
+    assert read.unknown == {name: newer[name] for name in ("phase", "course")}
+    append_record(path, replace(read, path="a.ckpt"))
+    again = json.loads(path.read_text().splitlines()[1])
+    assert {name: again[name] for name in newer} == newer
+    assert again["path"] == "a.ckpt"
+    state, _ = history_from_state({"history": [read.to_dict()]})
+    assert state == [read]
+
+
+def test_a_record_says_its_format():
+    assert record().to_json()["format"] == 2
+    assert AlphaRecord.from_dict({**record().to_dict(), "format": 1}).format == 2
+
+
+def test_what_is_not_known_is_plain_and_of_a_bounded_size():
+    tower = [1]
+    for _ in range(40):
+        tower = [tower, tower]
+    itself = []
+    itself.append(itself)
+    for value in (tower, itself, [1.0] * 70_000, {1, 2}, {(1, 2): 3}):
+        with pytest.raises(SelectionError, match="not a record of α: "):
+            AlphaRecord.from_dict({**record().to_dict(), "new": value})
+    kept = AlphaRecord.from_dict({**record().to_dict(), "new": [math.inf, math.nan, 1.5]})
+    assert kept.unknown == {"new": [None, None, 1.5]}
+
+
+def test_an_alpha_without_its_window_is_refused():
+    with pytest.raises(SelectionError, match="expected the ranks on which alpha=0.9 was fitted"):
+        AlphaRecord.from_dict({**record().to_dict(), "fit_range": None})
+
+
+def test_a_file_of_format_1(tmp_path):
+    """Written by the version before there was a format number."""
+    fitted, failed, of_others, uncorrected = read_records(FORMAT_1)
+    assert fitted.fit == Fit(0.9623469571161022, 0.9690389556344028, 0.06501593913886675, (2, 10))
+    assert fitted.corrected == Corrected(0.9056797742976905, 0.12291613161556714)
+    assert fitted.accuracy == 81.5
+    assert failed.fit is failed.corrected is None
+    assert failed.bias_correction == "inversion"
+    assert failed.problem.endswith("at most 1 dimensions (collapse)")
+    assert math.isnan(failed.accuracy)
+    assert math.isnan(failed.scores["condition_number"])
+    assert (of_others.path_step, of_others.alpha_corrected) == (9, None)
+    assert uncorrected.corrected is None
+    assert math.isnan(uncorrected.alpha_corrected)
+    copy = tmp_path / "records.jsonl"
+    write_records(copy, [fitted, of_others, uncorrected])
+    assert read_records(copy) == [fitted, of_others, uncorrected]
+
+
+STORED = [path for folder in ("results", "pilot/results") for path in (STUDY / folder).rglob("*")]
+
+
+def test_alpha_of_every_stored_spectrum_of_the_study(record_property):
+    """All layers of all epochs, as records: α is what it was, and a refit finds it again."""
+    count = 0
+    for path in filter(Path.is_file, STORED):
+        rows = json.loads(path.read_text())
+        for row in rows.get("epochs", rows.get("steps", [])):
+            for name, layer in row["layers"].items():
+                values = {"r2": None, "stderr": None, "num_features": 512, "layer": name, **layer}
+                read = AlphaRecord.from_dict(values)
+                assert read.alpha == pytest.approx(layer["alpha"], abs=1e-12, nan_ok=True)
+                # Stored with five digits, spectra with four: a refit differs by so much.
+                if read.fit is not None:
+                    assert read.refit(read.fit_range).alpha == pytest.approx(read.alpha, abs=5e-4)
+                count += 1
+    record_property("records", count)
+    assert count > 700
 
 
 @pytest.mark.parametrize(
@@ -161,9 +261,10 @@ def test_a_last_line_without_its_end_is_kept(tmp_path):
     assert [r.epoch for r in read_records(path)] == [1, 2]
 
 
-def test_a_writer_killed_in_its_first_line_is_no_dead_end(tmp_path):
+@pytest.mark.parametrize("half", [b'{"alpha": 0.9, "r', b'{"format": 2, "al'])
+def test_a_writer_killed_in_its_first_line_is_no_dead_end(tmp_path, half):
     path = tmp_path / "records.jsonl"
-    path.write_bytes(b'{"alpha": 0.9, "r')
+    path.write_bytes(half)
     append_record(path, record(epoch=2))
     assert [r.epoch for r in read_records(path)] == [2]
 
@@ -280,3 +381,12 @@ def test_a_pipe_is_no_file_of_records(tmp_path):
         read_records(path)
     with pytest.raises(SelectionError, match="cannot write records to .* is no regular file"):
         append_record(path, record())
+
+
+def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path):
+    path = tmp_path / "records.jsonl"
+    append_record(path, record())
+    too_long = replace(record(), unknown={"note": "x" * 2**24})
+    with pytest.raises(SelectionError, match="expected a record of at most 16777216 bytes, got"):
+        append_record(path, too_long)
+    assert read_records(path) == [record()]

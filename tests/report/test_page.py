@@ -16,11 +16,12 @@ import torch
 from alphareq_lightning.commands.gather import gather_records
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.errors import OptionError, SelectionError
-from alphareq_lightning.records import AlphaRecord, append_record
+from alphareq_lightning.records import append_record
 from alphareq_lightning.report.page import report_data, write_report
 from alphareq_lightning.selection import AlphaIntervalSearch
 
 from oracles import weighted_line
+from plain_records import plain_record, with_values
 
 WINDOW = (4, 100)
 EVIL = (
@@ -31,6 +32,7 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))),
     None,
 )
+
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium or Chrome on the PATH")
 
 
@@ -47,7 +49,7 @@ def record(alpha, *, accuracy=None, path=None, num_eigenvalues=512, **values):
         "eigenvalues": tuple(eigenvalues.tolist()),
         **values,
     }
-    return AlphaRecord(alpha=alpha, accuracy=accuracy, path=path, **settings)
+    return plain_record(alpha=alpha, accuracy=accuracy, path=path, **settings)
 
 
 def landscape(num_models=80, *, read_out=True, seed=0):
@@ -192,8 +194,14 @@ def test_columns_are_what_the_records_have():
 @pytest.mark.parametrize(
     ("changed", "note"),
     [
-        ({"fit_range": (11, 90)}, r"different windows and do not compare: 4–100, 11–90"),
-        ({"layer": "fc"}, r"different layers, which do not compare: backbone, fc"),
+        (
+            {"fit_range": (11, 90)},
+            r"different fit windows do not compare: ranks 4–100, 11–90; refit on one\.",
+        ),
+        (
+            {"layer": "fc"},
+            r"different layers do not compare: \['backbone', 'fc'\]; choose one layer\.",
+        ),
         ({"r2": 0.5}, r"R² is below 0.95 in 1 of 12 models"),
         (
             {"alpha": math.nan, "fit_range": None, "problem": "collapse"},
@@ -205,7 +213,7 @@ def test_columns_are_what_the_records_have():
 )
 def test_notes(changed, note):
     records, _ = landscape(12)
-    records[0] = replace(records[0], **changed)
+    records[0] = with_values(records[0], **changed)
     notes = report_data(records)["notes"]
     assert len(notes) == (note is not None)
     assert note is None or re.search(note, notes[0])
@@ -217,9 +225,9 @@ def test_cautions_of_the_ranking_are_told():
     [note] = report_data(records)["notes"]
     assert note.startswith("Note that α and RankMe disagree (Kendall τ = -1.00)")
     # Orders over mixed windows are no orders, so nothing is said about their agreement.
-    mixed = [replace(r, fit_range=(11, 90)) if i % 2 else r for i, r in enumerate(records)]
+    mixed = [with_values(r, fit_range=(11, 90)) if i % 2 else r for i, r in enumerate(records)]
     [note] = report_data(mixed)["notes"]
-    assert "different windows" in note
+    assert "different fit windows" in note
 
 
 def test_a_thousand_models_stay_small(tmp_path):

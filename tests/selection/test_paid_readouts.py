@@ -12,22 +12,13 @@ from alphareq_lightning.records import read_records
 from alphareq_lightning.selection import select_by_readouts
 from alphareq_lightning.selection.paid_readouts import RESERVE
 
+from plain_records import plain_record
+
 ALPHAS = [0.4 + 0.06 * k for k in range(30)]
 
 
 def records(alphas=ALPHAS):
-    return [
-        AlphaRecord(
-            alpha=alpha,
-            r2=1.0,
-            stderr=0.0,
-            fit_range=(4, 51),
-            num_samples=1000,
-            num_features=256,
-            path=f"{place}.ckpt",
-        )
-        for place, alpha in enumerate(alphas)
-    ]
+    return [plain_record(alpha=alpha, path=f"{place}.ckpt") for place, alpha in enumerate(alphas)]
 
 
 class Reads:

@@ -1,5 +1,4 @@
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +6,6 @@ import scipy.stats
 import torch
 
 from alphareq_lightning import (
-    AlphaRecord,
     SelectionError,
     fit_power_law,
     metrics,
@@ -18,24 +16,14 @@ from alphareq_lightning.metrics.scores import SCORES
 from alphareq_lightning.selection import (
     LOWER_IS_BETTER,
     cautions,
-    kendall_tau,
-    refit,
 )
-from alphareq_lightning.selection.ranking import WITHOUT_DIRECTION
+from alphareq_lightning.selection.ranking import WITHOUT_DIRECTION, agreement
+
+from plain_records import plain_record
 
 
-def record(alpha, *, r2=0.99, layer="backbone", global_step=0, **values):
-    values = {"fit_range": (4, 51), **values}
-    return AlphaRecord(
-        alpha=alpha,
-        r2=r2,
-        stderr=0.0,
-        num_samples=1000,
-        num_features=256,
-        layer=layer,
-        global_step=global_step,
-        **values,
-    )
+def record(alpha, **values):
+    return plain_record(alpha=alpha, **{"layer": "backbone", **values})
 
 
 def alphas(records):
@@ -118,36 +106,40 @@ def test_every_score_goes_the_way_of_its_metric():
 def test_refit_is_the_fit_of_the_functional_package():
     rng = np.random.default_rng(0)
     spectrum = np.sort(np.arange(1, 257) ** -1.2 * rng.lognormal(0, 0.1, 256))[::-1]
-    again = refit(record(1.0, eigenvalues=tuple(spectrum)), (11, 100))
+    again = record(1.0, eigenvalues=tuple(spectrum)).refit((11, 100))
     truth = fit_power_law(torch.tensor(spectrum.copy()), (11, 100))
     assert again.alpha == pytest.approx(truth.alpha.item(), abs=1e-10)
     assert again.r2 == pytest.approx(truth.r2.item(), abs=1e-10)
     assert again.fit_range == (11, 100)
-    for window in ((11, 300), (4, 5)):
-        assert math.isnan(refit(record(1.0, eigenvalues=tuple(spectrum)), window).alpha)
+    assert again.stderr == pytest.approx(truth.stderr.item(), abs=1e-10)
+    for window, why in (((11, 300), "past the 256 eigenvalues"), ((4, 5), "at least 3 are needed")):
+        bare = record(1.0, eigenvalues=tuple(spectrum)).refit(window)
+        assert bare.fit is None
+        assert why in bare.problem
 
 
 @pytest.mark.parametrize("window", [(5, 40), (5, 400)])
 def test_a_corrected_alpha_of_the_old_window_is_dropped(window):
     corrected = {"alpha_corrected": 1.1, "alpha_stderr": 0.1, "bias_correction": "inversion"}
     power = tuple(n**-1.5 for n in range(1, 60))
-    again = refit(record(1.5, eigenvalues=power, **corrected), window)
+    again = record(1.5, eigenvalues=power, **corrected).refit(window)
     assert [getattr(again, name) for name in corrected] == [None] * 3
 
 
-def test_kendall_tau_is_scipys():
+def test_the_agreement_of_two_orders_is_scipys():
+    """Ties and constant orders included; torchmetrics counts in float32."""
     rng = np.random.default_rng(1)
-    for _ in range(20):
-        a, b = rng.integers(0, 6, (2, 15))
-        assert kendall_tau(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic)
-    assert math.isnan(kendall_tau([1, 1], [1, 2]))
+    for size in (4, 15, 40) * 10:
+        a, b = rng.integers(0, 6, (2, size)).astype(float)
+        assert agreement(a, b) == pytest.approx(scipy.stats.kendalltau(a, b).statistic, abs=1e-6)
+    assert math.isnan(agreement([1, 1], [1, 2]))
 
 
 def bent(head, tail, **values):
     """A spectrum of one slope up to rank 20 and another after it."""
     n = np.arange(1, 257)
     spectrum = np.where(n < 20, n**-head, 20.0 ** (tail - head) * n**-tail)
-    return refit(record(1.0, eigenvalues=tuple(spectrum), **values), (4, 51))
+    return record(1.0, eigenvalues=tuple(spectrum), **values).refit((4, 51))
 
 
 def test_a_caution_when_the_order_hangs_on_the_window():
@@ -174,7 +166,7 @@ def test_a_caution_when_rankme_disagrees():
 def broken(alpha, beta, **values):
     """Two exponents with a bend at rank 20."""
     spectrum = tuple(n**-alpha * max(n / 20, 1) ** (alpha - beta) for n in range(1, 101))
-    return replace(record(alpha, **values), fit_range=(4, 20), eigenvalues=spectrum)
+    return record(alpha, fit_range=(4, 20), eigenvalues=spectrum, **values)
 
 
 def test_an_order_that_the_window_turns_does_not_survive():

@@ -1,31 +1,25 @@
 """Studies as sources of rank, report and select, with trials that cost nothing."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
-from alphareq_lightning import AlphaRecord
 from alphareq_lightning.commands import posthoc as commands
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.report.page import report_data
 from alphareq_lightning.selection import AlphaIntervalSearch, select_by_readouts
+
+from plain_records import plain_record
 
 optuna = pytest.importorskip("optuna")
 
 from alphareq_lightning.sweep.config import IDENTITY  # noqa: E402
 from alphareq_lightning.sweep.trial import PATH, RECORD  # noqa: E402
 
-RECORD_OF_ONE = AlphaRecord(
-    alpha=1.0,
-    r2=0.99,
-    stderr=0.01,
-    layer="backbone",
-    fit_range=(4, 8),
-    num_samples=200,
-    num_features=40,
-    eigenvalues=(),
-)
+
+def record(alpha, **values):
+    settings = {"layer": "backbone", "fit_range": (4, 8), "num_samples": 200, "num_features": 40}
+    return plain_record(alpha=alpha, **settings, **values)
 
 
 def begin(storage, name, alphas, search=None):
@@ -35,7 +29,7 @@ def begin(storage, name, alphas, search=None):
         study.set_user_attr(IDENTITY, {"search": search})
     for alpha in alphas:
         trial = study.ask()
-        trial.set_user_attr(RECORD, replace(RECORD_OF_ONE, alpha=alpha).to_json())
+        trial.set_user_attr(RECORD, record(alpha).to_json())
         trial.set_user_attr(PATH, f"{name}/{alpha}.ckpt")
         study.tell(trial, 90 - (alpha - 1) ** 2)
 
@@ -106,7 +100,7 @@ def test_the_search_that_was_run_is_replayed(tmp_path, capsys, reports):
     assert replayed(url) == (2, 1, "")
     assert replayed(url, "--top-k", 1) == (1, 1, "")
     assert replayed(url, "--margin", 0) == (2, 0, "")
-    records = [replace(RECORD_OF_ONE, alpha=a, path=f"{a}.ckpt") for a in alphas]
+    records = [record(a, path=f"{a}.ckpt") for a in alphas]
     folder = tmp_path / "select"
     select_by_readouts(records, lambda r: 90 - r.alpha, folder, top_k=3, margin=0)
     assert replayed(folder) == (3, 0, "")

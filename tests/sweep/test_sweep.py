@@ -271,7 +271,7 @@ def test_a_model_without_alpha_is_never_read_out(tmp_path, capsys):
 def test_alphas_of_different_windows_are_said_not_to_compare(tmp_path, capsys):
     config = write_sweep(tmp_path, trials=2, monitor={"fit_range": "auto"})
     assert sweep(capsys, config)["cautions"] == [
-        "α of different fit windows do not compare: 4–8, 4–9; set fit_range"
+        "α of different fit windows do not compare: ranks 4–8, 4–9; refit on one"
     ]
 
 

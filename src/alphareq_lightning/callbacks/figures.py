@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.records.record import AlphaRecord
 
@@ -40,28 +38,20 @@ def spectrum_figure(record: AlphaRecord) -> Figure:
     figure = Figure(figsize=(5.6, 4.2), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    eigenvalues = np.asarray(record.eigenvalues, dtype=np.float64)
-    ranks = np.arange(1, len(eigenvalues) + 1)
-    shown = eigenvalues > 0
+    shares, line = record.shares, record.line()
     axes.set(xlabel="rank n", ylabel="eigenvalue λₙ (share of the largest)")
     axes.set_title(f"{record.layer}, epoch {record.epoch}, {record.num_samples:,} images")
     axes.grid(which="major", alpha=0.3)
-    if not shown.any():
+    if not shares:
         axes.text(0.5, 0.5, "no eigenvalue above 0", ha="center", transform=axes.transAxes)
         return figure
     axes.set(xscale="log", yscale="log")
-    axes.plot(ranks[shown], eigenvalues[shown] / eigenvalues[0], lw=2.2, label="eigenvalues")
-    if record.fit_range is not None:
-        first, last = record.fit_range
-        window = ranks[first - 1 : last]
-        # The line goes through the weighted mean of the fitted points, in log-log coordinates.
-        weights = 1 / window / (1 / window).sum()
-        level = (weights * np.log(eigenvalues[first - 1 : last] / eigenvalues[0])).sum()
-        centre = (weights * np.log(window)).sum()
-        line = np.exp(level - record.alpha * (np.log(window) - centre))
+    axes.plot(range(1, len(shares) + 1), shares, lw=2.2, label="eigenvalues")
+    if record.fit is not None:
         label = f"α = {record.alpha:.3f}, R² = {record.r2:.3f}"
-        axes.plot(window, line, "--", lw=1.8, color="C3", label=label)
-        axes.axvspan(first, last, color="C3", alpha=0.08, label=f"fitted ranks {first}–{last}")
+        axes.plot(*(line or ([], [])), "--", lw=1.8, color="C3", label=label)
+        window = f"fitted ranks {record.ranks}"
+        axes.axvspan(*record.fit.fit_range, color="C3", alpha=0.08, label=window)
     axes.legend()
     return figure
 

@@ -42,7 +42,6 @@ from alphareq_lightning.report.ranking import (
 from alphareq_lightning.selection import (
     cautions,
     rank_checkpoints,
-    refit,
     select_by_readouts,
 )
 from alphareq_lightning.selection.paid_readouts import RECORDS
@@ -57,7 +56,7 @@ def rank(options: argparse.Namespace) -> int:
     records = gather_records(options.paths, layer=options.layer, study=options.study, note=_note)
     if options.fit_range is not None:
         window = check_fit_range(options.fit_range)
-        records = [refit(record, window) for record in records]
+        records = [record.refit(window) for record in records]
     target = _target(options)
     ranked = rank_checkpoints(
         records, by=options.by, target=target, min_r2=options.min_r2, force=options.force

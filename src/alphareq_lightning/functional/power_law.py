@@ -41,6 +41,16 @@ class PowerLawFit(NamedTuple):
     """Standard error of ``alpha`` from the residuals of the line, shape ``()``. It says how
     straight the line is; it knows nothing of the error of a finite sample."""
 
+    def line(self, ranks: Tensor) -> Tensor:
+        """The eigenvalues of the line at ``ranks``, one-based, any shape.
+
+        Example:
+            >>> fit = fit_power_law(3 * torch.arange(1.0, 65.0) ** -2, (4, 40))
+            >>> [round(value, 6) for value in fit.line(torch.tensor([1, 10])).tolist()]
+            [3.0, 0.03]
+        """
+        return (self.intercept - self.alpha * ranks.to(self.alpha.dtype).log()).exp()
+
 
 def fit_power_law(
     eigenvalues: Tensor,
@@ -91,19 +101,33 @@ def fit_power_law(
     ranks = torch.arange(first, last + 1, dtype=torch.float64, device=fitted.device)
     weights = 1 / ranks if weighting == "inverse_rank" else torch.ones_like(ranks)
     weights = weights / weights.sum()
-    x, y = ranks.log(), fitted.log()
-    dx = x - (weights * x).sum()
-    dy = y - (weights * y).sum()
-    spread = (weights * dx**2).sum()
-    slope = (weights * dx * dy).sum() / spread
-    residual = (weights * (dy - slope * dx) ** 2).sum()
-    intercept = (weights * (y - slope * x)).sum()
+    slope, intercept, r2, variance = weighted_lines(ranks.log(), fitted.log(), weights)
+    stderr = (variance / (len(ranks) - 2)).sqrt()
+    return PowerLawFit(-slope, intercept, r2, (first, last), stderr)
+
+
+def weighted_lines(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Straight lines by weighted least squares, one for each row of weights.
+
+    Args:
+        x: Shape ``(n,)``.
+        y: Shape ``(n,)``.
+        weights: Each row adds up to 1, shape ``(..., n)``.
+
+    Returns:
+        Slope, intercept, R², and the mean squared residual as a share of that of ``x``, ``(...)``.
+    """
+    dx = x - (weights * x).sum(-1, keepdim=True)
+    dy = y - (weights * y).sum(-1, keepdim=True)
+    spread = (weights * dx**2).sum(-1)
+    slope = (weights * dx * dy).sum(-1) / spread
+    residual = (weights * (dy - slope[..., None] * dx) ** 2).sum(-1)
+    intercept = (weights * (y - slope[..., None] * x)).sum(-1)
     # A flat spectrum is fitted exactly by a flat line: R² is 1 there, not rounding by rounding.
-    total = (weights * dy**2).sum()
+    total = (weights * dy**2).sum(-1)
     rounding = FLAT_ROUNDING * (1 + y.abs().max())
     r2 = torch.where(total > rounding**2, 1 - residual / total, 1.0)
-    stderr = (residual / spread / (len(ranks) - 2)).sqrt()
-    return PowerLawFit(-slope, intercept, r2, (first, last), stderr)
+    return slope, intercept, r2, residual / spread
 
 
 def resolve_fit_range(

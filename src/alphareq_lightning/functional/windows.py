@@ -13,6 +13,7 @@ from alphareq_lightning.functional.power_law import (
     FitRange,
     check_fitted,
     resolve_fit_range,
+    weighted_lines,
 )
 
 FIRST_RANKS = (1, 2, 3, 4, 6, 8, 11, 16, 22, 32)
@@ -116,16 +117,11 @@ def window_spread(
     fitted = eigenvalues[:top].detach().cpu().double()
     check_fitted(fitted, 1, top)
     ranks = torch.arange(1, top + 1, dtype=torch.float64)
-    x, y, w = ranks.log(), fitted.log(), 1 / ranks
-    columns = torch.stack([w, w * x, w * y, w * x * x, w * x * y, w * y * y])
-    sums = torch.cat([torch.zeros(6, 1, dtype=torch.float64), columns.cumsum(1)], dim=1)
-    weight, *moments = sums[:, bounds[:, 1]] - sums[:, bounds[:, 0] - 1]
-    mean_x, mean_y, xx, xy, yy = (m / weight for m in moments)
-    var_x, cov, var_y = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
-    # A flat spectrum is fitted exactly, as in `fit_power_law`.
-    flat = var_y <= 1e-12 * (1 + yy)
-    r2s = torch.where(flat, 1.0, cov**2 / (var_x * var_y.clamp(min=1e-300)))
-    return WindowSpread(bounds, -cov / var_x, r2s)
+    inside = (bounds[:, :1] <= ranks) & (ranks <= bounds[:, 1:])
+    weights = inside / ranks
+    weights = weights / weights.sum(1, keepdim=True)
+    slopes, _, r2s, _ = weighted_lines(ranks.log(), fitted.log(), weights)
+    return WindowSpread(bounds, -slopes, r2s)
 
 
 def fit_broken_power_law(

@@ -15,8 +15,7 @@ from alphareq_lightning.errors import (
 from alphareq_lightning.functional.finite_sample import BiasCorrection, correct_alpha
 from alphareq_lightning.functional.power_law import FitRange, fit_power_law
 from alphareq_lightning.metrics.scores import Seen, read_scores
-from alphareq_lightning.records.record import AlphaRecord
-from alphareq_lightning.selection.ranking import target_distance
+from alphareq_lightning.records.record import AlphaRecord, Corrected, Fit
 
 KEPT_EIGENVALUES = 512
 """Enough for every window in the literature (the widest ends at rank 500); 5 kB a record."""
@@ -43,10 +42,6 @@ def measure(
         A record with ``problem`` set to the reason if there is no fit.
     """
     unfit = AlphaRecord(
-        alpha=math.nan,
-        r2=math.nan,
-        stderr=math.nan,
-        fit_range=None,
         num_samples=0 if seen is None else int(seen.moments.num_samples),
         num_features=0 if seen is None else len(seen.moments.mean),
         scores=dict.fromkeys(scores, math.nan),
@@ -58,17 +53,10 @@ def measure(
         unfit = replace(unfit, scores=read_scores(scores, seen))
         kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
         unfit = replace(unfit, eigenvalues=kept)
-        fit = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)
+        line = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)
     except Exception as error:  # a solver or the memory gave up: no reason to end a training
         return replace(unfit, problem=str(error) or type(error).__name__)
-    return replace(
-        unfit,
-        alpha=fit.alpha.item(),
-        r2=fit.r2.item(),
-        stderr=fit.stderr.item(),
-        fit_range=fit.fit_range,
-        problem=None,
-    )
+    return replace(unfit, fit=Fit.of(line), problem=None)
 
 
 def correct(
@@ -83,24 +71,20 @@ def correct(
         seen: What was gathered over all ranks; its spectrum is not solved again.
         bias_correction: As in `AlphaMonitor`.
     """
-    record = replace(
-        record, bias_correction=bias_correction, alpha_corrected=math.nan, alpha_stderr=math.nan
-    )
-    if seen is None or record.fit_range is None:
+    record = replace(record, bias_correction=bias_correction)
+    if seen is None or record.fit is None:
         return record, None
     try:
         found = correct_alpha(
             seen.eigenvalues,
-            record.fit_range,
+            record.fit.fit_range,
             num_samples=record.num_samples,
             num_features=record.num_features,
             num_images=record.num_images,
         )
     except Exception as error:  # see `measure`
         return record, f"no α corrected by {bias_correction!r}: {error or type(error).__name__}"
-    return replace(
-        record, alpha_corrected=found.alpha.item(), alpha_stderr=found.stderr.item()
-    ), None
+    return replace(record, corrected=Corrected(found.alpha.item(), found.stderr.item())), None
 
 
 def logged_names(scores: Sequence[str], bias_correction: BiasCorrection | None) -> list[str]:
@@ -111,10 +95,9 @@ def logged_names(scores: Sequence[str], bias_correction: BiasCorrection | None) 
 
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
     """What is logged of a record: the same names every time, whatever could be computed."""
-    distance = target_distance(record.alpha, target)
     return {
         "alpha": record.alpha,
-        "alpha_distance": min(distance, DISTANCE_WITHOUT_FIT),
+        "alpha_distance": min(record.distance(target), DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
         **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),
@@ -127,12 +110,9 @@ def spoiled(record: AlphaRecord, problem: str) -> AlphaRecord:
     """The record of features of which some are missing: it must not pass for a measurement."""
     return replace(
         record,
-        alpha=math.nan,
-        r2=math.nan,
-        stderr=math.nan,
-        fit_range=None,
-        alpha_corrected=None if record.alpha_corrected is None else math.nan,
-        alpha_stderr=None if record.alpha_stderr is None else math.nan,
+        fit=None,
+        corrected=None,
+        eigenvalues=(),  # or a refit would make a measurement of them
         scores=dict.fromkeys(record.scores, math.nan),
         problem=problem,
     )
@@ -143,9 +123,9 @@ def complaints(record: AlphaRecord) -> Iterator[tuple[type[AlphaReQWarning], str
     where = f"layer {record.layer!r}"
     if record.problem is not None:
         yield NoFitWarning, f"α of {where}: {record.problem}"
-    if record.fit_range is None:
+    if record.fit is None:
         return
-    first, last = record.fit_range
+    first, last = record.fit.fit_range
     if record.r2 < GOOD_R2:
         yield (
             PoorFitWarning,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from alphareq_lightning.errors import LayerWarning, SelectionError
+from alphareq_lightning.files import num_values
 from alphareq_lightning.load.plain_pickle import check_pickle, read_plain
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.text import first_line, shown
@@ -20,7 +21,7 @@ STATE_KEY_PREFIX = "AlphaMonitor"
 KEPT_SPECTRA = 100
 """A checkpoint carries the eigenvalues of so many newest records: 0.5 MB however long the run. Of
 older records it carries all else; their eigenvalues are in the checkpoints of their time."""
-MOST_VALUES = 10_000_000
+MOST_VALUES = 20_000_000
 """Of all records in a checkpoint: those of 100,000 validations with fifty logged metrics."""
 
 
@@ -75,19 +76,14 @@ def history_from_state(state: Any) -> tuple[list[AlphaRecord], str]:
     history = state.get("history") if isinstance(state, Mapping) else None
     if not isinstance(history, list):
         raise SelectionError(f"expected a state with a list 'history', got {shown(state)}")
-    total = 0
-    for record in history:
-        total += _num_values(record)
-        if total > MOST_VALUES:
-            raise SelectionError(f"expected at most {MOST_VALUES} numbers in a history, got more")
+    try:  # a file may name one list again and again, and be small
+        size = num_values(history)
+    except RecursionError as error:
+        raise SelectionError("expected a history of records, got one nested too deep") from error
+    if size > MOST_VALUES:
+        raise SelectionError(f"expected at most {MOST_VALUES} numbers in a history, got more")
     run = state.get("run", "")
     return [AlphaRecord.from_dict(values) for values in history], run if type(run) is str else ""
-
-
-def _num_values(record: Any) -> int:
-    """A file may name one list again and again, and be small."""
-    values = record.values() if isinstance(record, Mapping) else ()
-    return 1 + sum(len(value) for value in values if isinstance(value, list | tuple | dict))
 
 
 def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:

@@ -2,44 +2,71 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from os import PathLike
-from typing import Any, BinaryIO, TypeVar
+from itertools import takewhile
+from typing import Any, NamedTuple, TypeVar
 
-from filelock import FileLock, Timeout
+import torch
 
-from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.files import opened, written_beside
-from alphareq_lightning.text import one_line, shown
+from alphareq_lightning.errors import AlphaReQError, SelectionError
+from alphareq_lightning.files import num_values
+from alphareq_lightning.functional.power_law import PowerLawFit, alpha_distance, fit_power_law
+from alphareq_lightning.text import as_json, one_line, shown
 
-LOCK_SECONDS = 30
-LONGEST_LINE = 2**24
-"""Bytes; a record of 512 eigenvalues has 12,000. A longer line is no record, read or written."""
+FORMAT = 2
+"""Of records that this version writes. Those of format 1 had no number, and coded "no fit" by NaN,
+by a missing fit range, or by both."""
 LARGEST_COUNT = 2**63
 MOST_VALUES = 2**16
 """Eigenvalues, scores or metrics of one record, and characters of a text in it."""
-_T = TypeVar("_T")
 FAILED = "failed"
 """Stands in a record file for the accuracy of a readout that was paid for and failed."""
+_T = TypeVar("_T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class AlphaRecord:
-    """One layer's spectrum at one moment of a training, with the settings of its fit."""
+class Fit(NamedTuple):
+    """The line through a spectrum in log-log coordinates, as plain numbers."""
 
     alpha: float
-    """Decay exponent; NaN when there was no fit."""
+    """Decay exponent."""
     r2: float
     """Weighted R² over the fitted ranks."""
     stderr: float
     """Standard error of the fitted line."""
-    fit_range: tuple[int, int] | None
-    """First and last fitted rank, one-based and inclusive; `None` when there was no fit."""
+    fit_range: tuple[int, int]
+    """First and last fitted rank, one-based and inclusive."""
+
+    @classmethod
+    def of(cls, line: PowerLawFit) -> Fit:
+        """The numbers of a fitted line."""
+        return cls(line.alpha.item(), line.r2.item(), line.stderr.item(), line.fit_range)
+
+
+class Corrected(NamedTuple):
+    """α without the bias of a finite sample."""
+
+    alpha: float
+    stderr: float
+    """Standard error from the finite sample (that of `Fit` is the line's)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlphaRecord:
+    """One layer's spectrum at one moment of a training, with the settings of its fit.
+
+    Example:
+        >>> fit = Fit(alpha=1.1, r2=0.99, stderr=0.01, fit_range=(4, 50))
+        >>> record = AlphaRecord(fit=fit, num_samples=1000, num_features=256)
+        >>> record.alpha, record.fit_range, AlphaRecord.from_dict(record.to_dict()) == record
+        (1.1, (4, 50), True)
+    """
+
+    fit: Fit | None = None
+    """`None` when there was no fit; ``problem`` says why."""
+    corrected: Corrected | None = None
+    """`None` if it was not asked for, or none was found."""
     num_samples: int
     """Images behind the spectrum, over all ranks."""
     num_features: int
@@ -53,11 +80,7 @@ class AlphaRecord:
     epoch: int = 0
     global_step: int = 0
     bias_correction: str | None = None
-    """How ``alpha_corrected`` was found: ``"inversion"`` or ``"richardson"``; `None` if not."""
-    alpha_corrected: float | None = None
-    """α without the bias of a finite sample; NaN if none was found, `None` if not asked for."""
-    alpha_stderr: float | None = None
-    """Standard error of ``alpha_corrected`` from the finite sample (``stderr`` is the line's)."""
+    """How ``corrected`` was to be found, for example ``"inversion"``; `None` if not."""
     scores: dict[str, float] = field(default_factory=dict)
     """Other label-free scores by name, for example ``{"rankme": 41.3}``."""
     metrics: dict[str, float] = field(default_factory=dict)
@@ -75,77 +98,187 @@ class AlphaRecord:
     weights at ``global_step``."""
     accuracy: float | None = None
     """Top-1 of a labelled readout in percent, where one was paid for; NaN if it failed."""
+    format: int = FORMAT
+    """Which version of this class wrote it: a newer one, or this."""
+    unknown: dict[str, Any] = field(default_factory=dict)
+    """What a newer version wrote beside all this, passed on as it is."""
+
+    @property
+    def alpha(self) -> float:
+        """Decay exponent; NaN when there was no fit."""
+        return math.nan if self.fit is None else self.fit.alpha
+
+    @property
+    def r2(self) -> float:
+        """Weighted R² over the fitted ranks; NaN when there was no fit."""
+        return math.nan if self.fit is None else self.fit.r2
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the fitted line; NaN when there was no fit."""
+        return math.nan if self.fit is None else self.fit.stderr
+
+    @property
+    def fit_range(self) -> tuple[int, int] | None:
+        """First and last fitted rank, one-based and inclusive; `None` when there was no fit."""
+        return None if self.fit is None else self.fit.fit_range
+
+    @property
+    def alpha_corrected(self) -> float | None:
+        """α without the bias of a finite sample; NaN if none was found, `None` if not asked for."""
+        return self.corrected.alpha if self.corrected is not None else self._not_corrected()
+
+    @property
+    def alpha_stderr(self) -> float | None:
+        """Standard error of ``alpha_corrected``, with NaN and `None` as there."""
+        return self.corrected.stderr if self.corrected is not None else self._not_corrected()
+
+    def _not_corrected(self) -> float | None:
+        return None if self.bias_correction is None else math.nan
+
+    @property
+    def name(self) -> str:
+        """The checkpoint, or the step where there is none."""
+        return self.path or f"step {self.global_step}"
+
+    @property
+    def ranks(self) -> str:
+        """The fitted ranks as text, for example ``"4–51"``; a dash when there was no fit."""
+        return "–" if self.fit_range is None else "{}–{}".format(*self.fit_range)
+
+    def distance(self, target: float | tuple[float, float] = 1.0) -> float:
+        """Distance of α from a target or an interval; infinite when there was no fit."""
+        alpha = torch.tensor(self.alpha, dtype=torch.float64)
+        return math.inf if self.fit is None else alpha_distance(alpha, target).item()
+
+    def refit(self, fit_range: tuple[int, int]) -> AlphaRecord:
+        """This record with the line over another window, from its stored eigenvalues.
+
+        Without a fit, and with a ``problem`` that says why, where they do not reach, one is 0, or
+        the range is too short. A corrected α was one of the old window and is dropped.
+
+        Args:
+            fit_range: First and last rank, one-based and inclusive.
+
+        Example:
+            >>> power = tuple(n**-1.5 for n in range(1, 60))
+            >>> record = AlphaRecord(num_samples=1000, num_features=256, eigenvalues=power)
+            >>> round(record.refit((5, 40)).alpha, 6), record.refit((5, 100)).problem
+            (1.5, 'fit_range=(5, 100) reaches past the 59 eigenvalues that the record keeps')
+        """
+        bare = replace(self, fit=None, corrected=None, bias_correction=None)
+        if fit_range[1] > len(self.eigenvalues):
+            kept = f"the {len(self.eigenvalues)} eigenvalues that the record keeps"
+            return replace(bare, problem=f"{fit_range=} reaches past {kept}")
+        spectrum = torch.tensor(self.eigenvalues, dtype=torch.float64)
+        try:
+            line = fit_power_law(spectrum, fit_range, num_samples=self.num_samples)
+        except AlphaReQError as error:
+            return replace(bare, problem=str(error))
+        return replace(bare, fit=Fit.of(line), problem=None)
+
+    @property
+    def shares(self) -> list[float]:
+        """The eigenvalues as shares of the largest, up to the first that has no logarithm."""
+        largest = self.eigenvalues[0] if self.eigenvalues else 0.0
+        if not largest > 0:
+            return []
+        shares = (value / largest for value in self.eigenvalues)
+        return list(takewhile(lambda share: 0 < share < math.inf, shares))
+
+    def line(self) -> tuple[list[int], list[float]] | None:
+        """Fitted ranks as far as eigenvalues are kept, and the line there, as `shares`.
+
+        `None` where there is no line to draw: no fit, or no eigenvalues over its window.
+        """
+        if self.fit is None:
+            return None
+        first, last = self.fit.fit_range
+        ranks = torch.arange(first, min(last, len(self.eigenvalues)) + 1)
+        shares = torch.tensor(self.shares, dtype=torch.float64)
+        try:
+            line = fit_power_law(shares, (first, first + len(ranks) - 1)).line(ranks)
+        except AlphaReQError:
+            return None
+        return ranks.tolist(), line.clamp(min=torch.finfo(line.dtype).tiny).tolist()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values["scores"], values["metrics"] = dict(self.scores), dict(self.metrics)
-        values["eigenvalues"] = list(self.eigenvalues)
-        values["fit_range"] = None if self.fit_range is None else list(self.fit_range)
-        return values
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> AlphaRecord:
-        """Rebuild a record; keys of later versions are ignored.
-
-        Raises:
-            SelectionError: If ``values`` is not a record.
-        """
-        known = {f.name for f in fields(cls)}
-        try:
-            record = cls(**{key: value for key, value in values.items() if key in known})
-            record = replace(
-                record,
-                alpha=_number(record.alpha),
-                r2=_number(record.r2),
-                stderr=_number(record.stderr),
-                alpha_corrected=_or_none(_number, record.alpha_corrected),
-                alpha_stderr=_or_none(_number, record.alpha_stderr),
-                num_samples=_whole(record.num_samples),
-                num_features=_whole(record.num_features),
-                num_images=_or_none(_whole, record.num_images),
-                run=_text(record.run),
-                layer=_text(record.layer),
-                epoch=_whole(record.epoch),
-                global_step=_whole(record.global_step),
-                bias_correction=_or_none(_text, record.bias_correction),
-                scores=_numbers(record.scores),
-                metrics=_numbers(record.metrics),
-                eigenvalues=tuple(map(_number, _few(record.eigenvalues))),
-                seconds=_number(record.seconds),
-                fit_range=_or_none(_window, record.fit_range),
-                problem=_or_none(_text, record.problem),
-                path=_or_none(_text, record.path),
-                path_step=_or_none(_whole, record.path_step),
-                accuracy=_or_none(_number, record.accuracy),
-            )
-        except (AttributeError, TypeError, ValueError, LookupError, ArithmeticError) as error:
-            raise SelectionError(f"not a record of α: {one_line(error)}") from error
-        if math.isinf(record.alpha):
-            raise SelectionError("not a record of α: α is infinite")
-        return record
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        fit, corrected, unknown = (own.pop(name) for name in ("fit", "corrected", "unknown"))
+        alpha, r2, stderr, window = fit or (None, None, None, None)
+        alpha_corrected, alpha_stderr = corrected or (None, None)
+        return {
+            "format": own.pop("format"),
+            **unknown,
+            **{"alpha": alpha, "r2": r2, "stderr": stderr, "fit_range": window and list(window)},
+            **own,
+            **{"alpha_corrected": alpha_corrected, "alpha_stderr": alpha_stderr},
+            **{"scores": dict(self.scores), "metrics": dict(self.metrics)},
+            "eigenvalues": list(self.eigenvalues),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """As `to_dict`, with `None` for the NaN and infinities that JSON does not know."""
-        values: dict[str, Any] = _finite(self.to_dict())
+        values: dict[str, Any] = as_json(self.to_dict())
         if self.accuracy is not None and math.isnan(self.accuracy):
             values["accuracy"] = FAILED
         return values
 
     @classmethod
-    def from_json(cls, values: Any) -> AlphaRecord:
-        """Rebuild a record from `to_json`.
+    def from_dict(cls, values: Mapping[str, Any]) -> AlphaRecord:
+        """Rebuild a record from `to_dict` or `to_json`, of this version or another.
 
         Raises:
             SelectionError: If ``values`` is not a record.
         """
-        return cls.from_dict(_with_nan(values))
+        try:
+            values = {**values}
+            fit, corrected = _fit(values), _corrected(values)
+            own = {name: read(values.pop(name)) for name, read in _READ.items() if name in values}
+            return cls(fit=fit, corrected=corrected, unknown=_plain(values), **own)
+        except _WRONG as error:
+            raise SelectionError(f"not a record of α: {one_line(error)}") from error
+
+
+_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What numbers, names and nesting of somebody else's file run into."""
+
+
+def _fit(values: dict[str, Any]) -> Fit | None:
+    alpha, r2, stderr = (_or_nan(values.pop(name)) for name in ("alpha", "r2", "stderr"))
+    window = _or_none(_window)(values.pop("fit_range"))
+    if math.isinf(alpha):
+        raise ValueError("α is infinite")
+    if math.isnan(alpha):
+        return None
+    if window is None:
+        raise ValueError(f"expected the ranks on which {alpha=} was fitted, got fit_range=None")
+    return Fit(alpha, r2, stderr, window)
+
+
+def _corrected(values: dict[str, Any]) -> Corrected | None:
+    names = ("alpha_corrected", "alpha_stderr")
+    alpha, stderr = (_or_nan(values.pop(name, None)) for name in names)
+    return None if math.isnan(alpha) else Corrected(alpha, stderr)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """What this version does not know, as JSON would give it back."""
+    if num_values(values) > MOST_VALUES:
+        raise ValueError(f"expected at most {MOST_VALUES} values that are not known, got more")
+    plain: dict[str, Any] = as_json(values)
+    return plain
 
 
 def _number(value: Any) -> float:
     if isinstance(value, str | bytes):
         raise TypeError(f"expected a number, got {shown(value)}")
     return float(value)
+
+
+def _or_nan(value: Any) -> float:
+    return math.nan if value is None else _number(value)
 
 
 def _whole(value: Any) -> int:
@@ -162,7 +295,7 @@ def _few(values: Any) -> Any:
 
 
 def _numbers(values: Any) -> dict[str, float]:
-    return {_text(name): _number(value) for name, value in dict(_few(values)).items()}
+    return {_text(name): _or_nan(value) for name, value in dict(_few(values)).items()}
 
 
 def _text(value: Any) -> str:
@@ -178,160 +311,27 @@ def _window(value: Any) -> tuple[int, int]:
     return first, last
 
 
-def _or_none(read: Callable[[Any], _T], value: Any) -> _T | None:
-    return None if value is None else read(value)
+def _or_none(read: Callable[[Any], _T]) -> Callable[[Any], _T | None]:
+    return lambda value: None if value is None else read(value)
 
 
-def read_records(path: str | PathLike[str]) -> list[AlphaRecord]:
-    """The records of a file that `append_record` wrote, oldest first.
-
-    A last line that a killed writer left unfinished is passed over.
-
-    Raises:
-        SelectionError: If the file is missing or holds something else.
-    """
-    records = []
-    try:
-        with opened(path) as file:
-            for number, line in enumerate(_lines(file), start=1):
-                try:
-                    if line.strip():
-                        records.append(_record(line))
-                except (ValueError, RecursionError, SelectionError) as error:
-                    if not line.endswith(b"\n") and len(line) <= LONGEST_LINE:
-                        break
-                    raise SelectionError(
-                        f"{path}, line {number}, is not a record of α: {one_line(error)}"
-                    ) from error
-    except OSError as error:
-        raise SelectionError(f"cannot read records from {path}: {error}") from error
-    return records
-
-
-def _lines(file: BinaryIO) -> Iterator[bytes]:
-    """The lines of a file; of one that is too long its beginning."""
-    while line := file.readline(LONGEST_LINE + 1):
-        yield line
-
-
-def _record(line: bytes) -> AlphaRecord:
-    if len(line) > LONGEST_LINE:
-        raise ValueError(f"it is longer than {LONGEST_LINE} bytes")
-    return AlphaRecord.from_json(json.loads(line.decode("utf-8-sig")))
-
-
-def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
-    """Add a record to a file of one JSON object a line; safe from several processes at once.
-
-    Raises:
-        SelectionError: If the file cannot be written.
-    """
-    line = _line(record)
-    with _locked(path) as real:
-        if os.path.exists(real):
-            with opened(real):
-                pass  # refuses what is no file
-        with open(real, "a+b") as file:
-            _check_is_ours(path, file)
-            if _ends_in_half_a_line(path, file):
-                cut_half_line(file)
-            file.write(line)
-
-
-@contextmanager
-def _locked(path: str | PathLike[str]) -> Iterator[str]:
-    """Alone in writing to a file; its real name, so that links to it share the lock."""
-    real = os.path.realpath(path)
-    try:
-        os.makedirs(os.path.dirname(real), exist_ok=True)
-        with FileLock(f"{real}.lock", timeout=LOCK_SECONDS):
-            yield real
-    except Timeout as error:
-        raise SelectionError(f"cannot write records to {path}: it is locked") from error
-    except OSError as error:
-        raise SelectionError(f"cannot write records to {path}: {error}") from error
-
-
-def _check_is_ours(path: str | PathLike[str], file: BinaryIO) -> None:
-    """Refuse to write into a file of something else."""
-    file.seek(0)
-    first = next((line for line in _lines(file) if line.strip()), b"")
-    if not first or _is_record(first) or (first.startswith(b'{"alpha"') and first[-1:] != b"\n"):
-        return
-    raise SelectionError(f"{path} is no file of records; nothing was written to it")
-
-
-def _ends_in_half_a_line(path: str | PathLike[str], file: BinaryIO) -> bool:
-    """Whether a killed writer left half a line; a whole one without its end gets it."""
-    end = file.seek(0, os.SEEK_END)
-    file.seek(max(end - LONGEST_LINE - 1, 0))
-    last = file.read().split(b"\n")[-1]
-    if len(last) > LONGEST_LINE:
-        raise SelectionError(
-            f"the last line of {path} is longer than {LONGEST_LINE} bytes and is no record; "
-            "nothing was written to it"
-        )
-    if not last:
-        return False
-    if _is_record(last):
-        file.write(b"\n")
-        return False
-    return True
-
-
-def _is_record(line: bytes) -> bool:
-    try:
-        _record(line)
-    except (ValueError, RecursionError, SelectionError):
-        return False
-    return True
-
-
-def write_records(path: str | PathLike[str], records: Iterable[AlphaRecord]) -> None:
-    """Write a file of records, whole or not at all; what was in it before is gone.
-
-    Raises:
-        SelectionError: If the file cannot be written.
-    """
-    lines = b"".join(map(_line, records))
-    with _locked(path) as real, written_beside(real) as unfinished:
-        unfinished.write_bytes(lines)
-
-
-def _line(record: AlphaRecord) -> bytes:
-    return json.dumps(record.to_json(), allow_nan=False).encode() + b"\n"
-
-
-def cut_half_line(file: BinaryIO) -> None:
-    """Remove what a killed writer left after the last newline."""
-    end = file.seek(0, os.SEEK_END)
-    if end == 0:
-        return
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _with_nan(values: Any) -> Any:
-    if not isinstance(values, dict):
-        return values
-    values = dict(values)
-    corrected = ("alpha_corrected", "alpha_stderr") if values.get("bias_correction") else ()
-    for name in ("alpha", "r2", "stderr", *corrected):
-        if name in values and values[name] is None:
-            values[name] = math.nan
-    if values.get("accuracy") == FAILED:
-        values["accuracy"] = math.nan
-    for name in ("scores", "metrics"):
-        if isinstance(values.get(name), dict):
-            values[name] = {k: math.nan if v is None else v for k, v in values[name].items()}
-    return values
+_READ: dict[str, Callable[[Any], Any]] = {
+    "format": lambda value: max(_whole(value), FORMAT),
+    "num_samples": _whole,
+    "num_features": _whole,
+    "num_images": _or_none(_whole),
+    "run": _text,
+    "layer": _text,
+    "epoch": _whole,
+    "global_step": _whole,
+    "bias_correction": _or_none(_text),
+    "scores": _numbers,
+    "metrics": _numbers,
+    "eigenvalues": lambda values: tuple(map(_number, _few(values))),
+    "seconds": _number,
+    "problem": _or_none(_text),
+    "path": _or_none(_text),
+    "path_step": _or_none(_whole),
+    "accuracy": _or_none(lambda value: math.nan if value == FAILED else _number(value)),
+}
+"""How each field is read, beside those of the fit."""

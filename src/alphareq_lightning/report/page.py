@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import takewhile
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,14 @@ from alphareq_lightning.files import written_beside
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.measure.measurement import GOOD_R2
 from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.report.ranking import short_names
 from alphareq_lightning.selection import (
     LOWER_IS_BETTER,
     AlphaIntervalSearch,
     Readout,
     cautions,
     closing_interval,
-    target_distance,
+    mixtures,
 )
 
 POINTS_PER_SPECTRUM = 48
@@ -82,23 +82,13 @@ def report_data(
 ) -> dict[str, Any]:
     """Everything that the page draws, as plain JSON values; NaN and infinity become `None`.
 
-    Args:
-        records: As in `write_report`, like the rest.
-        target: The α to be near, or an interval.
-        top_k: Models that span the interval.
-        margin: Models kept on each side of it.
-
-    Raises:
-        SelectionError: If there are no records.
-        OptionError: If an option is outside what is documented.
+    Arguments and errors are those of `write_report`.
     """
     if not records:
         raise SelectionError("there are no records to report on")
     AlphaIntervalSearch(top_k=top_k, margin=margin)  # checks both
     low, high = check_target(target)
-    names = [record.path or f"step {record.global_step}" for record in records]
-    folder = _shared_folder(names)
-    names = [name.removeprefix(f"{folder}/") if folder else name for name in names]
+    folder, names = short_names(records)
     ranks = _drawn_ranks(records)
     intervals = _replay(records, top_k, margin)
     models = [
@@ -107,12 +97,12 @@ def report_data(
             "alpha": _plain(record.alpha),
             "paid": record.accuracy is not None,
             "accuracy": _plain(record.accuracy),
-            "distance": _plain(target_distance(record.alpha, (low, high))),
+            "distance": _plain(record.distance((low, high))),
             "r2": _plain(record.r2),
             "epoch": record.epoch,
             "step": record.global_step,
             "layer": record.layer,
-            "window": None if record.fit_range is None else "–".join(map(str, record.fit_range)),
+            "window": record.ranks,
             "samples": record.num_samples,
             **{f"score {key}": _plain(value) for key, value in record.scores.items()},
             **{f"metric {key}": _plain(value) for key, value in record.metrics.items()},
@@ -142,12 +132,6 @@ def script_json(data: Any) -> str:
     """
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return text.replace("<", r"\u003c")
-
-
-def _shared_folder(names: Sequence[str]) -> str:
-    parents = [name.split("/")[:-1] for name in names]
-    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*parents, strict=False))
-    return "/".join(parts[0] for parts in shared)
 
 
 def _plain(value: float | None) -> float | None:
@@ -185,7 +169,7 @@ def _replay(records: Sequence[AlphaRecord], top_k: int, margin: int) -> list[tup
     readouts: list[Readout] = []
     intervals = [(-math.inf, math.inf)]
     for record in records:
-        if record.accuracy is not None and math.isfinite(record.alpha):
+        if record.accuracy is not None and record.fit is not None:
             readouts.append(Readout(record.alpha, record.accuracy))
             intervals.append(closing_interval(readouts, top_k=top_k, margin=margin))
         else:
@@ -202,46 +186,28 @@ def _drawn_ranks(records: Sequence[AlphaRecord]) -> list[int]:
     return sorted(ends | {int(rank) for rank in spaced})
 
 
-def _logarithms(record: AlphaRecord) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Log₁₀ of the eigenvalues as shares of the largest, up to the first that has none."""
-    values = np.asarray(record.eigenvalues, dtype=np.float64)
-    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
-    values = values[: bad[0]] if len(bad) else values
-    return np.log10(values / values[0]) if len(values) else values
-
-
 def _spectrum(record: AlphaRecord, ranks: Sequence[int]) -> list[float]:
-    logs = _logarithms(record)
-    return [round(float(logs[rank - 1]), 3) for rank in ranks if rank <= len(logs)]
+    shares = record.shares
+    return [round(math.log10(shares[rank - 1]), 3) for rank in ranks if rank <= len(shares)]
 
 
 def _line(record: AlphaRecord) -> list[float] | None:
     """First and last fitted rank, and log₁₀ of the fitted line there."""
-    logs = _logarithms(record)
-    if record.fit_range is None or len(logs) < record.fit_range[1]:
+    found = record.line()
+    if found is None:
         return None
-    first, last = record.fit_range
-    ranks = np.arange(first, last + 1)
-    # The line goes through the weighted mean of the fitted points, in log-log coordinates.
-    level = np.average(logs[first - 1 : last], weights=1 / ranks)
-    centre = np.average(np.log10(ranks), weights=1 / ranks)
-    ends = [level - record.alpha * (math.log10(rank) - centre) for rank in (first, last)]
-    return [first, last, *(round(float(end), 3) for end in ends)]
+    ends = [(rank, math.log10(share)) for rank, share in zip(*found, strict=True)]
+    (first, left), *_, (last, right) = ends
+    return [first, last, round(left, 3), round(right, 3)]
 
 
 def _notes(records: Sequence[AlphaRecord], target: tuple[float, float]) -> list[str]:
     """What a careful reader would want to be told about these numbers."""
-    notes = []
-    windows = sorted({r.fit_range for r in records if r.fit_range is not None})
-    layers = sorted({r.layer for r in records})
-    if len(layers) > 1:
-        notes.append(f"These α are of different layers, which do not compare: {', '.join(layers)}.")
-    if len(windows) > 1:
-        shown = ", ".join(f"{first}–{last}" for first, last in windows)
-        notes.append(f"These α were fitted over different windows and do not compare: {shown}.")
-    if len(layers) == 1 and len(windows) <= 1:
+    mixed = mixtures(records)
+    notes = [f"{sentence}." for sentence in mixed]
+    if not mixed:
         notes += [f"Note that {sentence}." for sentence in cautions(records, target=target)]
-    without = [r for r in records if not math.isfinite(r.alpha)]
+    without = [r for r in records if r.fit is None]
     if without:
         reason = next((f", for example: {r.problem}" for r in without if r.problem), "")
         notes.append(f"Without α: {len(without):,} of {len(records):,} models{reason}.")

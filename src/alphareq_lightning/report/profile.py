@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from alphareq_lightning.measure.measurement import GOOD_R2
 from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.text import json_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,8 +25,7 @@ def profile_table(records: Sequence[AlphaRecord], title: str = "") -> Table:
         table.add_column(name, justify="right")
     table.add_column("note")
     for r in records:
-        ranks = "" if r.fit_range is None else f"{r.fit_range[0]}–{r.fit_range[1]}"
-        row = (str(r.num_features), str(r.num_samples), f"{r.alpha:.3f}", f"{r.r2:.3f}", ranks)
+        row = (str(r.num_features), str(r.num_samples), f"{r.alpha:.3f}", f"{r.r2:.3f}", r.ranks)
         values = [f"{r.scores[name]:.4g}" for name in scores]
         table.add_row(r.layer, *row, *values, _note(r))
     return table
@@ -50,10 +49,7 @@ def profile_json(records: Sequence[AlphaRecord], **about: Any) -> str:
         records: One for each layer.
         about: What else to say of the run, for example ``model="resnet18"``.
     """
-    values = {**about, "layers": [record.to_dict() for record in records]}
-    # JSON has no NaN: read back with nothing in their place.
-    plain = json.loads(json.dumps(values), parse_constant=lambda _: None)
-    return json.dumps(plain, ensure_ascii=False, indent=1, allow_nan=False)
+    return json_text({**about, "layers": [record.to_json() for record in records]})
 
 
 def profile_figure(records: Sequence[AlphaRecord], title: str = "") -> Figure:
@@ -69,11 +65,9 @@ def profile_figure(records: Sequence[AlphaRecord], title: str = "") -> Figure:
         A matplotlib figure that pyplot does not know.
     """
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.6), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     over_depth, spectra = figure.subplots(1, 2)
     figure.suptitle(title)
     depth = np.arange(len(records))
@@ -98,10 +92,7 @@ def profile_figure(records: Sequence[AlphaRecord], title: str = "") -> Figure:
     over_depth.set_xticks(depth, labels, rotation=90, fontsize=7)
     over_depth.set(ylabel="α")
     for record, color in zip(records, colors, strict=False):
-        values = np.asarray(record.eigenvalues, dtype=np.float64)
-        shown = values[values > 0]
-        if len(shown):
-            spectra.plot(np.arange(1, len(shown) + 1), shown / shown[0], color=color, lw=1.1)
+        spectra.plot(range(1, len(record.shares) + 1), record.shares, color=color, lw=1.1)
     spectra.set(xlabel="rank n", ylabel="eigenvalue λₙ (share of the largest)")
     spectra.set(xscale="log", yscale="log")
     ranks = np.array([1, 512])

@@ -6,10 +6,10 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -17,33 +17,19 @@ from rich.table import Table
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection import target_distance
-from alphareq_lightning.text import json_text, printable
+from alphareq_lightning.text import as_json, json_text, printable
 
 NAME_WIDTH = 16
 FORMULA = ("=", "+", "-", "@")
 """What a spreadsheet takes for the beginning of a formula."""
 Target = float | tuple[float, float]
-COLUMNS = (
-    "path",
-    "layer",
-    "epoch",
-    "step",
-    "alpha",
-    "distance",
-    "r2",
-    "first_rank",
-    "last_rank",
-    "samples",
-    "features",
-)
 
 
 def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[str, Any]]:
     """Each record as a flat mapping, in the order given; NaN is `None`.
 
-    Behind `COLUMNS` come the corrected α with its standard error if there is one, ``weights_step``
-    if a checkpoint holds weights of another step than was measured, the scores,
+    Behind what all records have come the corrected α with its standard error if there is one,
+    ``weights_step`` if a checkpoint holds weights of another step than was measured, the scores,
     ``accuracy`` if one was paid for, and the logged metrics.
     """
     extra = sorted({name for r in records for name in r.scores})
@@ -51,21 +37,19 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
     rows = []
     for r in records:
         first, last = r.fit_range or (None, None)
-        distance = target_distance(r.alpha, target)
-        values = (
-            r.path,
-            r.layer,
-            r.epoch,
-            r.global_step,
-            r.alpha,
-            distance,
-            r.r2,
-            first,
-            last,
-            r.num_samples,
-            r.num_features,
-        )
-        row: dict[str, Any] = dict(zip(COLUMNS, values, strict=True))
+        row: dict[str, Any] = {
+            "path": r.path,
+            "layer": r.layer,
+            "epoch": r.epoch,
+            "step": r.global_step,
+            "alpha": r.alpha,
+            "distance": r.distance(target),
+            "r2": r.r2,
+            "first_rank": first,
+            "last_rank": last,
+            "samples": r.num_samples,
+            "features": r.num_features,
+        }
         if _corrected(records):
             row |= {"alpha_corrected": r.alpha_corrected, "alpha_stderr": r.alpha_stderr}
         row |= {name: r.scores.get(name) for name in extra}
@@ -74,7 +58,7 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
         if any(other.accuracy is not None for other in records):
             row["accuracy"] = r.accuracy
         row |= {name: r.metrics.get(name) for name in metrics}
-        rows.append({key: _finite(value) for key, value in row.items()})
+        rows.append(as_json(row))
     return rows
 
 
@@ -88,7 +72,7 @@ def ranking_csv(records: Sequence[AlphaRecord], target: Target) -> str:
     rows = ranking_rows(records, target)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_cell, rows[0] if rows else COLUMNS))
+    writer.writerow(map(_cell, rows[0] if rows else ()))
     writer.writerows(map(_cell, row.values()) for row in rows)
     return text.getvalue()
 
@@ -112,17 +96,16 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
     table.columns[0].overflow, table.columns[0].min_width = "fold", NAME_WIDTH
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
-    names = _short_names(records)
+    _, names = short_names(records)
     for name, r in zip(names, records, strict=True):
-        window = "–" if r.fit_range is None else f"{r.fit_range[0]}–{r.fit_range[1]}"
         cells = [
             str(r.epoch),
             str(r.global_step) if r.path_step is None else f"{r.global_step} of {r.path_step}",
             _number(r.alpha, 3),
             *([_with_error(r)] if corrected else []),
-            _number(target_distance(r.alpha, target), 3),
+            _number(r.distance(target), 3),
             _number(r.r2, 3),
-            window,
+            r.ranks,
             f"{r.num_samples}",
             _number(r.scores.get("rankme"), 1),
             *(_number(r.metrics.get(loss), 2) for loss in losses[:1]),
@@ -138,23 +121,17 @@ def ranking_plot(records: Sequence[AlphaRecord], target: Target, path: Path) -> 
         OptionError: If matplotlib is missing or the file cannot be written.
     """
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise OptionError("--plot needs matplotlib: pip install 'alphareq-lightning[plot]'") from (
             error
         )
     figure = Figure(figsize=(10, 4.2), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for place, record in reversed(list(enumerate(records))):
-        values = np.asarray(record.eigenvalues)
-        if not (values > 0).any():
-            continue
-        values = values[values > 0]
         best = {"color": "C3", "lw": 2.2, "label": "chosen"} if place == 0 else {}
         style: dict[str, Any] = {"color": "0.6", "lw": 0.8, "alpha": 0.6, **best}
-        left.loglog(np.arange(1, len(values) + 1), values / values[0], **style)
+        left.loglog(range(1, len(record.shares) + 1), record.shares, **style)
     left.set(xlabel="rank n", ylabel="eigenvalue λₙ (share of the largest)", title="Eigenspectra")
     left.legend()
     alphas = [r.alpha for r in records]
@@ -171,13 +148,13 @@ def ranking_plot(records: Sequence[AlphaRecord], target: Target, path: Path) -> 
         raise OptionError(f"cannot write the plot {path}: {error}") from error
 
 
-def _short_names(records: Sequence[AlphaRecord]) -> list[str]:
-    """Paths without the folders that all of them share."""
-    parts = [Path(str(r.path)).parts if r.path else (f"step {r.global_step}",) for r in records]
-    shared = 0
-    while all(len(p) > shared + 1 for p in parts) and len({p[shared] for p in parts}) == 1:
-        shared += 1
-    return ["/".join(p[shared:]) for p in parts]
+def short_names(records: Sequence[AlphaRecord]) -> tuple[str, list[str]]:
+    """The folder that all records share, and the name of each without it."""
+    names = [record.name for record in records]
+    parents = [name.split("/")[:-1] for name in names]
+    shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*parents, strict=False))
+    folder = "/".join(parts[0] for parts in shared)
+    return folder, [name.removeprefix(f"{folder}/") if folder else name for name in names]
 
 
 def _corrected(records: Sequence[AlphaRecord]) -> bool:
@@ -192,7 +169,3 @@ def _with_error(record: AlphaRecord) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,10 +10,8 @@ from alphareq_lightning.selection.ranking import (
     LOWER_IS_BETTER,
     WindowAgreement,
     cautions,
-    kendall_tau,
+    mixtures,
     rank_checkpoints,
-    refit,
-    target_distance,
     window_agreement,
 )
 
@@ -25,10 +23,8 @@ __all__ = [
     "WindowAgreement",
     "cautions",
     "closing_interval",
-    "kendall_tau",
+    "mixtures",
     "rank_checkpoints",
-    "refit",
     "select_by_readouts",
-    "target_distance",
     "window_agreement",
 ]

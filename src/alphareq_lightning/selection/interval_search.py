@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.files import read_small, written_beside
-from alphareq_lightning.text import one_line, shown
+from alphareq_lightning.text import as_json, one_line, shown
 
 
 class Readout(NamedTuple):
@@ -176,14 +176,11 @@ class AlphaIntervalSearch:
             "top_k": self.top_k,
             "margin": self.margin,
             "pending": self.pending,
-            "readouts": {
-                name: [r.alpha, r.score if math.isfinite(r.score) else None]
-                for name, r in self.readouts.items()
-            },
-            "skipped": {n: a if math.isfinite(a) else None for n, a in self.skipped.items()},
+            "readouts": self.readouts,
+            "skipped": self.skipped,
         }
         with written_beside(path) as unfinished:
-            unfinished.write_text(json.dumps(state, indent=1), encoding="utf-8")
+            unfinished.write_text(json.dumps(as_json(state), indent=1), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> AlphaIntervalSearch:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from alphareq_lightning.errors import ReadoutError, SelectionError
 from alphareq_lightning.files import read_small, written_beside
-from alphareq_lightning.records.record import AlphaRecord, write_records
+from alphareq_lightning.records import AlphaRecord, write_records
 from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
 from alphareq_lightning.text import one_line, shown
 

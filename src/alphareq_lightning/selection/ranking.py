@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torchmetrics.functional import kendall_rank_corrcoef
 
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.records.record import AlphaRecord
 
 AGREEMENT = 0.5
 """Two orders with a smaller Kendall τ are called different."""
-MIN_RANKS = 3
-"""As everywhere: two points always lie on a line."""
 FEWEST_RANKS = 5
 """Half a window must be this wide to be compared with the whole."""
 FEWEST_TO_COMPARE = 4
@@ -23,17 +22,6 @@ LOWER_IS_BETTER = frozenset({"condition_number", "selfcluster", "uniformity", "c
 """Scores of which less is better; of all others more is."""
 WITHOUT_DIRECTION = frozenset({"intrinsic_dimension"})
 """Scores that say nothing about which of two models is better."""
-
-
-def target_distance(alpha: float, target: float | tuple[float, float] = 1.0) -> float:
-    """Distance of α from a target or an interval; infinite where there is no α.
-
-    Example:
-        >>> round(target_distance(1.5, (0.8, 1.2)), 6), target_distance(float("nan"))
-        (0.3, inf)
-    """
-    low, high = (target, target) if isinstance(target, int | float) else target
-    return math.inf if math.isnan(alpha) else max(low - alpha, alpha - high, 0.0)
 
 
 def rank_checkpoints(
@@ -62,8 +50,9 @@ def rank_checkpoints(
             better end, or if two records have one path and step.
 
     Example:
+        >>> from alphareq_lightning.records import Fit
         >>> def record(alpha):
-        ...     return AlphaRecord(alpha=alpha, r2=1.0, stderr=0.0, fit_range=(4, 50),
+        ...     return AlphaRecord(fit=Fit(alpha, r2=1.0, stderr=0.0, fit_range=(4, 50)),
         ...                        num_samples=1000, num_features=256)
         >>> [r.alpha for r in rank_checkpoints([record(0.5), record(1.1), record(2.0)])]
         [1.1, 0.5, 2.0]
@@ -79,8 +68,8 @@ def rank_checkpoints(
         raise SelectionError(f"no record has {by!r}; there are: alpha, {', '.join(known)}")
 
     def key(record: AlphaRecord) -> tuple[bool, bool, float, int]:
-        badness = target_distance(record.alpha, target) if by == "alpha" else _badness(record, by)
-        no_line = by == "alpha" and not (record.r2 >= min_r2 and math.isfinite(record.alpha))
+        badness = record.distance(target) if by == "alpha" else _badness(record, by)
+        no_line = by == "alpha" and not record.r2 >= min_r2  # NaN where there is no fit
         of_others = record.path_step is not None
         return (of_others, no_line or math.isnan(badness), badness, record.global_step)
 
@@ -106,66 +95,34 @@ def _check_names(records: Sequence[AlphaRecord]) -> None:
         seen.add(name)
 
 
-def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
+def mixtures(records: Iterable[AlphaRecord]) -> list[str]:
+    """Why α of these records do not compare, each in a sentence; empty if they do."""
+    records = list(records)
     layers = sorted({r.layer for r in records})
+    windows = dict.fromkeys(r.ranks for r in sorted(records, key=_window) if r.fit is not None)
+    found = []
     if len(layers) > 1:
-        raise SelectionError(
-            f"α of different layers do not compare: {layers}; choose one layer, or force it"
-        )
-    windows = sorted({r.fit_range for r in records if r.fit_range is not None})
+        found.append(f"α of different layers do not compare: {layers}; choose one layer")
     if len(windows) > 1:
-        shown = ", ".join(f"{first}–{last}" for first, last in windows)
-        raise SelectionError(
-            f"α of different fit windows do not compare: ranks {shown}; refit on one window, "
-            "or force it"
-        )
+        shown = ", ".join(windows)
+        found.append(f"α of different fit windows do not compare: ranks {shown}; refit on one")
+    return found
 
 
-def refit(record: AlphaRecord, fit_range: tuple[int, int]) -> AlphaRecord:
-    """A record with α, R² and window of another fit range, from its stored eigenvalues.
-
-    Where they do not reach, one is 0, or the range is too short, α and R² are NaN. A corrected α
-    was one of the old window and is dropped.
-
-    Args:
-        record: With its first eigenvalues.
-        fit_range: First and last rank, one-based and inclusive.
-
-    Example:
-        >>> power = tuple(n**-1.5 for n in range(1, 60))
-        >>> record = AlphaRecord(alpha=1.5, r2=1.0, stderr=0.0, fit_range=(4, 50),
-        ...                      num_samples=1000, num_features=256, eigenvalues=power)
-        >>> round(refit(record, (5, 40)).alpha, 6), refit(record, (5, 100)).alpha
-        (1.5, nan)
-    """
-    first, last = fit_range
-    record = replace(record, alpha_corrected=None, alpha_stderr=None, bias_correction=None)
-    eigenvalues = np.asarray(record.eigenvalues[first - 1 : last], dtype=np.float64)
-    too_short = len(eigenvalues) < max(last - first + 1, MIN_RANKS)
-    if too_short or not (eigenvalues > 0).all():
-        return replace(record, alpha=math.nan, r2=math.nan, stderr=math.nan, fit_range=fit_range)
-    ranks = np.arange(first, last + 1)
-    x, y = np.log(ranks), np.log(eigenvalues)
-    slope, intercept = np.polyfit(x, y, 1, w=ranks**-0.5)
-    residual = np.average((y - intercept - slope * x) ** 2, weights=1 / ranks)
-    total = np.average((y - np.average(y, weights=1 / ranks)) ** 2, weights=1 / ranks)
-    r2 = 1.0 if total == 0 else float(1 - residual / total)
-    return replace(record, alpha=float(-slope), r2=r2, stderr=math.nan, fit_range=fit_range)
+def _window(record: AlphaRecord) -> tuple[int, int]:
+    return record.fit_range or (0, 0)
 
 
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
-    """Agreement of two orders, from −1 to 1: Kendall's τ-b; NaN if one of them is constant.
+def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
+    for sentence in mixtures(records):
+        raise SelectionError(f"{sentence}, or force it")
 
-    Example:
-        >>> kendall_tau([1, 2, 3], [1, 2, 3]), kendall_tau([1, 2, 3], [3, 2, 1])
-        (1.0, -1.0)
-    """
-    pairs = np.triu_indices(len(first), k=1)
-    a, b = (
-        np.sign(np.subtract.outer(v, v))[pairs] for v in (np.asarray(first), np.asarray(second))
-    )
-    scale = math.sqrt(float((a != 0).sum()) * float((b != 0).sum()))
-    return float((a * b).sum()) / scale if scale else math.nan
+
+def agreement(first: Sequence[float], second: Sequence[float]) -> float:
+    """Kendall's τ-b of two orders, from −1 to 1; NaN if one of them is constant."""
+    a, b = (torch.tensor(values, dtype=torch.float64) for values in (first, second))
+    tau: Any = kendall_rank_corrcoef(a, b, variant="b")
+    return float(tau)
 
 
 class WindowAgreement(NamedTuple):
@@ -208,26 +165,26 @@ def window_agreement(
     Example:
         >>> def record(alpha, beta):  # two exponents, with a bend at rank 20
         ...     values = tuple(n**-alpha * max(n / 20, 1) ** (alpha - beta) for n in range(1, 101))
-        ...     return AlphaRecord(alpha=alpha, r2=1.0, stderr=0.0, fit_range=(4, 20),
-        ...                        num_samples=1000, num_features=256, eigenvalues=values)
+        ...     record = AlphaRecord(num_samples=1000, num_features=256, eigenvalues=values)
+        ...     return record.refit((4, 20))
         >>> found = window_agreement([record(1 + i / 10, 2 - i / 10) for i in range(5)],
         ...                          [(2, 20), (25, 100)])
         >>> found.taus, found.survives
         ({(2, 20): 1.0, (25, 100): -1.0}, False)
     """
-    fitted = [r for r in records if r.fit_range is not None]
+    fitted = [r for r in records if r.fit is not None]
     _check_one_kind(fitted)
     if len(fitted) < FEWEST_TO_COMPARE:
         raise SelectionError(
             f"an order of {len(fitted)} fitted records says nothing about windows; "
             f"expected at least {FEWEST_TO_COMPARE}"
         )
-    distances = [target_distance(r.alpha, target) for r in fitted]
+    distances = [r.distance(target) for r in fitted]
     taus = {}
     for first, last in windows:
-        others = [target_distance(refit(r, (first, last)).alpha, target) for r in fitted]
+        others = [r.refit((first, last)).distance(target) for r in fitted]
         reached = bool(np.isfinite(others).all())
-        taus[first, last] = kendall_tau(distances, others) if reached else math.nan
+        taus[first, last] = agreement(distances, others) if reached else math.nan
     return WindowAgreement(taus)
 
 
@@ -252,11 +209,11 @@ def cautions(
             f"and come last: {r.path} was saved at step {r.path_step}, and its α is of step "
             f"{r.global_step}; save when α is measured, or measure them with `alphareq score`"
         )
-    fitted = [r for r in records if r.fit_range is not None and r.path_step is None]
+    fitted = [r for r in records if r.fit is not None and r.path_step is None]
     if len(fitted) < FEWEST_TO_COMPARE:
         return found
-    distances = [target_distance(r.alpha, target) for r in fitted]
-    first, last = fitted[0].fit_range or (0, 0)
+    distances = [r.distance(target) for r in fitted]
+    first, last = _window(fitted[0])
     halves = [(first, last // 2), (2 * first, last)]
     halves = [window for window in halves if window[1] - window[0] >= FEWEST_RANKS]
     for window, tau in window_agreement(fitted, halves, target=target).taus.items():
@@ -267,11 +224,11 @@ def cautions(
             )
     ranks = [r.scores.get("rankme", math.nan) for r in fitted]
     if np.isfinite(ranks).all():
-        tau = kendall_tau(distances, [-rank for rank in ranks])
+        tau = agreement(distances, [-rank for rank in ranks])
         if tau < AGREEMENT:
             best = fitted[int(np.argmax(ranks))]
             found.append(
                 f"α and RankMe disagree (Kendall τ = {tau:.2f}): RankMe would choose "
-                f"{best.path or f'step {best.global_step}'}; check both with a readout"
+                f"{best.name}; check both with a readout"
             )
     return found

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.selection import mixtures
 from alphareq_lightning.sweep.config import IDENTITY
 from alphareq_lightning.sweep.pruner import ALPHA, AlphaIntervalPruner, ended
 from alphareq_lightning.sweep.slots import ERROR, SLOT, given_up, is_dead, occupies
@@ -129,16 +130,8 @@ def search_options(study: Study) -> dict[str, Any]:
 
 
 def _cautions(finished: list[FrozenTrial]) -> list[str]:
-    records = [t.user_attrs[RECORD] for t in finished if RECORD in t.user_attrs]
-    windows = sorted({tuple(r["fit_range"]) for r in records if r["fit_range"] is not None})
-    layers = sorted({r["layer"] for r in records})
-    cautions = []
-    if len(windows) > 1:
-        shown = ", ".join(f"{first}–{last}" for first, last in windows)
-        cautions.append(f"α of different fit windows do not compare: {shown}; set fit_range")
-    if len(layers) > 1:
-        cautions.append(f"α of different layers do not compare: {', '.join(layers)}; set layer")
-    return cautions
+    records = (t.user_attrs[RECORD] for t in finished if RECORD in t.user_attrs)
+    return mixtures(map(AlphaRecord.from_dict, records))
 
 
 def study_records(study: Study) -> list[AlphaRecord]:
@@ -152,7 +145,7 @@ def study_records(study: Study) -> list[AlphaRecord]:
     for trial in sorted(study.get_trials(deepcopy=False), key=ended):
         if RECORD not in trial.user_attrs or not _pruned_or_read_out(trial):
             continue
-        record = AlphaRecord.from_json({**trial.user_attrs[RECORD], PATH: trial.user_attrs[PATH]})
+        record = AlphaRecord.from_dict({**trial.user_attrs[RECORD], PATH: trial.user_attrs[PATH]})
         params = {key: float(v) for key, v in trial.params.items() if isinstance(v, int | float)}
         metrics = {**record.metrics, **params}
         records.append(replace(record, accuracy=_accuracy(trial), metrics=metrics))

@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 from alphareq_lightning.errors import AlphaReQError, OptionError, SweepError
 from alphareq_lightning.files import opened
-from alphareq_lightning.records.record import cut_half_line
+from alphareq_lightning.records.json_lines import cut_half_line
 from alphareq_lightning.text import first_line
 
 JOURNAL_SUFFIXES = (".journal", ".log")
