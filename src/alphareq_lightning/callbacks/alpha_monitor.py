@@ -97,11 +97,9 @@ class AlphaMonitor(Callback):
             ``"inversion"``, the one there is, needs nothing but the spectrum. ``val_alpha``, its
             distance and every choice by it stay those of the images as they are.
         target: The α to be near, or an interval ``(low, high)``.
-        scores: Names of extra scores: ``"rankme"``, ``"effective_rank"``,
-            ``"participation_ratio"``, ``"participation_ratio_corrected"``, ``"nesum"``,
-            ``"stable_rank"``, ``"matrix_entropy"``, ``"condition_number"``, ``"selfcluster"``,
-            ``"uniformity"``, ``"coherence"``, ``"intrinsic_dimension"``; the last four keep a
-            state beside the covariance. A score that does not exist is logged as NaN.
+        scores: Names of extra scores, in the table of `alphareq_lightning.metrics.scores`. Those
+            that read directions or a sample keep a state beside the covariance. A score that does
+            not exist is logged as NaN.
         max_samples: Measure at most this many images, over all ranks.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
@@ -248,6 +246,8 @@ class AlphaMonitor(Callback):
     def _detach(self) -> None:
         if self._is_attached:
             self._gauge.remove()
+            for name in ("_gauge", "_source"):  # the monitor is copied and pickled without them
+                vars(self).pop(name, None)
         self._is_attached = self._measuring = False
 
     def on_after_setup(self, fabric: Any, module: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from alphareq_lightning.commands.profile import add_profile_command
 from alphareq_lightning.errors import AlphaReQError, OptionError
 from alphareq_lightning.measure.pooling import POOLS
+from alphareq_lightning.metrics.scores import SCORES
 from alphareq_lightning.text import one_line
 
 SOURCES = "checkpoints, run folders, record files, or the storage of a sweep"
@@ -146,7 +147,7 @@ def _add_score(commands: Any) -> None:
     score.add_argument("--layer", nargs="+", help="layer names; default: the penultimate layer")
     score.add_argument("--take", choices=("output", "input"), default="output")
     score.add_argument("--fit-range", type=int, nargs=2, metavar="RANK", help="default: auto")
-    score.add_argument("--scores", nargs="*", default=["rankme"], help="default: rankme")
+    score.add_argument("--scores", nargs="*", default=["rankme"], help=", ".join(SCORES))
     score.add_argument(
         "--out", type=Path, default=Path("records.jsonl"), help="default: %(default)s"
     )

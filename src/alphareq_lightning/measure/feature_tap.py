@@ -5,7 +5,7 @@ from __future__ import annotations
 import copyreg
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +18,8 @@ from alphareq_lightning.measure.compiled import OutsideGraph, in_place
 from alphareq_lightning.measure.layers import Layer
 from alphareq_lightning.measure.pooling import Pool, Pooling, pool_name
 from alphareq_lightning.measure.state_size import check_room
+from alphareq_lightning.metrics.companions import Companion
 from alphareq_lightning.metrics.moments import StreamingMoments
-from alphareq_lightning.metrics.scores import Companion
 
 STEP = "validation_step"
 
@@ -35,7 +35,7 @@ class FeatureTap:
         layer: Where to listen.
         pool: How what the layer gives becomes ``(n, d)``, see `pool_features`; or a callable that
             is given it as it is.
-        companions: See the same features, for scores that the moments do not hold.
+        companions: See the same features, for scores that the moments do not hold, by name.
 
     Attributes:
         mask: Which tokens of the batch count, shape ``(n, t)``; `None` counts all.
@@ -48,11 +48,11 @@ class FeatureTap:
         self,
         layer: Layer,
         pool: Pool = "mean",
-        companions: Sequence[Companion] = (),
+        companions: Mapping[str, Companion] | None = None,
     ) -> None:
         self.pooling = Pooling(layer, pool)
         self.moments = StreamingMoments()
-        self.companions = companions
+        self.companions = companions or {}
         self._handle: RemovableHandle | OutsideGraph | None = None
         self.start()
         self.move_to(layer)
@@ -83,7 +83,7 @@ class FeatureTap:
 
     def start(self, device: torch.device | str = "cpu", max_samples: int | None = None) -> None:
         """Forget everything, and take at most ``max_samples`` rows from now on."""
-        for metric in (self.moments, *self.companions):
+        for metric in (self.moments, *self.companions.values()):
             metric.reset()
             metric.to(device)
         self.max_samples = max_samples
@@ -184,7 +184,7 @@ class FeatureTap:
         if self.moments.num_features == 0:
             check_room(features.shape[1], features.device, self.layer.label)
         self.moments.update(features, computed_in(value if isinstance(value, Tensor) else features))
-        for companion in self.companions:
+        for companion in self.companions.values():
             companion.update(features)
         self.num_samples += len(features)
         # What the layer gives beyond the images of the batch is other views of them.

@@ -36,7 +36,8 @@ from alphareq_lightning.measure.measurement import (
 from alphareq_lightning.measure.pooling import Pool, check_pool
 from alphareq_lightning.measure.ranks import OneProcess, own_share
 from alphareq_lightning.measure.what_ran import WhatRan
-from alphareq_lightning.metrics.scores import Seen, check_scores, companions
+from alphareq_lightning.metrics.companions import companions
+from alphareq_lightning.metrics.scores import Seen, check_scores
 from alphareq_lightning.records.record import AlphaRecord
 
 Result = TypeVar("Result")
@@ -255,12 +256,12 @@ class Gauge:
         options, across_ranks = self.options, self.ranks.world_size > 1
         num_images, problem = self.ranks.agree(tap.num_images, tap.problem)
         # Every rank must call all of these, whatever became of the one before.
-        gathered: dict[type, Any] = {}
-        for metric in (tap.moments, *tap.companions):
+        gathered: dict[str, Any] = {}
+        for name, metric in {"moments": tap.moments, **tap.companions}.items():
             reduced = partial(metric.reduced, across_ranks=across_ranks)
-            gathered[type(metric)], failed = _tried(reduced)
+            gathered[name], failed = _tried(reduced)
             problem = problem or failed
-        moments = gathered.pop(type(tap.moments))
+        moments = gathered.pop("moments")
         seen = None if moments is None else Seen(moments, gathered)
         record = replace(measure(seen, options.fit_range, options.scores), num_images=num_images)
         uncorrected = None

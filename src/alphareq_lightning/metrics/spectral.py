@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,32 +22,38 @@ from alphareq_lightning.functional.power_law import (
     check_fit_range,
     fit_power_law,
 )
-from alphareq_lightning.functional.scores import (
-    condition_number,
-    effective_rank,
-    matrix_entropy,
-    nesum,
-    participation_ratio,
-    rankme,
-    stable_rank,
-)
+from alphareq_lightning.functional.scores import matrix_entropy
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
-from alphareq_lightning.functional.sphere import directions, selfcluster_of_moments
+from alphareq_lightning.functional.sphere import directions
 from alphareq_lightning.metrics.moments import StreamingMoments
-from alphareq_lightning.metrics.without_score import nan_with_warning
+from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.metrics.without_score import NamedScore, nan_with_warning
 
 
-class SpectralScore(StreamingMoments):
+class SpectralScore(NamedScore, StreamingMoments):
     """A number read from the spectrum; NaN with a `NoFitWarning` where there is none.
 
     In a `torchmetrics.MetricCollection` all spectral scores share one state.
+
+    Args:
+        name: Of a score in the table, `alphareq_lightning.metrics.scores`; a derived class has
+            one of its own.
+        kwargs: Passed to `torchmetrics.Metric`.
     """
 
-    higher_is_better: bool | None = None
+    def __init__(self, name: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name = name or self.name
 
-    @abstractmethod
     def score(self, moments: FeatureMoments) -> Tensor:
         """The score of the given moments, shape ``()``."""
+        score = SCORES[self.name]
+        value: Any = moments
+        if score.reads == "eigenvalues":
+            value = moments_eigenvalues(moments)
+        elif score.reads == "singular_values":
+            value = moments_singular_values(moments)
+        return score.of(value, moments.num_samples)
 
     def compute(self) -> Tensor:
         """The score over everything seen, on all ranks; float64, shape ``()``."""
@@ -133,31 +138,15 @@ class AlphaReQ(SpectralScore):
 
 
 class RankMe(SpectralScore):
-    """Exponential of the entropy of the singular values of the uncentred features.
+    """Exponential of the entropy of the singular values of the uncentred features."""
 
-    References:
-        Garrido et al., "RankMe", ICML 2023.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """RankMe of the given moments, shape ``()``."""
-        return rankme(moments_singular_values(moments))
+    name = "rankme"
 
 
 class EffectiveRank(SpectralScore):
-    """Exponential of the entropy of the covariance eigenvalues.
+    """Exponential of the entropy of the covariance eigenvalues."""
 
-    References:
-        Roy and Vetterli, "The effective rank", EUSIPCO 2007.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Effective rank of the given moments, shape ``()``."""
-        return effective_rank(moments_eigenvalues(moments))
+    name = "effective_rank"
 
 
 class ParticipationRatio(SpectralScore):
@@ -168,60 +157,32 @@ class ParticipationRatio(SpectralScore):
         kwargs: Passed to `torchmetrics.Metric`.
     """
 
-    higher_is_better = True
+    name = "participation_ratio"
 
     def __init__(self, corrected: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(self.name + "_corrected" * corrected, **kwargs)
         self.corrected = corrected
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Participation ratio of the given moments, shape ``()``."""
-        num_samples = int(moments.num_samples) if self.corrected else None
-        return participation_ratio(moments_eigenvalues(moments), num_samples=num_samples)
 
 
 class NESum(SpectralScore):
-    """``Σλ / λ₁`` of the covariance eigenvalues.
+    """``Σλ / λ₁`` of the covariance eigenvalues."""
 
-    References:
-        He and Ozay, ICML 2022.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """NESum of the given moments, shape ``()``."""
-        return nesum(moments_eigenvalues(moments))
+    name = "nesum"
 
 
 class StableRank(SpectralScore):
-    """``‖X‖²_F / ‖X‖²₂`` of the uncentred features.
+    """``‖X‖²_F / ‖X‖²₂`` of the uncentred features."""
 
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Stable rank of the given moments, shape ``()``."""
-        return stable_rank(moments_singular_values(moments))
+    name = "stable_rank"
 
 
 class ConditionNumber(SpectralScore):
     """``σ₁ / σ_min`` of the uncentred features; infinite when directions are missing.
 
     Streaming squares the singular values, so beyond about 1e7 it knows no difference.
-
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
     """
 
-    higher_is_better = False
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Condition number of the given moments, shape ``()``."""
-        return condition_number(moments_singular_values(moments))
+    name = "condition_number"
 
 
 class MatrixEntropy(SpectralScore):
@@ -230,12 +191,9 @@ class MatrixEntropy(SpectralScore):
     Args:
         order: 1 is von Neumann's entropy.
         kwargs: Passed to `torchmetrics.Metric`.
-
-    References:
-        Skean et al., "Layer by layer", ICML 2025.
     """
 
-    higher_is_better = True
+    name = "matrix_entropy"
 
     def __init__(self, order: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -246,21 +204,18 @@ class MatrixEntropy(SpectralScore):
         return matrix_entropy(moments_singular_values(moments), order=self.order)
 
 
-class SelfCluster(SpectralScore):
-    """How much directions cluster: 0 as if drawn evenly from the sphere, 1 all on one line.
+class DirectionScore(SpectralScore):
+    """A number read from the moments of the features' directions.
 
-    It keeps the moments of directions, so it does not share its state with the other scores.
-
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
+    It keeps those alone, so it does not share its state with the other scores.
     """
-
-    higher_is_better = False
 
     def update(self, features: Tensor, computed_in: torch.dtype | Tensor | None = None) -> None:
         """Add a batch of features, shape ``(n, d)``; rows of zeros are left out."""
         super().update(directions(features), features if computed_in is None else computed_in)
 
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """SelfCluster of the given moments of directions, shape ``()``."""
-        return selfcluster_of_moments(moments)
+
+class SelfCluster(DirectionScore):
+    """How much directions cluster: 0 as if drawn evenly from the sphere, 1 all on one line."""
+
+    name = "selfcluster"

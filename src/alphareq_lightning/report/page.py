@@ -17,10 +17,10 @@ from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.measure.measurement import GOOD_R2
+from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.ranking import short_names
 from alphareq_lightning.selection import (
-    LOWER_IS_BETTER,
     AlphaIntervalSearch,
     Readout,
     cautions,
@@ -161,7 +161,7 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
 
 
 def _better(score: str) -> str:
-    return "low" if score in LOWER_IS_BETTER else "high"
+    return "low" if better(score) == "lower" else "high"
 
 
 def _replay(records: Sequence[AlphaRecord], top_k: int, margin: int) -> list[tuple[float, float]]:
