@@ -49,10 +49,10 @@ class Clocked(AlphaMonitor):
     ) -> None:
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, *args)
         if batch_idx == 0:  # which also makes room for the state
-            self.first_seconds = sum(tap.seconds for tap in self._taps)
+            self.first_seconds = sum(tap.seconds for tap in self._gauge.taps)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.update_seconds = sum(tap.seconds for tap in self._taps)
+        self.update_seconds = sum(tap.seconds for tap in self._gauge.taps)
         started = time.perf_counter()
         super().on_validation_epoch_end(trainer, pl_module)
         self.solve_seconds = time.perf_counter() - started

@@ -24,7 +24,6 @@ from alphareq_lightning.functional import (
     covariance_eigenvalues,
     eigenspectrum,
     fit_power_law,
-    richardson_alpha,
 )
 from benchmarks.results import EXPERIMENTS, options_of, write
 
@@ -69,7 +68,7 @@ def population(kind: str, alpha: float) -> Tensor:
 def measure(kind: str, alpha: float, n: int, window: tuple[int, int], draws: int) -> dict[str, Any]:
     truth = fit_power_law(population(kind, alpha), window).alpha.item()
     raw, seconds = [], 0.0
-    found: dict[str, list[tuple[float, float]]] = {"inversion": [], "richardson": []}
+    found: list[tuple[float, float]] = []
     for seed in range(draws):
         x = features(kind, alpha, n, seed)
         spectrum = eigenspectrum(x)
@@ -78,11 +77,9 @@ def measure(kind: str, alpha: float, n: int, window: tuple[int, int], draws: int
         started = time.perf_counter()
         inverted = correct_alpha(spectrum, window, num_samples=n, num_features=WIDTH)
         seconds += time.perf_counter() - started
-        found["inversion"].append((inverted.alpha.item(), inverted.stderr.item()))
-        halves = [fit_power_law(eigenspectrum(half), window) for half in (x[::2], x[1::2])]
-        extrapolated = richardson_alpha(whole, halves)
-        found["richardson"].append((extrapolated.alpha.item(), extrapolated.stderr.item()))
-    row: dict[str, Any] = {
+        found.append((inverted.alpha.item(), inverted.stderr.item()))
+    values, errors = np.array(found).T
+    return {
         "features": kind,
         "planted": alpha,
         "truth": round(truth, 4),
@@ -92,10 +89,7 @@ def measure(kind: str, alpha: float, n: int, window: tuple[int, int], draws: int
         "draws": draws,
         "raw": round(float(np.mean(raw)), 4),
         "seconds_per_inversion": round(seconds / draws, 3),
-    }
-    for name, pairs in found.items():
-        values, errors = np.array(pairs).T
-        row[name] = {
+        "inversion": {
             "mean": round(float(values.mean()), 4),
             "sd": round(float(values.std(ddof=1)), 4),
             "stderr": round(float(errors.mean()), 4),
@@ -103,8 +97,8 @@ def measure(kind: str, alpha: float, n: int, window: tuple[int, int], draws: int
                 str(c): round(float((np.abs(values - truth) <= c * errors).mean()), 2)
                 for c in COVERS
             },
-        }
-    return row
+        },
+    }
 
 
 def main() -> None:
@@ -128,10 +122,10 @@ def main() -> None:
     write(options, "finite_sample", rows)
     for row in rows:
         name = f"{row['features']}, ranks {row['window'][0]}–{row['window'][1]}"
-        inversion, richardson = row["inversion"], row["richardson"]
+        inversion = row["inversion"]
         print(
             f"| {name} | {row['n_over_d']:g} | {row['truth']:.3f} | {row['raw']:.3f} "
-            f"| {richardson['mean']:.3f} | {inversion['mean']:.3f} ± {inversion['sd']:.3f} "
+            f"| {inversion['mean']:.3f} ± {inversion['sd']:.3f} "
             f"| {inversion['stderr']:.3f} | {inversion['covered']['1.28']:.0%} |"
         )
 

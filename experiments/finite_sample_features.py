@@ -29,7 +29,6 @@ from alphareq_lightning.functional import (
     eigenspectrum,
     fit_power_law,
     resolve_fit_range,
-    richardson_alpha,
 )
 from alphareq_lightning.load.images import ImageFiles, find_images
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
@@ -109,17 +108,15 @@ def compare(name: str, features: Tensor) -> list[dict[str, Any]]:
             for i in range(SUBSETS)
         ]
         spectra = [eigenspectrum(x) for x in chosen]
-        halves = [[eigenspectrum(x[::2]), eigenspectrum(x[1::2])] for x in chosen]
         auto = resolve_fit_range("auto", width, num_samples=n)
         for window in dict.fromkeys([auto, (11, min(100, min(n - 1, width) // 2))]):
             truth = fit_power_law(everything, window).alpha.item()
             kinds = dict(num_samples=n, num_features=width)
             inverted = [correct_alpha(s, window, **kinds) for s in spectra]
-            richardson = [
-                richardson_alpha(r.raw, [fit_power_law(h, window) for h in pair])
-                for r, pair in zip(inverted, halves, strict=True)
-            ]
             raw = np.array([r.raw.alpha.item() for r in inverted])
+            values = np.array([r.alpha.item() for r in inverted])
+            errors = np.array([r.stderr.item() for r in inverted])
+            off = np.abs(values - truth)
             row: dict[str, Any] = {
                 "network": name,
                 "width": width,
@@ -130,12 +127,7 @@ def compare(name: str, features: Tensor) -> list[dict[str, Any]]:
                 "alpha_of_all": round(truth, 4),
                 "raw": round(float(raw.mean()), 4),
                 "raw_error": round(float(np.abs(raw - truth).mean()), 4),
-            }
-            for kind, found in (("inversion", inverted), ("richardson", richardson)):
-                values = np.array([r.alpha.item() for r in found])
-                errors = np.array([r.stderr.item() for r in found])
-                off = np.abs(values - truth)
-                row[kind] = {
+                "inversion": {
                     "mean": round(float(values.mean()), 4),
                     "error": round(float(off.mean()), 4),
                     "nearer_than_raw": int((off < np.abs(raw - truth)).sum()),
@@ -143,7 +135,8 @@ def compare(name: str, features: Tensor) -> list[dict[str, Any]]:
                     "stderr": round(float(errors.mean()), 4),
                     "covered_by_1.28_stderr": int((off <= 1.28 * errors).sum()),
                     "covered_by_2_stderr": int((off <= 2 * errors).sum()),
-                }
+                },
+            }
             rows.append(row)
     return rows
 
@@ -163,7 +156,7 @@ def main() -> None:
         inversion, (first, last) = row["inversion"], row["window"]
         print(
             f"| {row['network']} ({row['width']}) | {row['n']} | {first}–{last} "
-            f"| {row['alpha_of_all']:.3f} | {row['raw']:.3f} | {row['richardson']['mean']:.3f} "
+            f"| {row['alpha_of_all']:.3f} | {row['raw']:.3f} "
             f"| {inversion['mean']:.3f} ± {inversion['sd']:.3f} | {inversion['stderr']:.3f} "
             f"| {inversion['nearer_than_raw']} |"
         )

@@ -22,7 +22,6 @@ def floors():
 
 
 FLOOR = {room: number for number, rooms in enumerate(floors()) for room in rooms}
-TO_MEND = {("measure", "callbacks")}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -50,8 +49,7 @@ def test_imports_go_down(path):
         if name.startswith("alphareq_lightning"):
             below = name.removeprefix("alphareq_lightning").strip(".").split(".")[0] or "__init__"
             beside = below == room(path) or FLOOR[below] == FLOOR[room(path)] == 0
-            mended_later = (room(path), below) in TO_MEND
-            assert beside or FLOOR[below] < FLOOR[room(path)] or mended_later, name
+            assert beside or FLOOR[below] < FLOOR[room(path)], name
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

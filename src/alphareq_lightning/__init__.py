@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         twins_error,
         window_spread,
     )
+    from alphareq_lightning.measure import Gauge, GaugeOptions
     from alphareq_lightning.metrics import (
         Alignment,
         AlphaReQ,
@@ -73,6 +74,8 @@ __all__ = [
     "FeatureMoments",
     "FeatureTapError",
     "FitRangeError",
+    "Gauge",
+    "GaugeOptions",
     "LiDAR",
     "OptionError",
     "ParticipationRatio",
@@ -107,7 +110,7 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("errors", "functional", "metrics", "records", "selection", "callbacks"),
+    *("errors", "functional", "metrics", "records", "selection", "measure", "callbacks"),
     *("commands._sources", "commands.profile", "commands.score", "commands.select"),
 )
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning_utilities.core.rank_zero as rank_zero_module
 from lightning.pytorch import LightningModule, Trainer
@@ -20,6 +21,8 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
+
+from alphareq_lightning.errors import OptionError
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -39,6 +42,8 @@ else:
             """A Lightning callback under both names."""
 
 
+_T = TypeVar("_T")
+
 SHARDING_STRATEGIES: tuple[type, ...] = (FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy)
 """Their ranks must run every forward pass together; a share of the batches each would hang."""
 if find_spec("pytorch_lightning") is not None:
@@ -57,6 +62,28 @@ def overrides(method: str, module: Any) -> bool:
     if base is None:
         return is_overridden(method, module, parent=LightningModule)
     return getattr(type(module), method, None) is not getattr(base, method, None)
+
+
+def needs_trainer(message: str) -> Callable[[type[_T]], type[_T]]:
+    """Let all hooks of a callback raise `OptionError` where no Trainer calls them: Fabric does."""
+
+    def hooks_checked(callback: type[_T]) -> type[_T]:
+        for name, hook in list(vars(callback).items()):
+            if name.startswith("on_") or name in ("setup", "teardown"):
+                setattr(callback, name, _with_trainer(hook, message))
+        return callback
+
+    return hooks_checked
+
+
+def _with_trainer(hook: Callable[..., Any], message: str) -> Callable[..., Any]:
+    @wraps(hook)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not hasattr(kwargs.get("trainer", args[0] if args else None), "callback_metrics"):
+            raise OptionError(message)
+        return hook(self, *args, **kwargs)
+
+    return checked
 
 
 @contextmanager
@@ -83,6 +110,7 @@ __all__ = [
     "Trainer",
     "apply_to_collection",
     "isolate_rng",
+    "needs_trainer",
     "overrides",
     "quiet",
     "rank_zero_info",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau, rankdata
 
 from alphareq_lightning import window_spread
-from alphareq_lightning.selection.ranking import LOWER_IS_BETTER
+from alphareq_lightning.metrics.scores import better
 from experiments.interval_search import WITHIN, one_order
 
 RESULTS = Path(__file__).parent / "results"
@@ -97,7 +97,7 @@ def log_loss_per_width(training: Training, epoch: int) -> float:
 
 def companion(name: str) -> Score:
     """A score that `AlphaMonitor` logs."""
-    sign = -1 if name in LOWER_IS_BETTER else 1
+    sign = -1 if better(name) == "lower" else 1
 
     def read(training: Training, epoch: int) -> float:
         return sign * _number(training.at(epoch)["layers"][OUTPUT]["scores"].get(name))

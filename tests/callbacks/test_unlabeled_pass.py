@@ -9,10 +9,10 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, TensorDataset
 
 from alphareq_lightning import AlphaMonitor, OptionError
-from alphareq_lightning.callbacks.no_trace import evaluating
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 from alphareq_lightning.measure.batches import batch_size, first_rows, images_of
+from alphareq_lightning.measure.evaluating import evaluating
 
 from tiny import NoValidation, TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
 

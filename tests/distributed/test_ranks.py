@@ -52,24 +52,6 @@ def test_any_sharding_gives_the_same_alpha(world_size):
     spawn(reduces_like_one_process, world_size)
 
 
-def halves_like_one_process(rank, world_size):
-    mine = X[SHARES[world_size][rank]]
-    metric = StreamingMoments(halves=True)
-    for batch in mine.split(50) if len(mine) else []:
-        metric.update(batch)
-    shares = [X[share] for share in SHARES[world_size]]
-    for half, start in zip(metric.reduced_halves(metric.reduced()), (0, 1), strict=True):
-        rows = torch.cat([share[start::2] for share in shares])
-        for got, expected in zip(half, feature_moments(rows), strict=True):
-            torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("world_size", [2, 4])
-def test_halves_are_summed_over_ranks(world_size):
-    spawn(halves_like_one_process, world_size)
-
-
 def differs_in_width(rank, world_size):
     metric = StreamingMoments()
     metric.update(torch.randn(5, 3 + rank))

@@ -6,11 +6,9 @@ from alphareq_lightning.errors import FitRangeError, OptionError, SpectrumError
 from alphareq_lightning.functional import (
     correct_alpha,
     eigenspectrum,
-    feature_moments,
     fit_power_law,
-    richardson_alpha,
 )
-from alphareq_lightning.functional.finite_sample import check_bias_correction, corrected_alpha
+from alphareq_lightning.functional.finite_sample import check_bias_correction
 
 import oracles
 
@@ -124,22 +122,6 @@ def test_scale_does_not_matter_and_nothing_is_touched():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_richardson():
-    x = torch.tensor(oracles.planted_features(1.0, 400, 200))
-    whole, one, other = (fit_power_law(eigenspectrum(p), (4, 39)) for p in (x, x[::2], x[1::2]))
-    found = richardson_alpha(whole, [one, other])
-    a, b, c = (
-        float(oracles.weighted_line(oracles.eigenspectrum(p), 4, 39)[0])
-        for p in (x, x[::2], x[1::2])
-    )
-    assert found.alpha.item() == pytest.approx(2 * a - (b + c) / 2, abs=1e-9)
-    assert found.stderr.item() == pytest.approx(abs(b - c) / 2, abs=1e-9)
-    with pytest.raises(FitRangeError, match=r"same ranks, got .*\(4, 39\), \(4, 20\)\]"):
-        richardson_alpha(whole, [one, fit_power_law(eigenspectrum(x), (4, 20))])
-    with pytest.raises(FitRangeError, match="a whole and two halves"):
-        richardson_alpha(whole, [one])
-
-
 def test_an_outlier_on_a_flat_spectrum_is_refused_instead_of_misread():
     # 100 times the rest of α = 0.5: the trace alone then bends the curve upwards somewhere.
     population = np.arange(1, 513.0) ** -0.5
@@ -159,26 +141,8 @@ def test_what_cannot_be_corrected():
         )
     with pytest.raises(FitRangeError, match="past the 63 attainable"):
         correct_alpha(torch.ones(64), (4, 100), num_samples=64, num_features=512)
-    with pytest.raises(
-        OptionError, match="None or one of .*'inversion', 'richardson'.*got 'magic'"
-    ):
-        check_bias_correction("magic")
-
-
-@pytest.mark.parametrize("kind", ["inversion", "richardson"])
-def test_views_of_one_image_are_not_corrected_as_independent_samples(kind):
-    images = torch.tensor(oracles.planted_features(1.0, 200, 300))
-    noise = 0.01 * torch.randn(400, 300, generator=torch.manual_seed(0))
-    views = images.repeat_interleave(2, dim=0) + noise
-    whole, halves = feature_moments(views), [feature_moments(views[i::2]) for i in range(2)]
-    with pytest.raises(SpectrumError, match="400 samples show only 200 images"):
-        corrected_alpha(whole, halves, (4, 40), kind, num_images=200)
-    one_each = feature_moments(images)
-    halves = [feature_moments(images[i::2]) for i in range(2)]
-    found = corrected_alpha(one_each, halves, (4, 40), kind, num_images=200)
-    without = corrected_alpha(one_each, halves, (4, 40), kind)
-    # Solvers round by where in memory a matrix lies, so the same numbers twice are not bit-equal.
-    torch.testing.assert_close(found.alpha, without.alpha, rtol=1e-9, atol=0)
+    with pytest.raises(OptionError, match="None or 'inversion', which .* got 'richardson'"):
+        check_bias_correction("richardson")
 
 
 def test_more_samples_than_images_are_refused():

@@ -94,46 +94,14 @@ def test_refuses_a_change_of_width():
         metric.update(torch.randn(2, 5))
 
 
-@pytest.mark.parametrize("size", [1, 7, 500])
-def test_halves_are_every_second_sample_however_batched(size):
-    metric = StreamingMoments(halves=True)
-    for batch in X.split(size):
-        metric.update(batch)
-    for half, rows in zip(metric.half_moments(), (X[::2], X[1::2]), strict=True):
-        for got, expected in zip(half, feature_moments(rows), strict=True):
-            torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
-    for got, expected in zip(metric.compute(), streamed(X, size).compute(), strict=True):
-        assert torch.equal(got, expected)
-    metric.reset()
-    assert metric.packed_half.numel() == 0
-
-
 def test_wide_layers_are_complete_wherever_they_may_be_read():
     # Updates bring only the upper blocks up to date; 300 features are more than one block.
     x = torch.tensor(planted_features(1.0, 400, 300))
-    metric, other = StreamingMoments(halves=True), StreamingMoments(halves=True)
+    metric, other = StreamingMoments(), StreamingMoments()
     metric.update(x[:150])
     other.update(x[150:])
     metric.merge_state(other)
-    halves = torch.arange(400).where(torch.arange(400) < 150, torch.arange(400) - 150) % 2 == 0
-    expected = [feature_moments(part).scatter for part in (x, x[halves], x[~halves])]
-    for whole, parts in (
-        (metric.moments(), metric.half_moments()),
-        (metric.reduced(), metric.reduced_halves(metric.reduced())),
-    ):
-        for got, scatter in zip((whole, *parts), expected, strict=True):
-            torch.testing.assert_close(got.scatter, scatter, rtol=1e-8, atol=1e-8)
-            torch.testing.assert_close(got.scatter, got.scatter.T, rtol=0, atol=1e-12)
-
-
-def test_halves_double_the_state_only_when_asked_for_and_merge():
-    one, other = StreamingMoments(halves=True), StreamingMoments(halves=True)
-    one.update(X[:200])
-    other.update(X[200:])
-    one.merge_state(other)
-    assert sum(half.num_samples.item() for half in one.half_moments()) == 500
-    half, _ = one.reduced_halves(one.reduced())
-    torch.testing.assert_close(half.scatter, feature_moments(X[::2]).scatter)
-    assert "packed_half" not in StreamingMoments()._defaults
-    with pytest.raises(SpectrumError, match="expected a state with 'packed_half', got .'packed'."):
-        one.merge_state(streamed(X, 50))
+    expected = feature_moments(x).scatter
+    for got in (metric.moments(), metric.reduced()):
+        torch.testing.assert_close(got.scatter, expected, rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(got.scatter, got.scatter.T, rtol=0, atol=1e-12)

@@ -1,15 +1,23 @@
 """Every score by name, in a real Trainer."""
 
 import math
+import re
+from dataclasses import replace
+from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 
 from alphareq_lightning import AlphaMonitor, OptionError
+from alphareq_lightning.commands.main import main
 from alphareq_lightning.functional import feature_moments, spectrum
 from alphareq_lightning.measure.pooling import pool_features
-from alphareq_lightning.metrics.scores import SCORES, Seen, companions, read_scores
+from alphareq_lightning.metrics import score_metric
+from alphareq_lightning.metrics.companions import companions
+from alphareq_lightning.metrics.scores import SCORES, Score, Seen, read_scores, scores_table
+from alphareq_lightning.selection import rank_checkpoints
 
 import oracles
 from tiny import TinyModule, images, labelled_loader, make_trainer
@@ -92,7 +100,7 @@ def test_one_solve_of_each_spectrum_serves_all_scores(monkeypatch):
 
 
 def test_companions_only_if_asked_for():
-    assert companions(["rankme", "nesum"]) == ()
+    assert companions(["rankme", "nesum"]) == {}
     assert len(companions(["uniformity", "coherence", "intrinsic_dimension"])) == 1
     assert len(companions(["uniformity", "selfcluster"])) == 2
 
@@ -117,3 +125,51 @@ def test_projected_maps(tmp_path):
     monitor = AlphaMonitor("backbone", pool="project", scores=[])
     make_trainer(tmp_path, monitor).validate(Convolutional(), labelled_loader(), verbose=False)
     assert monitor.history[-1].num_features == 8 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("reads", "function", "expected"),
+    [
+        ("eigenvalues", lambda values: values[0], lambda x: np.linalg.eigvalsh(np.cov(x.T))[-1]),
+        ("singular_values", lambda values: values[0], lambda x: np.linalg.norm(x, 2)),
+        ("directions", lambda moments: moments.scatter.trace(), None),
+        ("sample", lambda features: features.abs().max(), lambda x: abs(x).max()),
+    ],
+)
+def test_a_new_score_is_one_entry(tmp_path, monkeypatch, capsys, reads, function, expected):
+    entry = Score(reads, function, "lower", "a first value", "nowhere yet", "This test, 2026.")
+    monkeypatch.setitem(SCORES, "tenth", entry)
+
+    monitor = AlphaMonitor(scores=["tenth"])
+    trainer = make_trainer(tmp_path, monitor, max_epochs=1)
+    module = TinyModule()
+    trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
+    [record] = monitor.history
+    assert trainer.callback_metrics["val_tenth"].item() == pytest.approx(record.scores["tenth"])
+
+    module.eval()
+    with torch.no_grad():
+        features = module.backbone(images(seed=5))
+    metric = score_metric("tenth")
+    assert metric.higher_is_better is False
+    metric.update(features)
+    assert metric.compute().item() == pytest.approx(record.scores["tenth"], rel=1e-5)
+    if expected is not None:  # the network ran in float32
+        assert metric.compute().item() == pytest.approx(expected(features.numpy()), rel=1e-4)
+
+    high = replace(record, scores={"tenth": 9.0})
+    low = replace(record, scores={"tenth": 1.0})
+    assert rank_checkpoints([high, low], by="tenth") == [low, high]
+
+    for command in ("profile", "score"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert "tenth" in capsys.readouterr().out
+
+    assert "| `tenth` | a first value | lower |" in scores_table()
+
+
+def test_the_docs_show_the_table():
+    page = (Path(__file__).parents[2] / "docs" / "scores.md").read_text()
+    [shown] = re.findall(r"<!-- scores: .* -->\n(.*)\n<!-- end -->", page, flags=re.DOTALL)
+    assert shown == scores_table()

@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.course import course_of
+
+from plain_records import plain_record
 
 HEALTHY = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
 FAILING = {0: 1.54, 100: 1.10, 400: 1.60, 2000: 2.10, 4000: 2.26}
@@ -27,7 +28,7 @@ def record(step, alpha, *, stderr=0.01, bend=0.0, **more):
         "eigenvalues": eigenvalues,
         "scores": {"rankme": 40.0},
     }
-    return AlphaRecord(global_step=step, **{**values, **more})
+    return plain_record(global_step=step, **{**values, **more})
 
 
 def course(alphas, **more):

@@ -12,12 +12,11 @@ from alphareq_lightning import (
     rank_checkpoints,
     window_agreement,
 )
-from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.metrics.scores import SCORES, better
 from alphareq_lightning.selection import (
-    LOWER_IS_BETTER,
     cautions,
 )
-from alphareq_lightning.selection.ranking import WITHOUT_DIRECTION, agreement
+from alphareq_lightning.selection.ranking import agreement
 
 from plain_records import plain_record
 
@@ -98,9 +97,8 @@ def test_every_score_goes_the_way_of_its_metric():
     metric_of = {name.lower(): getattr(metrics, name) for name in metrics.__all__}
     for name in SCORES:
         plain = name.removesuffix("_corrected").replace("_", "")
-        better = metric_of[plain].higher_is_better
-        assert (better is None) == (name in WITHOUT_DIRECTION), name
-        assert (better is False) == (name in LOWER_IS_BETTER), name
+        higher_is_better = metric_of[plain].higher_is_better
+        assert higher_is_better is {"higher": True, "lower": False}.get(better(name)), name
 
 
 def test_refit_is_the_fit_of_the_functional_package():

@@ -6,8 +6,9 @@ import random
 import pytest
 
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.verdict import trainings_of, verdict
+
+from plain_records import plain_record, with_values
 
 HEALTHY = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
 FAILING = {0: 1.54, 100: 1.10, 400: 1.60, 2000: 2.10, 4000: 2.26}
@@ -16,7 +17,7 @@ SLOW = {0: 1.51, 100: 1.52, 1000: 1.60, 2000: 1.68, 4000: 1.74}
 
 def training(run, alphas=HEALTHY, *, rankme=40.0, error=0.1, **more):
     return [
-        AlphaRecord(
+        plain_record(
             run=run,
             path=f"{run}/step={step}.ckpt",
             global_step=step,
@@ -72,8 +73,7 @@ def test_of_a_failing_training_an_early_checkpoint_is_kept():
 def test_a_window_that_would_choose_another_is_a_doubt_and_a_tie():
     bent = training("a", {5000: 1.57})[0]
     steep = tuple(n**-1.57 * (1 if n > 3 else 4 ** (n - 4)) for n in range(1, 101))
-    values = {**bent.to_dict(), "eigenvalues": steep, "alpha": 1.56}
-    found = verdict([*training("a"), AlphaRecord.from_dict(values)])
+    found = verdict([*training("a"), with_values(bent, eigenvalues=steep, alpha=1.56)])
     assert found.choice.global_step == 5000
     assert 4000 in [r.global_step for r in found.ties]
 
@@ -219,7 +219,7 @@ def test_what_differs_is_refused():
 
 
 def test_checkpoints_of_other_weights_are_left_out():
-    stale = [AlphaRecord.from_dict({**r.to_dict(), "path_step": 9}) for r in training("a")]
+    stale = [with_values(r, path_step=9) for r in training("a")]
     found = verdict(stale)
     assert found.choice is None
     assert found.advice.endswith("alphareq score")
@@ -227,9 +227,7 @@ def test_checkpoints_of_other_weights_are_left_out():
 
 
 def test_older_records_belong_to_the_folder_of_their_checkpoint():
-    records = [
-        AlphaRecord.from_dict({**r.to_dict(), "run": ""}) for run in "ab" for r in training(run)
-    ]
+    records = [with_values(r, run="") for run in "ab" for r in training(run)]
     assert {name: len(found) for name, found in trainings_of(records).items()} == {"a": 6, "b": 6}
     assert len(verdict(records).courses) == 2
 

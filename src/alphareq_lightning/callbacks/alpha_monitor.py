@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +13,6 @@ from typing import Any, Literal
 from alphareq_lightning._checks import (
     check_choice,
     check_count,
-    check_layer,
     check_prefix,
     check_steps,
     in_key,
@@ -25,52 +22,33 @@ from alphareq_lightning._lightning import (
     Callback,
     LightningModule,
     Trainer,
+    needs_trainer,
     overrides,
     rank_zero_info,
 )
-from alphareq_lightning.callbacks.figures import has_room, publish_figure
-from alphareq_lightning.callbacks.over_ranks import check_tap, measure_over_ranks
-from alphareq_lightning.callbacks.unlabeled_pass import (
-    UnlabeledPass,
-    find_forward,
-    find_loader,
-    own_share,
+from alphareq_lightning.callbacks.feature_sources import (
+    FeatureSource,
+    OwnImages,
+    ValidationBatches,
 )
+from alphareq_lightning.callbacks.figures import has_room, publish_figure
+from alphareq_lightning.callbacks.unlabeled_pass import find_forward, find_loader
 from alphareq_lightning.errors import (
-    AlphaReQError,
-    AlphaReQWarning,
-    DataError,
-    FeatureTapError,
-    FitRangeError,
     HistoryWarning,
-    LoaderWarning,
-    NoFitWarning,
     OptionError,
     OutputWarning,
-    PaddingWarning,
     SelectionError,
     SharedKeyWarning,
     SpectrumError,
     StaleValueWarning,
 )
-from alphareq_lightning.functional.finite_sample import BiasCorrection, check_bias_correction
-from alphareq_lightning.functional.power_law import (
-    check_fit_range,
-    check_target,
-    resolve_fit_range,
-)
-from alphareq_lightning.measure.batches import doubt_about_first, flat_loaders, num_samples
-from alphareq_lightning.measure.feature_tap import FeatureTap
-from alphareq_lightning.measure.layers import Take, replaced, resolve_layers
-from alphareq_lightning.measure.measurement import (
-    NOTHING_SEEN,
-    complaints,
-    logged_names,
-    logged_values,
-)
-from alphareq_lightning.measure.pooling import Pool, check_pool
-from alphareq_lightning.measure.what_ran import WhatRan
-from alphareq_lightning.metrics.scores import check_scores, companions
+from alphareq_lightning.functional.power_law import check_target
+from alphareq_lightning.measure.gauge import Gauge, GaugeOptions
+from alphareq_lightning.measure.layers import Take
+from alphareq_lightning.measure.measurement import logged_names, logged_values
+from alphareq_lightning.measure.pooling import Pool
+from alphareq_lightning.measure.ranks import AllProcesses, OneProcess
+from alphareq_lightning.measure.what_ran import ELSEWHERE
 from alphareq_lightning.records.checkpoints import (
     STATE_KEY_PREFIX,
     history_from_state,
@@ -80,6 +58,10 @@ from alphareq_lightning.records.checkpoints import (
 from alphareq_lightning.records.record import AlphaRecord
 
 
+@needs_trainer(
+    "AlphaMonitor needs a Lightning Trainer; in a loop of your own, as with Fabric, open an "
+    "alphareq_lightning.Gauge"
+)
 class AlphaMonitor(Callback):
     """Measures, logs and stores the eigenspectrum decay α of a layer's features.
 
@@ -113,15 +95,12 @@ class AlphaMonitor(Callback):
             window to the width of the layer.
         bias_correction: Also log ``val_alpha_corrected``, an estimate of the α of ever more images,
             and ``val_alpha_stderr``, its standard error; both are NaN when there is none.
-            ``"inversion"`` needs nothing but the spectrum; ``"richardson"`` keeps a second state
-            as large as the first and solves two more eigenvalue problems. ``val_alpha``, its
+            ``"inversion"``, the one there is, needs nothing but the spectrum. ``val_alpha``, its
             distance and every choice by it stay those of the images as they are.
         target: The α to be near, or an interval ``(low, high)``.
-        scores: Names of extra scores: ``"rankme"``, ``"effective_rank"``,
-            ``"participation_ratio"``, ``"participation_ratio_corrected"``, ``"nesum"``,
-            ``"stable_rank"``, ``"matrix_entropy"``, ``"condition_number"``, ``"selfcluster"``,
-            ``"uniformity"``, ``"coherence"``, ``"intrinsic_dimension"``; the last four keep a
-            state beside the covariance. A score that does not exist is logged as NaN.
+        scores: Names of extra scores, in the table of `alphareq_lightning.metrics.scores`. Those
+            that read directions or a sample keep a state beside the covariance. A score that does
+            not exist is logged as NaN.
         max_samples: Measure at most this many images, over all ranks.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
@@ -155,7 +134,7 @@ class AlphaMonitor(Callback):
         dataloader_idx: int | None = None,
         forward: str | Callable[[Any], Any] | None = None,
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
-        bias_correction: Literal["inversion", "richardson"] | None = None,
+        bias_correction: Literal["inversion"] | None = None,
         target: float | tuple[float, float] = 1.0,
         scores: str | Sequence[str] = ("rankme",),
         max_samples: int | None = None,
@@ -165,27 +144,24 @@ class AlphaMonitor(Callback):
         figures: bool = True,
         on_collapse: Literal["warn", "stop", "raise"] = "warn",
     ) -> None:
-        check_fit_range(fit_range)
-        check_bias_correction(bias_correction)
-        check_choice("take", take, ("output", "input"))
         check_choice("on_collapse", on_collapse, ("warn", "stop", "raise"))
         check_count("every_n_epochs", every_n_epochs)
         if dataloader_idx is not None:
             check_count("dataloader_idx", dataloader_idx, at_least=0)
-        if max_samples is not None:
-            check_count("max_samples", max_samples)
         check_prefix(prefix)
-        self.layer = check_layer(layer)
-        self.take: Take = take
-        self.pool: Pool = check_pool(pool)
+        self.options = GaugeOptions(
+            layer=layer,
+            take=take,
+            pool=pool,
+            fit_range=fit_range,
+            bias_correction=bias_correction,
+            scores=scores,
+            max_samples=max_samples,
+        )
         self.dataloader = dataloader
         self.dataloader_idx = dataloader_idx
         self.forward = forward
-        self.fit_range = fit_range
-        self.bias_correction: BiasCorrection | None = bias_correction
         self.target = check_target(target)
-        self.scores = check_scores(scores)
-        self.max_samples = max_samples
         self.every_n_epochs = every_n_epochs
         self.at_steps = check_steps(at_steps)
         self.prefix = prefix
@@ -193,15 +169,10 @@ class AlphaMonitor(Callback):
         self.on_collapse = on_collapse
         self.history: list[AlphaRecord] = []
 
-        self._taps: list[FeatureTap] = []
-        self._own: UnlabeledPass | None = None
+        self._is_attached = False
         self._run = ""
         self._measuring = False
-        self._tried = False
-        self._trial_error: Exception | None = None
-        self._what_ran: WhatRan | None = None
         self._announced = False
-        self._pass_seconds: float | None = None
         self._last_step = -1
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
@@ -210,7 +181,6 @@ class AlphaMonitor(Callback):
         self._heard_of_weights = False
         self._unknown_weights: str | None = None
         self._only_validates = False
-        self._warned: set[tuple[type[AlphaReQWarning], str]] = set()
 
     # -- attach and detach -----------------------------------------------------------------------
 
@@ -241,62 +211,37 @@ class AlphaMonitor(Callback):
         self._detach()
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._taps:
+        if self._is_attached:
             return
         if any(self._logs_same_keys(other) for other in getattr(trainer, "callbacks", ())):
             raise OptionError(
                 f"two AlphaMonitors would log under one key, {self.prefix}alpha; "
                 "give one of them another prefix="
             )
-        layers = resolve_layers(pl_module, self.layer, self.take)
+        ranks = OneProcess()
+        if trainer.world_size > 1:
+            ranks = AllProcesses(trainer.strategy.root_device)
+        self._gauge = Gauge(self.options, pl_module, ranks=ranks)
+        self._gauge.elsewhere = ELSEWHERE
+        self._is_attached, self._announced, self._logged = True, False, {}
+        self._source = self._find_source(trainer, pl_module)
+        self._warn_of_stale_values(trainer)
+
+    def _find_source(self, trainer: Trainer, pl_module: LightningModule) -> FeatureSource:
         find_forward(self.forward, pl_module)
         loader = find_loader(self.dataloader, trainer, pl_module)
-        if loader is not None:
-            self._own = UnlabeledPass(loader, self.forward, pl_module, self.max_samples)
-            self._check_weights(trainer)
-        elif trainer.state.fn == "fit":
-            self._check_needs_no_own_images(trainer)
-        self._tried = self._announced = False
-        self._logged = {}
-        self._warned.clear()
-        halves = self.bias_correction == "richardson"
-        self._taps = [
-            FeatureTap(layer, self.pool, companions(self.scores), halves=halves) for layer in layers
-        ]
-        self._warn_of_stale_values(trainer)
+        if loader is None:
+            return ValidationBatches(self._gauge, trainer, self.dataloader_idx, self.at_steps)
+        return OwnImages(self._gauge, trainer, pl_module, loader, self.forward, self.at_steps)
 
     def _logs_same_keys(self, other: Any) -> bool:
         return isinstance(other, AlphaMonitor) and other is not self and other.prefix == self.prefix
-
-    def _check_needs_no_own_images(self, trainer: Trainer) -> None:
-        if not trainer.enable_validation:
-            raise OptionError(
-                "AlphaMonitor has nothing to measure: the Trainer runs no validation loop and "
-                "there is no dataloader= and no alpha_dataloader() method; add one of them"
-            )
-        if self.at_steps:
-            raise OptionError(
-                f"at_steps={self.at_steps!r} needs own images: pass dataloader= or write a method "
-                "alpha_dataloader()"
-            )
-
-    def _check_weights(self, trainer: Trainer) -> None:
-        """Refuse to measure weights that are not those of the checkpoints."""
-        averaging = [c for c in getattr(trainer, "callbacks", ()) if _averages(c)]
-        between = self.at_steps or not trainer.enable_validation
-        if averaging and between and trainer.state.fn == "fit":
-            raise OptionError(
-                f"{type(averaging[0]).__name__} puts its averaged weights, which checkpoints hold, "
-                "in place in validations only: own images need a validation loop then, and no "
-                "at_steps="
-            )
 
     def _warn_of_stale_values(self, trainer: Trainer) -> None:
         for other in getattr(trainer, "callbacks", ()):
             read = getattr(other, "monitor", None)
             if self.every_n_epochs > 1 and hasattr(other, "patience") and read in self._keys():
-                self._warn(
-                    trainer,
+                self._gauge.warn(
                     StaleValueWarning,
                     f"{type(other).__name__} reads {read} at every validation, and with "
                     f"every_n_epochs={self.every_n_epochs} most of them show it the old value, "
@@ -304,23 +249,21 @@ class AlphaMonitor(Callback):
                 )
 
     def _detach(self) -> None:
-        for tap in self._taps:
-            tap.remove()
-        self._forget_what_ran()
-        self._taps = []
-        self._own = None
-        self._measuring = False
+        if self._is_attached:
+            self._gauge.remove()
+            for name in ("_gauge", "_source"):  # the monitor is copied and pickled without them
+                vars(self).pop(name, None)
+        self._is_attached = self._measuring = False
+
+    def on_after_setup(self, fabric: Any, module: Any) -> None:
+        """Fail in ``Fabric.setup``, for no Trainer calls this."""
 
     # -- one measurement -------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check what the Trainer reads, and try one unlabeled batch, before the first step."""
-        if self._own is None:
-            self._validation_loader(trainer)
-        else:
-            self._own.check_shared(flat_loaders(trainer.train_dataloader))
-        if not self._tried:
-            self._try_unlabeled(trainer, pl_module)
+        self._source.before_training(trainer, pl_module)
+        self._announce(trainer)
         self._last_step = trainer.global_step - (trainer.global_step == 0)
         self._measure_at_step(trainer, pl_module)
 
@@ -340,7 +283,7 @@ class AlphaMonitor(Callback):
         self._attach(trainer, pl_module)
         self._hear_of_weights(trainer, pl_module)
         self._measuring = trainer.sanity_checking or self._is_due(trainer)
-        self._start(trainer, pl_module)
+        self._source.start(trainer, pl_module)
 
     def on_validation_batch_start(
         self,
@@ -350,19 +293,9 @@ class AlphaMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Open the taps for the user's validation step, or make the monitor's own pass.
-
-        The own pass is made before the first validation batch: by then every callback has put in
-        place the weights that this validation is about (`WeightAveraging` swaps them), and none
-        has taken them away again.
-        """
-        if not self._measuring:
-            return
-        if self._own is None:
-            if dataloader_idx == (self.dataloader_idx or 0):
-                self._open(batch, in_step_of=pl_module)
-        elif self._pass_seconds is None and not trainer.sanity_checking:
-            self._run_pass(trainer, pl_module)
+        """Listen to the user's validation step, or run the monitor's own images."""
+        if self._measuring:
+            self._source.before_batch(trainer, pl_module, batch, dataloader_idx)
 
     def on_validation_batch_end(
         self,
@@ -373,13 +306,13 @@ class AlphaMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Close the taps."""
-        self._close()
+        """Listen no more."""
+        self._gauge.close()
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Raise what is certain to fail at every validation; throw the features away."""
-        if self._own is None:
-            self._check_taps(trainer)
+        self._source.end_sanity_check()
+        self._announce(trainer)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log α and the other scores."""
@@ -388,8 +321,8 @@ class AlphaMonitor(Callback):
         # On a rank that had no validation batch; of all monitors before any of them measures, for
         # that is the order of the other ranks, which meet this one in each pass.
         for monitor in _monitors(trainer):
-            if monitor._measuring and monitor._own is not None and monitor._pass_seconds is None:
-                monitor._run_pass(trainer, pl_module)
+            if monitor._measuring:
+                monitor._source.finish(trainer, pl_module)
         if self._measuring:
             self._log(trainer, pl_module)
 
@@ -405,9 +338,9 @@ class AlphaMonitor(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure here if the Trainer has no validation loop."""
-        if self._own is not None and not _validates(trainer) and self._is_due(trainer):
-            self._start(trainer, pl_module)
-            self._run_pass(trainer, pl_module)
+        if self._source.is_needed_after(trainer) and self._is_due(trainer):
+            self._source.start(trainer, pl_module)
+            self._source.finish(trainer, pl_module)
             self._log(trainer, pl_module)
             self._keep(trainer)
 
@@ -419,9 +352,9 @@ class AlphaMonitor(Callback):
         before, self._last_step = self._last_step, trainer.global_step
         if not passes_step(self.at_steps, before, self._last_step):
             return
-        self._start(trainer, pl_module)
-        self._run_pass(trainer, pl_module)
-        self._measured = self._measure_all(trainer)
+        self._source.start(trainer, pl_module)
+        self._source.finish(trainer, pl_module)
+        self._measure(trainer)
         if trainer.is_global_zero:
             for logger in trainer.loggers:  # `log` would wait for the end of the epoch
                 logger.log_metrics(self._values(), step=trainer.global_step)
@@ -435,164 +368,28 @@ class AlphaMonitor(Callback):
         epochs = trainer.current_epoch - last
         return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
-    def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        share = None  # the monitor's own pass counts images itself
-        if self.max_samples is not None and self._own is None:
-            share = own_share(self.max_samples, trainer.global_rank, trainer.world_size)
-        for tap in self._taps:
-            tap.start(pl_module.device, share)
-            self._follow(tap, pl_module)
-        self._pass_seconds = None
-        if not self._announced and self._what_ran is None:
-            self._what_ran = WhatRan(pl_module)
-        if self._own is None:
-            self._validation_loader(trainer)
-
-    def _follow(self, tap: FeatureTap, pl_module: LightningModule) -> None:
-        """Listen to what has the layer's name by now: it may have been wrapped or swapped."""
-        gone = replaced(pl_module, tap.layer)
-        if gone is None:
-            tap.follow()
-            return
-        try:
-            [layer] = resolve_layers(pl_module, tap.layer.name, tap.layer.take)
-            tap.move_to(layer)
-        except AlphaReQError:
-            tap.problem = gone
-
-    def _open(self, batch: Any, in_step_of: LightningModule | None = None) -> None:
-        for tap in self._taps:
-            tap.open(batch, in_step_of)
-        if self._what_ran is not None:
-            self._what_ran.is_open = True
-
-    def _close(self) -> None:
-        for tap in self._taps:
-            tap.is_open = False
-        if self._what_ran is not None:
-            self._what_ran.is_open = False
-
-    def _forget_what_ran(self) -> None:
-        if self._what_ran is not None:
-            self._what_ran.remove()
-        self._what_ran = None
-
-    @contextmanager
-    def _watching(self, batch: Any) -> Iterator[None]:
-        self._open(batch)
-        try:
-            yield
-        finally:
-            self._close()
-
-    def _run_pass(
-        self, trainer: Trainer, pl_module: LightningModule, max_batches: int | None = None
-    ) -> None:
-        assert self._own is not None
-        started = time.perf_counter()
-        try:
-            num_batches = self._own.run(trainer, pl_module, self._watching, max_batches)
-            if num_batches == 0 and trainer.world_size == 1:
-                raise DataError("the unlabeled dataloader gave no batch")
-        except Exception as error:
-            self._trial_error = error
-            for tap in self._taps:
-                tap.problem = f"the pass over unlabeled images failed: {error}"
-        self._pass_seconds = time.perf_counter() - started
-
-    def _try_unlabeled(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._tried = True
-        if self._own is not None:
-            self._start(trainer, pl_module)
-            self._trial_error = None
-            self._run_pass(trainer, pl_module, max_batches=1)
-            self._check_trial(trainer)
-            self._check_taps(trainer)
-
-    def _check_trial(self, trainer: Trainer) -> None:
-        """Raise on all ranks if the trial failed on one; every rank must call it."""
-        error, self._trial_error = self._trial_error, None
-        failed = trainer.strategy.reduce_boolean_decision(error is not None, all=False)
-        if isinstance(error, AlphaReQError):
-            raise error
-        if error is not None:
-            raise FeatureTapError(
-                f"running the model on the unlabeled images failed: {error}; "
-                "pass forward= to say what to run on them"
-            ) from error
-        if failed:
-            raise FeatureTapError("running the model on the unlabeled images failed on a rank")
-
-    def _check_taps(self, trainer: Trainer) -> None:
-        assert self._what_ran is not None
-        for tap in self._taps:
-            check_tap(trainer, tap, self.fit_range, self._what_ran)
+    def _measure(self, trainer: Trainer) -> None:
+        self._measured = self._gauge.record()
         self._announce(trainer)
 
     def _announce(self, trainer: Trainer) -> None:
         """Say once in a fit what is measured, as soon as it has been seen."""
-        self._forget_what_ran()
-        if self._announced or not all(tap.num_samples for tap in self._taps):
+        if self._announced or not self._gauge.has_run:
             return
         self._announced = True
-        loaders = flat_loaders(trainer.val_dataloaders)
-        index = self.dataloader_idx or 0
-        if self._own is not None:
-            loader: Any = self._own.given
-            source = "own images"
-        else:
-            source = f"validation loader {index} of {len(loaders)}"
-            if len(loaders) < 2 or _come_together(trainer):
-                together = f" of {len(loaders)} loaders together" if len(loaders) > 1 else ""
-                source = f"validation batches{together}"
-                loaders = [] if together else loaders
-            loader = loaders[index] if loaders and trainer.limit_val_batches == 1.0 else None
-        sizes = [size for size in (num_samples(loader), self.max_samples) if size is not None]
-        count = f" ({min(sizes):,})" if sizes else ""
-        layers = ", ".join(tap.describe() for tap in self._taps)
-        rank_zero_info(f"AlphaMonitor: {layers}; {source}{count}; {self._window(sizes)}")
-
-    def _window(self, sizes: list[int]) -> str:
-        """Which ranks will be fitted, if there are as many images as that."""
-        images = min(sizes) if sizes else None
-        windows = []
-        for tap in self._taps:
-            with suppress(FitRangeError):
-                width = tap.moments.num_features
-                first, last = resolve_fit_range(self.fit_range, width, num_samples=images)
-                windows.append(f"{first}–{last}")
-        return f"fit ranks {', '.join(dict.fromkeys(windows))}" if windows else "too few ranks"
-
-    def _validation_loader(self, trainer: Trainer) -> None:
-        """Check which of several validation loaders is measured, and say so.
-
-        Raises:
-            OptionError: If there is no such loader, before training; later it is a problem.
-        """
-        loaders = flat_loaders(trainer.val_dataloaders)
-        if _come_together(trainer):
-            loaders = loaders[:1]
-        index = self.dataloader_idx or 0
-        if loaders and index >= len(loaders):
-            problem = (
-                f"dataloader_idx={index} is none of the {len(loaders)} validation loaders, "
-                f"which count from 0 to {len(loaders) - 1}"
-            )
-            if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.global_step == 0:
-                raise OptionError(problem)
-            for tap in self._taps:
-                tap.problem = problem
-        if len(loaders) > 1 and self.dataloader_idx is None:
-            doubt = doubt_about_first(loaders, flat_loaders(trainer.train_dataloader))
-            if doubt is not None:
-                self._warn(trainer, LoaderWarning, doubt)
+        source, given = self._source.describe(trainer)
+        sizes = [size for size in (given, self.options.max_samples) if size is not None]
+        images = min(sizes, default=None)
+        count = "" if images is None else f" ({images:,})"
+        window = self._gauge.window(images)
+        rank_zero_info(f"AlphaMonitor: {self._gauge.describe()}; {source}{count}; {window}")
 
     # -- what becomes of it ----------------------------------------------------------------------
 
     def _log(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_keys(trainer)
         self._last_epoch = trainer.current_epoch
-        self._measured = self._measure_all(trainer)
+        self._measure(trainer)
         self._logged = self._values()
         for key, value in self._logged.items():
             in_bar = key == f"{self.prefix}alpha"
@@ -608,11 +405,10 @@ class AlphaMonitor(Callback):
             raise SpectrumError(problem)
 
     def _keys(self) -> list[str]:
-        names = logged_names(self.scores, self.bias_correction)
-        labels = [tap.layer.label for tap in self._taps] or [""]
+        names = logged_names(self.options.scores, self.options.bias_correction)
         return [
-            f"{self.prefix}{name}{self._suffix(index, label)}"
-            for index, label in enumerate(labels)
+            f"{self.prefix}{name}{self._suffix(index, tap.layer.label)}"
+            for index, tap in enumerate(self._gauge.taps)
             for name in names
         ]
 
@@ -647,47 +443,7 @@ class AlphaMonitor(Callback):
         )
         if trainer.sanity_checking or trainer.state.fn != "fit":
             raise OptionError(message)
-        self._warn(trainer, SharedKeyWarning, message)
-
-    def _measure_all(self, trainer: Trainer) -> list[AlphaRecord]:
-        records = [self._measure(trainer, tap) for tap in self._taps]
-        self._announce(trainer)
-        return records
-
-    def _measure(self, trainer: Trainer, tap: FeatureTap) -> AlphaRecord:
-        started = time.perf_counter()
-        record, uncorrected = measure_over_ranks(
-            trainer, tap, self.fit_range, self.scores, self.bias_correction
-        )
-        if record.problem == NOTHING_SEEN and self._what_ran is not None:
-            record = replace(record, problem=self._what_ran.did_not_run(tap.layer))
-        seconds = time.perf_counter() - started
-        seconds += tap.seconds if self._pass_seconds is None else self._pass_seconds
-        record = replace(record, layer=tap.layer.label, seconds=seconds)
-        for category, message in complaints(record):
-            self._warn(trainer, category, message, about=record.layer)
-        if tap.unread_mask is not None and tap.pooling.unmasked_lengths:
-            self._warn(
-                trainer,
-                PaddingWarning,
-                f"layer {record.layer!r} gave sequences, and the batches have {tap.unread_mask} "
-                "whose meaning is not known here: all tokens are in the mean; call it "
-                "'attention_mask', with 1 for what counts, or pass pool= a callable",
-                about=record.layer,
-            )
-        lengths = tap.pooling.unmasked_lengths
-        if len(lengths) > 1:
-            self._warn(
-                trainer,
-                PaddingWarning,
-                f"layer {record.layer!r} gave sequences of {len(lengths)} lengths, {min(lengths)} "
-                f"to {max(lengths)}, and no batch had an 'attention_mask': if they are padded, "
-                "padding is in the mean; give batches as dicts with that mask, or pool= a callable",
-                about=record.layer,
-            )
-        if uncorrected is not None:
-            self._warn(trainer, NoFitWarning, uncorrected, about=f"{record.layer}, corrected")
-        return record
+        self._gauge.warn(SharedKeyWarning, message)
 
     def _keep(self, trainer: Trainer) -> None:
         own = set(self._keys())
@@ -699,14 +455,12 @@ class AlphaMonitor(Callback):
         epoch, global_step = trainer.current_epoch, trainer.global_step
         if self._loaded_at is not None and trainer.state.fn != "fit":
             epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
-        records = [
-            replace(record, run=self._run, epoch=epoch, global_step=global_step, metrics=metrics)
-            for record in self._measured
-        ]
+        about: dict[str, Any] = {"run": self._run, "epoch": epoch, "global_step": global_step}
+        about["metrics"] = metrics
+        records = [replace(record, **about) for record in self._measured]
         if self._unknown_weights is not None:
             records = []
-            self._warn(
-                trainer,
+            self._gauge.warn(
                 HistoryWarning,
                 "whose weights are validated is not known, so α is logged but not kept in the "
                 f"history: {self._unknown_weights}",
@@ -728,27 +482,16 @@ class AlphaMonitor(Callback):
                 tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
                 publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
-            self._warn(trainer, OutputWarning, f"the figure of the spectrum was lost: {error}")
-
-    def _warn(
-        self,
-        trainer: Trainer,
-        category: type[AlphaReQWarning],
-        message: str,
-        about: str = "",
-    ) -> None:
-        """Once per kind and layer in a fit, on rank 0."""
-        key = (category, about)
-        if trainer.is_global_zero and key not in self._warned:
-            self._warned.add(key)
-            warnings.warn(message, category, stacklevel=2)
+            self._gauge.warn(OutputWarning, f"the figure of the spectrum was lost: {error}")
 
     # -- state -----------------------------------------------------------------------------------
 
     @property
     def state_key(self) -> str:
         """Own key for each monitor of a Trainer."""
-        return self._generate_state_key(layer=self.layer, take=self.take, prefix=self.prefix)
+        return self._generate_state_key(
+            layer=self.options.layer, take=self.options.take, prefix=self.prefix
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python numbers; every checkpoint carries it."""
@@ -809,25 +552,6 @@ class AlphaMonitor(Callback):
 
 def _monitors(trainer: Trainer) -> list[AlphaMonitor]:
     return [c for c in getattr(trainer, "callbacks", ()) if isinstance(c, AlphaMonitor)]
-
-
-def _validates(trainer: Trainer) -> bool:
-    # Before the first validation the loaders may not be there yet.
-    return trainer.enable_validation and (
-        trainer.val_dataloaders is None or sum(trainer.num_val_batches) > 0
-    )
-
-
-def _come_together(trainer: Trainer) -> bool:
-    """Whether each validation batch is one of every loader: a CombinedLoader says so, inside."""
-    in_fit = trainer.state.fn == "fit"
-    loop = trainer.fit_loop.epoch_loop.val_loop if in_fit else trainer.validate_loop
-    combined = getattr(loop, "_combined_loader", None)
-    return getattr(combined, "_mode", "sequential") != "sequential"
-
-
-def _averages(callback: Any) -> bool:
-    return any(base.__name__ == "WeightAveraging" for base in type(callback).__mro__)
 
 
 def _is_logged(value: Any, mine: float | None) -> bool:

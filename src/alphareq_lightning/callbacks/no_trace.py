@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,19 +15,16 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from alphareq_lightning._lightning import Trainer
-from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.measure.evaluating import GENERATORS, can_be_written
 from alphareq_lightning.metrics.ranks import together
 
 PASS_SEED = 0
 """Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 FEW = 1000
 """Numbers in a tensor, or items in a list: more are data, which no reader changes."""
 STEP = "training_step"
-PLAIN = (bool, int, float, str, tuple, type(None))
-OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @contextmanager
@@ -62,129 +58,6 @@ def _log_nothing(*args: Any, **kwargs: Any) -> None:
     return None
 
 
-@contextmanager
-def evaluating(module: nn.Module, *, sharded: bool = False) -> Iterator[None]:
-    """Put every submodule in eval mode, and each back as it was, with all that it wrote to.
-
-    Put back are attributes, what was made in the meantime included; submodules; bit for bit the
-    content of buffers (running statistics, observers, averages) and of other tensors; what lists
-    and dicts hold; generators; and the parameters of modules with a ``train`` of their own and of
-    the layers right inside them: some merge weights there. What a forward pass writes outside of
-    the module stays there.
-
-    Args:
-        module: With all its submodules.
-        sharded: Leave alone what a strategy that shards the module moves about in it.
-
-    Raises:
-        FeatureTapError: If another parameter was written to: that cannot be put back.
-    """
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    kept = [_Kept(submodule, sharded) for submodule in module.modules()]
-    copied = {id(tensor) for state in kept for tensor, _ in state.tensors}
-    versions = [] if sharded else [(n, p, p._version) for n, p in module.named_parameters()]
-    try:
-        module.eval()
-        yield
-    finally:
-        # Parents first: what one does to its children in `train` is undone by the children's turn.
-        for submodule, mode in modes:
-            if submodule.training != mode:
-                submodule.train(mode)
-        for submodule, mode in modes:
-            submodule.training = mode
-        written = [n for n, p, v in versions if id(p) not in copied and p._version != v]
-        for state in kept:
-            state.put_back()
-    if written:
-        raise FeatureTapError(
-            f"the parameter {written[0]!r} is written to by a forward pass in eval mode, which "
-            "would change the training; pass forward= a part of the module that does not"
-        )
-
-
-class _Kept:
-    """What a forward pass in eval mode may write to in one module, copied."""
-
-    def __init__(self, module: nn.Module, sharded: bool) -> None:
-        acts_in_train = type(module).train is not nn.Module.train
-        acts_in_train |= type(module).eval is not nn.Module.eval
-        own = vars(module)
-        self.module, self.sharded = module, sharded
-        # Parameters are moved about by strategies that shard them.
-        registries: tuple[dict[str, Any], ...] = (module._buffers, module._modules)
-        self.registered = [(registry, dict(registry)) for registry in registries]
-        self.parameters = set(module._parameters)
-        self.attributes = {n: v for n, v in own.items() if not sharded or isinstance(v, PLAIN)}
-        written = [*module._buffers.values()]
-        if acts_in_train:  # and writes to itself, or to the layer that it wraps
-            inside = [c for c in module.children() if not any(True for _ in c.children())]
-            written += [p for part in (module, *inside) for p in part._parameters.values()]
-        if not sharded:
-            written += [value for value in own.values() if isinstance(value, Tensor)]
-        self.tensors = [
-            (tensor, tensor.detach().clone())
-            for tensor in written
-            if tensor is not None and not is_lazy(tensor) and _can_be_written(tensor)
-        ]
-        values = [value for name, value in own.items() if name not in OF_EVERY_MODULE]
-        self.holders = [(v, copy.copy(v)) for v in values if isinstance(v, list | dict | set)]
-        self.arrays = [(v, v.copy()) for v in values if isinstance(v, np.ndarray)]
-        self.generators = [(v, _state(v)) for v in values if isinstance(v, GENERATORS)]
-
-    @torch.inference_mode()  # a buffer made in that mode can be written in no other
-    def put_back(self) -> None:
-        for tensor, content in self.tensors:
-            if tensor.shape != content.shape:
-                tensor.resize_(content.shape)
-            tensor.copy_(content)
-        for registry, entries in self.registered:
-            if list(map(id, registry.values())) != list(map(id, entries.values())):
-                registry.clear()
-                registry.update(entries)
-        for name in set(self.module._parameters) - self.parameters:
-            del self.module._parameters[name]
-        own = vars(self.module)
-        if not self.sharded:
-            for name in set(own) - set(self.attributes):
-                del own[name]
-        for name, value in self.attributes.items():
-            if name not in own or own[name] is not value:
-                own[name] = value
-        for holder, items in self.holders:
-            if isinstance(holder, list):
-                holder[:] = items
-            else:
-                holder.clear()
-                holder.update(items)
-        for array, content in self.arrays:
-            array[...] = content
-        for generator, state in self.generators:
-            _set_state(generator, state)
-
-
-def _can_be_written(tensor: Tensor) -> bool:
-    """Not one that repeats its numbers, as `Tensor.expand` gives: nothing can write into that."""
-    return all(
-        stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
-    )
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, np.random.Generator):
-        return copy.deepcopy(generator.bit_generator.state)
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
-
-
 def share_buffers(trainer: Trainer, module: nn.Module) -> None:
     """Give every rank the buffers of rank 0, as DistributedDataParallel does in its forward pass.
 
@@ -193,7 +66,7 @@ def share_buffers(trainer: Trainer, module: nn.Module) -> None:
     """
     if trainer.world_size == 1 or not dist.is_available() or not dist.is_initialized():
         return
-    buffers = [b.detach() for b in module.buffers() if not is_lazy(b) and _can_be_written(b)]
+    buffers = [b.detach() for b in module.buffers() if not is_lazy(b) and can_be_written(b)]
     if not buffers:
         return
     device = trainer.strategy.root_device

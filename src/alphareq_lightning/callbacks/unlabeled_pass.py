@@ -24,7 +24,6 @@ from alphareq_lightning.callbacks.no_trace import (
     PASS_SEED,
     apart,
     as_validation,
-    evaluating,
     not_logging,
     one_shot_parts,
     seed_generators,
@@ -32,6 +31,8 @@ from alphareq_lightning.callbacks.no_trace import (
 )
 from alphareq_lightning.errors import FeatureTapError, OptionError
 from alphareq_lightning.measure.batches import batch_size, first_rows, images_of
+from alphareq_lightning.measure.evaluating import evaluating
+from alphareq_lightning.measure.ranks import own_share
 
 Result = TypeVar("Result")
 Measured = Callable[[Any], AbstractContextManager[Any]]
@@ -305,16 +306,6 @@ def find_forward(
         ) from error
     # By its name every time: it may be swapped.
     return lambda batch: module.get_submodule(forward)(images_of(batch))
-
-
-def own_share(num_images: int, rank: int, world_size: int) -> int:
-    """How many of the first images are this rank's, if they are dealt out one by one.
-
-    Example:
-        >>> [own_share(201, rank, 2) for rank in (0, 1)]
-        [101, 100]
-    """
-    return len(range(rank, num_images, world_size))
 
 
 def _num_own_images(

@@ -3,7 +3,6 @@
 from alphareq_lightning.functional.finite_sample import (
     CorrectedAlpha,
     correct_alpha,
-    richardson_alpha,
 )
 from alphareq_lightning.functional.lidar import (
     ViewMoments,
@@ -86,7 +85,6 @@ __all__ = [
     "participation_ratio",
     "rankme",
     "resolve_fit_range",
-    "richardson_alpha",
     "selfcluster",
     "stable_rank",
     "twins_error",

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from alphareq_lightning.errors import FitRangeError, OptionError, SpectrumError
-from alphareq_lightning.functional.moments import FeatureMoments
+from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.power_law import FitRange, PowerLawFit, fit_power_law
 from alphareq_lightning.functional.sample_law import (
     SampleLaw,
@@ -18,9 +17,8 @@ from alphareq_lightning.functional.sample_law import (
     rank_groups,
     sample_law,
 )
-from alphareq_lightning.functional.spectrum import moments_eigenvalues
 
-BiasCorrection = Literal["inversion", "richardson"]
+BiasCorrection = Literal["inversion"]
 
 MAX_STEPS = 20
 TRACE_WEIGHT = 30.0
@@ -45,10 +43,10 @@ class CorrectedAlpha(NamedTuple):
 
 
 def check_bias_correction(bias_correction: str | None) -> None:
-    """Raise `OptionError` unless it is `None` or the name of a correction."""
-    if bias_correction is not None and bias_correction not in get_args(BiasCorrection):
+    """Raise `OptionError` unless it is `None` or the name of the correction that there is."""
+    if bias_correction not in (None, "inversion"):
         raise OptionError(
-            f"expected bias_correction None or one of {get_args(BiasCorrection)}, "
+            f"expected bias_correction None or 'inversion', which is the one there is, "
             f"got {bias_correction!r}"
         )
 
@@ -104,7 +102,12 @@ def correct_alpha(
         matrix theory", Ann. Statist. 2008 (inverting the Marchenko-Pastur equation). Ledoit and
         Wolf, "Spectrum estimation", J. Multivariate Anal. 2015.
     """
-    check_independent(num_samples, num_images)
+    if num_images is not None and num_samples > num_images:
+        raise SpectrumError(
+            f"{num_samples} samples show only {num_images} images: views of one image are not "
+            "independent, and a correction would take them for more data than they are; "
+            "measure one sample of each image"
+        )
     raw = fit_power_law(eigenvalues, fit_range, num_samples=num_samples)
     observed = eigenvalues.detach().cpu().double()
     attainable = min(num_samples - 1, num_features)
@@ -137,86 +140,6 @@ def correct_alpha(
     influence[first - 1 : last] += slope
     stderr = (influence.square().sum() * 2 / (num_samples - 1)).sqrt()
     return CorrectedAlpha(alpha, stderr, raw)
-
-
-def check_independent(num_samples: int, num_images: int | None) -> None:
-    """Raise `SpectrumError` if several samples show one image."""
-    if num_images is not None and num_samples > num_images:
-        raise SpectrumError(
-            f"{num_samples} samples show only {num_images} images: views of one image are not "
-            "independent, and a correction would take them for more data than they are; "
-            "measure one sample of each image"
-        )
-
-
-def richardson_alpha(whole: PowerLawFit, halves: Sequence[PowerLawFit]) -> CorrectedAlpha:
-    """α extrapolated to infinitely many samples from a sample and its two halves.
-
-    Twice the α of all samples less the mean of the halves takes off a bias that shrinks like
-    ``1 / n``; where there are fewer samples than features it shrinks more slowly and most of it
-    stays. Half the halves' difference is the standard error: one degree of freedom, so it is
-    small by chance often.
-
-    Args:
-        whole: Fit of all samples.
-        halves: Fits of two halves of them, over the same ranks.
-
-    Raises:
-        FitRangeError: If the fits are of different ranks.
-
-    Example:
-        >>> ranks = torch.arange(1, 65, dtype=torch.float64)
-        >>> fits = [fit_power_law(ranks**-alpha) for alpha in (0.9, 0.8, 0.82)]
-        >>> corrected = richardson_alpha(fits[0], fits[1:])
-        >>> round(corrected.alpha.item(), 6), round(corrected.stderr.item(), 6)
-        (0.99, 0.01)
-    """
-    windows = [whole.fit_range, *(half.fit_range for half in halves)]
-    if len(halves) != 2 or len(set(windows)) != 1:
-        raise FitRangeError(
-            f"expected a whole and two halves fitted over the same ranks, got {windows}"
-        )
-    one, other = halves[0].alpha, halves[1].alpha
-    return CorrectedAlpha(2 * whole.alpha - (one + other) / 2, (one - other).abs() / 2, whole)
-
-
-def corrected_alpha(
-    whole: FeatureMoments,
-    halves: Sequence[FeatureMoments] | None,
-    fit_range: FitRange | Sequence[int],
-    bias_correction: BiasCorrection,
-    *,
-    eigenvalues: Tensor | None = None,
-    num_images: int | None = None,
-) -> CorrectedAlpha:
-    """α of streamed features, corrected.
-
-    Args:
-        whole: Moments of all samples.
-        halves: Moments of two halves of them, for ``"richardson"``.
-        fit_range: As in `fit_power_law`; ``"auto"`` is that of the whole in the halves too.
-        bias_correction: ``"inversion"`` as in `correct_alpha`, or ``"richardson"`` as in
-            `richardson_alpha`.
-        eigenvalues: `moments_eigenvalues` of the whole, if they are at hand: one solve less.
-        num_images: As in `correct_alpha`, for either correction.
-
-    Raises:
-        AlphaReQError: As the two functions.
-    """
-    num_samples, num_features = int(whole.num_samples), len(whole.mean)
-    check_independent(num_samples, num_images)
-    if eigenvalues is None:
-        eigenvalues = moments_eigenvalues(whole)
-    if bias_correction == "inversion":
-        return correct_alpha(
-            eigenvalues, fit_range, num_samples=num_samples, num_features=num_features
-        )
-    fit = fit_power_law(eigenvalues, fit_range, num_samples=num_samples)
-    parts = [
-        fit_power_law(moments_eigenvalues(h), fit.fit_range, num_samples=int(h.num_samples))
-        for h in halves or ()
-    ]
-    return richardson_alpha(fit, parts)
 
 
 class _SmoothSpectrum:

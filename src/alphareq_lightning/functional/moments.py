@@ -219,27 +219,6 @@ def merge_moments(first: FeatureMoments, second: FeatureMoments) -> FeatureMomen
     return FeatureMoments(count, mean, scatter, first.rounding + second.rounding)
 
 
-def remaining_moments(whole: FeatureMoments, part: FeatureMoments) -> FeatureMoments:
-    """Moments of the samples that are in ``whole`` but not in ``part``: undoes `merge_moments`.
-
-    Example:
-        >>> x = torch.randn(10, 3, dtype=torch.float64)
-        >>> rest = remaining_moments(feature_moments(x), feature_moments(x[:4]))
-        >>> torch.allclose(rest.scatter, feature_moments(x[4:]).scatter)
-        True
-    """
-    count = whole.num_samples - part.num_samples
-    share = part.num_samples / count.clamp(min=1)
-    mean = whole.mean + (whole.mean - part.mean) * share
-    shift = part.mean - mean
-    between = shift * (part.num_samples * count / whole.num_samples.clamp(min=1))
-    scatter = whole.scatter - part.scatter - torch.outer(between, shift)
-    # Of the features' rounding the rest has its share, of the products' it has that of both.
-    relative = whole.rounding[0] - part.rounding[0]
-    rounding = torch.stack([relative, whole.rounding[1] + part.rounding[1]])
-    return FeatureMoments(count, mean, scatter, rounding)
-
-
 def check_features(features: Tensor) -> None:
     """Raise `SpectrumError` unless ``features`` is a real floating-point ``(n, d)`` matrix."""
     if features.ndim != 2 or features.shape[1] == 0:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import copyreg
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from alphareq_lightning.errors import FeatureTapError
+from alphareq_lightning.errors import AlphaReQWarning, FeatureTapError, PaddingWarning
 from alphareq_lightning.measure.batches import attention_mask, batch_size, unread_mask
 from alphareq_lightning.measure.compiled import OutsideGraph, in_place
 from alphareq_lightning.measure.layers import Layer
 from alphareq_lightning.measure.pooling import Pool, Pooling, pool_name
 from alphareq_lightning.measure.state_size import check_room
+from alphareq_lightning.metrics.companions import Companion
 from alphareq_lightning.metrics.moments import StreamingMoments
-from alphareq_lightning.metrics.scores import Companion
 
 STEP = "validation_step"
 
@@ -35,8 +35,7 @@ class FeatureTap:
         layer: Where to listen.
         pool: How what the layer gives becomes ``(n, d)``, see `pool_features`; or a callable that
             is given it as it is.
-        companions: See the same features, for scores that the moments do not hold.
-        halves: Also keep the moments of every second sample.
+        companions: See the same features, for scores that the moments do not hold, by name.
 
     Attributes:
         mask: Which tokens of the batch count, shape ``(n, t)``; `None` counts all.
@@ -49,13 +48,11 @@ class FeatureTap:
         self,
         layer: Layer,
         pool: Pool = "mean",
-        companions: Sequence[Companion] = (),
-        *,
-        halves: bool = False,
+        companions: Mapping[str, Companion] | None = None,
     ) -> None:
         self.pooling = Pooling(layer, pool)
-        self.moments = StreamingMoments(halves=halves)
-        self.companions = companions
+        self.moments = StreamingMoments()
+        self.companions = companions or {}
         self._handle: RemovableHandle | OutsideGraph | None = None
         self.start()
         self.move_to(layer)
@@ -86,7 +83,7 @@ class FeatureTap:
 
     def start(self, device: torch.device | str = "cpu", max_samples: int | None = None) -> None:
         """Forget everything, and take at most ``max_samples`` rows from now on."""
-        for metric in (self.moments, *self.companions):
+        for metric in (self.moments, *self.companions.values()):
             metric.reset()
             metric.to(device)
         self.max_samples = max_samples
@@ -123,6 +120,24 @@ class FeatureTap:
         shape = "" if self.shape is None else f" (n, {', '.join(map(str, self.shape))})"
         how = "" if shape and len(self.shape or ()) == 1 else f" by {pool_name(self.pooling.pool)}"
         return f"{self.layer.label!r}{shape} → {self.moments.num_features:,} features{how}"
+
+    def complaints(self) -> Iterator[tuple[type[AlphaReQWarning], str]]:
+        """What a user should hear about padding, and as which kind of warning."""
+        lengths, where = self.pooling.unmasked_lengths, f"layer {self.layer.label!r} gave sequences"
+        if self.unread_mask is not None and lengths:
+            yield (
+                PaddingWarning,
+                f"{where}, and the batches have {self.unread_mask} "
+                "whose meaning is not known here: all tokens are in the mean; call it "
+                "'attention_mask', with 1 for what counts, or pass pool= a callable",
+            )
+        if len(lengths) > 1:
+            yield (
+                PaddingWarning,
+                f"{where} of {len(lengths)} lengths, {min(lengths)} "
+                f"to {max(lengths)}, and no batch had an 'attention_mask': if they are padded, "
+                "padding is in the mean; give batches as dicts with that mask, or pool= a callable",
+            )
 
     @property
     def is_full(self) -> bool:
@@ -167,10 +182,9 @@ class FeatureTap:
         if self.max_samples is not None:
             features = features[: self.max_samples - self.num_samples]
         if self.moments.num_features == 0:
-            num_states = 1 + self.moments.halves
-            check_room(features.shape[1], features.device, self.layer.label, num_states=num_states)
+            check_room(features.shape[1], features.device, self.layer.label)
         self.moments.update(features, computed_in(value if isinstance(value, Tensor) else features))
-        for companion in self.companions:
+        for companion in self.companions.values():
             companion.update(features)
         self.num_samples += len(features)
         # What the layer gives beyond the images of the batch is other views of them.

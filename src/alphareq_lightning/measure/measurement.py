@@ -12,8 +12,7 @@ from alphareq_lightning.errors import (
     PoorFitWarning,
     UndersampledWarning,
 )
-from alphareq_lightning.functional.finite_sample import BiasCorrection, corrected_alpha
-from alphareq_lightning.functional.moments import FeatureMoments
+from alphareq_lightning.functional.finite_sample import BiasCorrection, correct_alpha
 from alphareq_lightning.functional.power_law import FitRange, fit_power_law
 from alphareq_lightning.metrics.scores import Seen, read_scores
 from alphareq_lightning.records.record import AlphaRecord, Corrected, Fit
@@ -63,7 +62,6 @@ def measure(
 def correct(
     record: AlphaRecord,
     seen: Seen | None,
-    halves: Sequence[FeatureMoments] | None,
     bias_correction: BiasCorrection,
 ) -> tuple[AlphaRecord, str | None]:
     """Add the corrected α to a record; with the reason if a line was fitted but not corrected.
@@ -71,19 +69,17 @@ def correct(
     Args:
         record: What `measure` made of it.
         seen: What was gathered over all ranks; its spectrum is not solved again.
-        halves: Moments of two halves of the samples over all ranks, if the correction needs them.
-        bias_correction: As in `corrected_alpha`.
+        bias_correction: As in `AlphaMonitor`.
     """
     record = replace(record, bias_correction=bias_correction)
     if seen is None or record.fit is None:
         return record, None
     try:
-        found = corrected_alpha(
-            seen.moments,
-            halves,
+        found = correct_alpha(
+            seen.eigenvalues,
             record.fit.fit_range,
-            bias_correction,
-            eigenvalues=seen.eigenvalues,
+            num_samples=record.num_samples,
+            num_features=record.num_features,
             num_images=record.num_images,
         )
     except Exception as error:  # see `measure`

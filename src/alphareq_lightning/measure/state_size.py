@@ -10,7 +10,7 @@ from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional.moments import moments_dtype
 
 
-def check_room(num_features: int, device: torch.device, label: str, *, num_states: int = 1) -> None:
+def check_room(num_features: int, device: torch.device, label: str) -> None:
     """Refuse a ``d × d`` state that the device has no room for, before it is asked for.
 
     As much again is needed to solve for the eigenvalues.
@@ -18,7 +18,7 @@ def check_room(num_features: int, device: torch.device, label: str, *, num_state
     Raises:
         FeatureTapError: With the width, the bytes, and what to do.
     """
-    state = num_states * num_features**2 * moments_dtype(device).itemsize
+    state = num_features**2 * moments_dtype(device).itemsize
     free = free_bytes(device)
     if free is not None and 2 * state > free:
         raise FeatureTapError(

@@ -13,6 +13,8 @@ from alphareq_lightning.measure.layers import CLASSIFIERS, Layer, is_head
 from alphareq_lightning.measure.pooling import Pooling
 
 SHOWN = 4
+ELSEWHERE = "pass dataloader_idx= or forward= to run another"
+"""What to do in `AlphaMonitor`."""
 
 
 class WhatRan:
@@ -43,12 +45,12 @@ class WhatRan:
         for handle in self._handles:
             handle.remove()
 
-    def did_not_run(self, layer: Layer) -> str:
-        """Say that a layer did not run, and what to name instead."""
+    def did_not_run(self, layer: Layer, elsewhere: str = ELSEWHERE) -> str:
+        """Say that a layer did not run, and what to name, or what to do, instead."""
         text = f"layer {layer.name!r} did not run in the forward pass that is measured; "
         found = self.instead_of(layer)
-        text += f"{found}; or pass" if found else "no layer did that could be measured; pass"
-        text += " dataloader_idx= or forward= to run another"
+        text += f"{found}; or " if found else "no layer did that could be measured; "
+        text += elsewhere
         if any(is_compiled(part) for part in self.module.modules()):
             text += "; a module that has run compiled must be compiled anew to see hooks"
         return text

@@ -1,5 +1,6 @@
 """Streaming torchmetrics Metrics, for any torch loop."""
 
+from alphareq_lightning.metrics.companions import score_metric
 from alphareq_lightning.metrics.moments import StreamingMoments
 from alphareq_lightning.metrics.sample import (
     Coherence,
@@ -43,4 +44,5 @@ __all__ = [
     "StreamingMoments",
     "TwinsError",
     "Uniformity",
+    "score_metric",
 ]

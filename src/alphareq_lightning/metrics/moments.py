@@ -18,7 +18,6 @@ from alphareq_lightning.functional.moments import (
     empty_moments,
     merge_moments,
     moments_dtype,
-    remaining_moments,
 )
 from alphareq_lightning.functional.products import mirror_
 from alphareq_lightning.metrics.exact_state import ExactState
@@ -32,8 +31,6 @@ class StreamingMoments(ExactState):
     four integers, ``d + 3`` and ``d²`` numbers, never ``world × d²`` as a gather would take.
 
     Args:
-        halves: Also keep the moments of every second sample of each rank, for twice the memory
-            and twice the sums over ranks: what the other half holds is the difference.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Example:
@@ -45,21 +42,13 @@ class StreamingMoments(ExactState):
     """
 
     is_differentiable = False
+    full_state_update = False
     packed: Tensor
-    packed_half: Tensor
 
-    def __init__(self, *, halves: bool = False, **kwargs: Any) -> None:
-        self.halves = halves
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**{"dist_sync_fn": all_reduce_packed, **kwargs})
         # One flat tensor, because mean and scatter must be reduced together.
         self.add_state("packed", default=torch.zeros(0), dist_reduce_fx=merge_stacked)
-        if halves:
-            self.add_state("packed_half", default=torch.zeros(0), dist_reduce_fx=merge_stacked)
-
-    @property
-    def full_state_update(self) -> bool:  # type: ignore[override]
-        """Whether `forward` needs all of the state: which half is next depends on the count."""
-        return self.halves
 
     def update(self, features: Tensor, computed_in: torch.dtype | Tensor | None = None) -> None:
         """Add a batch of features.
@@ -74,11 +63,6 @@ class StreamingMoments(ExactState):
         if self.packed.numel() == 0:
             check_features(features)
             self.packed = empty_packed(features.shape[1], features.device)
-            if self.halves:
-                self.packed_half = empty_packed(features.shape[1], features.device)
-        if self.halves:
-            offset = int(self.packed[0]) % 2  # parity of the running count: waits for the device
-            accumulate_(running(self.packed_half), features[offset::2], computed_in)
         accumulate_(running(self.packed), features, computed_in)
 
     def compute(self) -> Any:
@@ -95,31 +79,13 @@ class StreamingMoments(ExactState):
             raise SpectrumError("no features were seen: update() was never called")
         return unpack(self.packed)
 
-    def half_moments(self) -> tuple[FeatureMoments, FeatureMoments]:
-        """The state as moments of two disjoint halves of the samples; needs ``halves=True``.
-
-        Raises:
-            SpectrumError: If no rank has seen a batch.
-        """
-        whole, half = self.moments(), unpack(self.packed_half)
-        return half, remaining_moments(whole, half)
-
     def reduced(self, *, across_ranks: bool = True) -> FeatureMoments | None:
         """Moments over all ranks without touching the state; `None` if no rank has seen a batch.
 
         Every rank must call it, unless ``across_ranks`` is false: a process group may be alive
         while one rank works alone. Other than ``compute`` it does not mind a rank without a batch.
         """
-        return self._reduced(self.packed, across_ranks)
-
-    def reduced_halves(
-        self, whole: FeatureMoments | None, *, across_ranks: bool = True
-    ) -> tuple[FeatureMoments, FeatureMoments] | None:
-        """Moments of both halves over all ranks, from those of the whole that `reduced` gave."""
-        half = self._reduced(self.packed_half, across_ranks)
-        return None if whole is None or half is None else (half, remaining_moments(whole, half))
-
-    def _reduced(self, packed: Tensor, across_ranks: bool) -> FeatureMoments | None:
+        packed = self.packed
         if across_ranks and dist.is_available() and dist.is_initialized():
             [packed] = all_reduce_packed(packed, self.process_group)
         return unpack(packed) if packed.numel() else None
@@ -139,9 +105,9 @@ class StreamingMoments(ExactState):
         Raises:
             SpectrumError: If it is not the state of a metric of this family, of the same width.
         """
-        names = ("packed", "packed_half") if self.halves else ("packed",)
-        for name, incoming in incoming_tensors(incoming_state, *names).items():
-            setattr(self, name, merge_packed(getattr(self, name), incoming))
+        self.packed = merge_packed(
+            self.packed, incoming_tensors(incoming_state, "packed")["packed"]
+        )
 
 
 def incoming_tensors(state: dict[str, Any] | Metric, *names: str) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from functools import partial
 from typing import Any
 
@@ -13,12 +12,11 @@ from torchmetrics import Metric
 
 from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import check_features
-from alphareq_lightning.functional.point_cloud import coherence, twonn_dimension
-from alphareq_lightning.functional.sphere import uniformity
 from alphareq_lightning.metrics.exact_state import ExactState
 from alphareq_lightning.metrics.moments import incoming_tensors
 from alphareq_lightning.metrics.ranks import together
-from alphareq_lightning.metrics.without_score import nan_with_warning
+from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.metrics.without_score import NamedScore, nan_with_warning
 
 MAX_SAMPLES = 4096
 """As many numbers as two ``d × d`` states at ``d = 2048``."""
@@ -129,14 +127,22 @@ class FeatureSample(ExactState):
         self.seen = self.seen + incoming["seen"]
 
 
-class SampleScore(FeatureSample):
-    """A number read from a bounded sample; NaN with a `NoFitWarning` where there is none."""
+class SampleScore(NamedScore, FeatureSample):
+    """A number read from a bounded sample; NaN with a `NoFitWarning` where there is none.
 
-    higher_is_better: bool | None = None
+    Args:
+        max_samples: How many rows are kept, over all ranks.
+        name: As in `SpectralScore`.
+        kwargs: Passed to `torchmetrics.Metric`.
+    """
 
-    @abstractmethod
+    def __init__(self, max_samples: int = MAX_SAMPLES, *, name: str = "", **kwargs: Any) -> None:
+        super().__init__(max_samples, **kwargs)
+        self.name = name or self.name
+
     def score(self, features: Tensor) -> Tensor:
         """The score of the sample, shape ``()``."""
+        return SCORES[self.name].of(features, len(features))
 
     def compute(self) -> Tensor:
         """The score of the sample over all ranks; shape ``()``."""
@@ -144,43 +150,21 @@ class SampleScore(FeatureSample):
 
 
 class Uniformity(SampleScore):
-    """Logarithm of the mean Gaussian potential of pairs of directions; lower is more uniform.
+    """Logarithm of the mean Gaussian potential of pairs of directions; lower is more uniform."""
 
-    References:
-        Wang and Isola, ICML 2020.
-    """
-
-    higher_is_better = False
-
-    def score(self, features: Tensor) -> Tensor:
-        """Uniformity of the sample, shape ``()``."""
-        return uniformity(features)
+    name = "uniformity"
 
 
 class IntrinsicDimension(SampleScore):
-    """TwoNN: dimension from the distances to the two nearest neighbours.
+    """TwoNN: dimension from the distances to the two nearest neighbours."""
 
-    References:
-        Facco et al., Scientific Reports 2017.
-    """
-
-    def score(self, features: Tensor) -> Tensor:
-        """Intrinsic dimension of the sample, shape ``()``."""
-        return twonn_dimension(features)
+    name = "intrinsic_dimension"
 
 
 class Coherence(SampleScore):
-    """Largest leverage of a sample in units of the mean one.
+    """Largest leverage of a sample in units of the mean one."""
 
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
-    """
-
-    higher_is_better = False
-
-    def score(self, features: Tensor) -> Tensor:
-        """Coherence of the sample, shape ``()``."""
-        return coherence(features)
+    name = "coherence"
 
 
 def first(stacked: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
-"""The scores that `AlphaMonitor` knows by name, and what each has to see."""
+"""The one table of scores: what each reads, how, which way is better, who defined it.
+
+Metrics, `AlphaMonitor`, ranking, the help of the commands and the docs read it: a new score is one
+more entry here.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -23,66 +27,115 @@ from alphareq_lightning.functional.scores import (
 )
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
 from alphareq_lightning.functional.sphere import selfcluster_of_moments, uniformity
-from alphareq_lightning.metrics.sample import FeatureSample
-from alphareq_lightning.metrics.spectral import SelfCluster
 
-Companion = SelfCluster | FeatureSample
-"""What runs beside the moments for scores that cannot be read from them."""
-
-
-class Seen:
-    """Everything that was gathered over all ranks; each spectrum is solved at most once.
-
-    Args:
-        moments: Moments of the features.
-        beside: What the companions have gathered; `None` if they saw nothing.
-    """
-
-    def __init__(
-        self, moments: FeatureMoments, beside: Mapping[type[Companion], Any] | None = None
-    ) -> None:
-        self.moments = moments
-        self.beside = {} if beside is None else beside
-
-    @cached_property
-    def eigenvalues(self) -> Tensor:
-        """Of the covariance, largest first."""
-        return moments_eigenvalues(self.moments).cpu()
-
-    @cached_property
-    def singular_values(self) -> Tensor:
-        """Of the uncentred features, largest first: a second solve, only if asked for."""
-        return moments_singular_values(self.moments).cpu()
+Reads = Literal["eigenvalues", "singular_values", "directions", "sample"]
+"""Of the covariance, largest first; of the uncentred features, largest first; the moments of the
+features' directions; some of the features."""
+Better = Literal["higher", "lower", "neither"]
 
 
 class Score(NamedTuple):
-    """How a score is read, and the companion that it needs."""
+    """One label-free score."""
 
-    read: Callable[[Seen], Tensor]
-    needs: type[Companion] | None = None
+    reads: Reads
+    function: Callable[..., Tensor]
+    """From what it reads to a number, shape ``()``."""
+    better: Better
+    what: str
+    """In a few words or symbols."""
+    caveat: str
+    """Where it is known to fail."""
+    reference: str
+    counts: bool = False
+    """Whether the function takes ``num_samples=``, too."""
+
+    def of(self, value: Any, num_samples: Any) -> Tensor:
+        """The score of what it reads."""
+        return self.function(value, **({"num_samples": int(num_samples)} if self.counts else {}))
 
 
+TSITSULIN = 'Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.'
 SCORES: dict[str, Score] = {
-    "rankme": Score(lambda seen: rankme(seen.singular_values)),
-    "effective_rank": Score(lambda seen: effective_rank(seen.eigenvalues)),
-    "participation_ratio": Score(lambda seen: participation_ratio(seen.eigenvalues)),
+    "rankme": Score(
+        *("singular_values", rankme, "higher"),
+        "entropy of uncentred singular values",
+        "compares runs of one method only; counts noise as rank; a large mean hides everything",
+        'Garrido et al., "RankMe", ICML 2023.',
+    ),
+    "effective_rank": Score(
+        *("eigenvalues", effective_rank, "higher"),
+        "entropy of covariance eigenvalues",
+        "counts noise; grows with width",
+        'Roy and Vetterli, "The effective rank", EUSIPCO 2007.',
+    ),
+    "participation_ratio": Score(
+        *("eigenvalues", participation_ratio, "higher"),
+        "(Σλ)²/Σλ²",
+        "led by the first few λ; low by a share of about PR/n",
+        "Gao et al., bioRxiv 2017.",
+    ),
     "participation_ratio_corrected": Score(
-        lambda seen: participation_ratio(
-            seen.eigenvalues, num_samples=int(seen.moments.num_samples)
-        )
+        *("eigenvalues", participation_ratio, "higher"),
+        "the same, unbiased for Gaussian features",
+        "heavy tails; infinite when n is too small to tell",
+        "Srivastava, 2005 (the moments of Wishart matrices).",
+        counts=True,
     ),
-    "nesum": Score(lambda seen: nesum(seen.eigenvalues)),
-    "stable_rank": Score(lambda seen: stable_rank(seen.singular_values)),
-    "matrix_entropy": Score(lambda seen: matrix_entropy(seen.singular_values)),
-    "condition_number": Score(lambda seen: condition_number(seen.singular_values)),
+    "nesum": Score(
+        *("eigenvalues", nesum, "higher"),
+        "Σλ/λ₁",
+        "hangs on one eigenvalue",
+        "He and Ozay, ICML 2022.",
+    ),
+    "stable_rank": Score(
+        *("singular_values", stable_rank, "higher"),
+        "‖X‖²_F/‖X‖²₂, uncentred",
+        "measures the mean when it is large; centred, it is NESum",
+        TSITSULIN,
+    ),
+    "matrix_entropy": Score(
+        *("singular_values", matrix_entropy, "higher"),
+        "entropy of σ², uncentred",
+        "as `rankme`",
+        'Skean et al., "Layer by layer", ICML 2025.',
+    ),
+    "condition_number": Score(
+        *("singular_values", condition_number, "lower"),
+        "σ₁/σ_min, uncentred",
+        "infinite with one dead unit; no digits past about 1e7",
+        TSITSULIN,
+    ),
     "selfcluster": Score(
-        lambda seen: selfcluster_of_moments(seen.beside[SelfCluster]), SelfCluster
+        *("directions", selfcluster_of_moments, "lower"),
+        "d × d second moment of unit vectors",
+        "about 1 for any large mean (ReLU features); classes are clusters too",
+        TSITSULIN,
     ),
-    "uniformity": Score(lambda seen: uniformity(seen.beside[FeatureSample]), FeatureSample),
-    "coherence": Score(lambda seen: coherence(seen.beside[FeatureSample]), FeatureSample),
+    "uniformity": Score(
+        *("sample", uniformity, "lower"),
+        "pairs in 4,096 unit vectors",
+        "good for collapse, says nothing about what is kept",
+        "Wang and Isola, ICML 2020.",
+    ),
+    "coherence": Score(
+        *("sample", coherence, "lower"),
+        "largest leverage in 4,096 features",
+        "one outlier decides; 1, its best value, under total collapse; NaN unless n exceeds the "
+        "rank",
+        TSITSULIN,
+    ),
     "intrinsic_dimension": Score(
-        lambda seen: twonn_dimension(seen.beside[FeatureSample]), FeatureSample
+        *("sample", twonn_dimension, "neither"),
+        "TwoNN on 4,096 features",
+        "reads low above about 20 dimensions; noise has many",
+        "Facco et al., Scientific Reports 2017.",
     ),
+}
+COSTS: dict[Reads, str] = {
+    "eigenvalues": "–",
+    "singular_values": "second solve",
+    "directions": "a d × d state",
+    "sample": "a sample",
 }
 OF_SEVERAL_VIEWS = {"lidar": "LiDAR", "alignment": "Alignment", "cvpca": "CrossValidatedAlpha"}
 """A hook sees one forward pass at a time and cannot know which views belong together."""
@@ -111,10 +164,42 @@ def check_scores(scores: str | Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def companions(scores: Sequence[str]) -> tuple[Companion, ...]:
-    """A fresh companion of each kind that some of the scores need."""
-    kinds = dict.fromkeys(SCORES[name].needs for name in scores)
-    return tuple(kind() for kind in kinds if kind is not None)
+def better(name: str) -> Better:
+    """Which way a score is better; more, if it is not in the table."""
+    return SCORES[name].better if name in SCORES else "higher"
+
+
+def scores_table() -> str:
+    """The table as Markdown, for the docs."""
+    rows = ["| name | reads | better | costs | known to fail | defined by |", "|---" * 6 + "|"]
+    rows += [
+        f"| `{name}` | {s.what} | {s.better} | {COSTS[s.reads]} | {s.caveat} | {s.reference} |"
+        for name, s in SCORES.items()
+    ]
+    return "\n".join(rows)
+
+
+class Seen:
+    """Everything that was gathered over all ranks; each spectrum is solved at most once.
+
+    Args:
+        moments: Moments of the features.
+        beside: What the companions have gathered, by what it is; `None` if they saw nothing.
+    """
+
+    def __init__(self, moments: FeatureMoments, beside: Mapping[str, Any] | None = None) -> None:
+        self.moments = moments
+        self.beside = {} if beside is None else beside
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """Of the covariance, largest first."""
+        return moments_eigenvalues(self.moments).cpu()
+
+    @cached_property
+    def singular_values(self) -> Tensor:
+        """Of the uncentred features, largest first: a second solve, only if asked for."""
+        return moments_singular_values(self.moments).cpu()
 
 
 def read_scores(scores: Sequence[str], seen: Seen) -> dict[str, float]:
@@ -123,9 +208,9 @@ def read_scores(scores: Sequence[str], seen: Seen) -> dict[str, float]:
 
 
 def _read(score: Score, seen: Seen) -> float:
-    if score.needs is not None and seen.beside.get(score.needs) is None:
-        return math.nan
+    is_beside = score.reads in ("directions", "sample")
+    value = seen.beside.get(score.reads) if is_beside else getattr(seen, score.reads)
     try:
-        return score.read(seen).item()
+        return math.nan if value is None else score.of(value, seen.moments.num_samples).item()
     except AlphaReQError:  # nothing varies: the fit says so in its own words
         return math.nan

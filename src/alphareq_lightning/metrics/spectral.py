@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from alphareq_lightning.functional.finite_sample import (
     BiasCorrection,
     CorrectedAlpha,
     check_bias_correction,
-    corrected_alpha,
+    correct_alpha,
 )
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.power_law import (
@@ -23,32 +22,38 @@ from alphareq_lightning.functional.power_law import (
     check_fit_range,
     fit_power_law,
 )
-from alphareq_lightning.functional.scores import (
-    condition_number,
-    effective_rank,
-    matrix_entropy,
-    nesum,
-    participation_ratio,
-    rankme,
-    stable_rank,
-)
+from alphareq_lightning.functional.scores import matrix_entropy
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
-from alphareq_lightning.functional.sphere import directions, selfcluster_of_moments
+from alphareq_lightning.functional.sphere import directions
 from alphareq_lightning.metrics.moments import StreamingMoments
-from alphareq_lightning.metrics.without_score import nan_with_warning
+from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.metrics.without_score import NamedScore, nan_with_warning
 
 
-class SpectralScore(StreamingMoments):
+class SpectralScore(NamedScore, StreamingMoments):
     """A number read from the spectrum; NaN with a `NoFitWarning` where there is none.
 
     In a `torchmetrics.MetricCollection` all spectral scores share one state.
+
+    Args:
+        name: Of a score in the table, `alphareq_lightning.metrics.scores`; a derived class has
+            one of its own.
+        kwargs: Passed to `torchmetrics.Metric`.
     """
 
-    higher_is_better: bool | None = None
+    def __init__(self, name: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.name = name or self.name
 
-    @abstractmethod
     def score(self, moments: FeatureMoments) -> Tensor:
         """The score of the given moments, shape ``()``."""
+        score = SCORES[self.name]
+        value: Any = moments
+        if score.reads == "eigenvalues":
+            value = moments_eigenvalues(moments)
+        elif score.reads == "singular_values":
+            value = moments_singular_values(moments)
+        return score.of(value, moments.num_samples)
 
     def compute(self) -> Tensor:
         """The score over everything seen, on all ranks; float64, shape ``()``."""
@@ -61,9 +66,8 @@ class AlphaReQ(SpectralScore):
     Args:
         fit_range: First and last rank of the fit, one-based and inclusive, or ``"auto"``.
         bias_correction: `None` for α of the samples as they are; ``"inversion"`` for an estimate
-            of the population's (`correct_alpha`), or ``"richardson"`` (`richardson_alpha`), which
-            doubles the state. Both take rows for independent samples: feed one view of each
-            image.
+            of the population's (`correct_alpha`), which takes rows for independent samples: feed
+            one view of each image.
         kwargs: Passed to `torchmetrics.Metric`.
 
     Raises:
@@ -91,7 +95,7 @@ class AlphaReQ(SpectralScore):
         **kwargs: Any,
     ) -> None:
         check_bias_correction(bias_correction)
-        super().__init__(halves=bias_correction == "richardson", **kwargs)
+        super().__init__(**kwargs)
         check_fit_range(fit_range)
         self.fit_range = fit_range
         self.bias_correction = bias_correction
@@ -113,61 +117,36 @@ class AlphaReQ(SpectralScore):
         """
         if self.bias_correction is None:
             raise OptionError("this AlphaReQ was made without bias_correction=; pass one")
-        halves = self.half_moments() if self.halves else None
-        return corrected_alpha(self.moments(), halves, self.fit_range, self.bias_correction)
-
-    def compute(self) -> Tensor:
-        """α of everything seen, on all ranks; float64, shape ``()``."""
-        if self.halves:
-            return nan_with_warning(self, lambda: self.corrected().alpha)
-        return super().compute()
+        return self._correct(self.moments())
 
     def score(self, moments: FeatureMoments) -> Tensor:
-        """α of the given moments, corrected as asked for, shape ``()``.
-
-        Raises:
-            OptionError: With ``bias_correction="richardson"``, which needs moments of halves too.
-        """
-        if self.bias_correction is None:
-            return self._fit(moments).alpha
-        if self.bias_correction == "richardson":
-            raise OptionError(
-                "bias_correction='richardson' cannot score moments without those of their halves; "
-                "call `corrected` on a metric that saw the samples, or take 'inversion'"
-            )
-        return corrected_alpha(moments, None, self.fit_range, self.bias_correction).alpha
+        """α of the given moments, corrected as asked for, shape ``()``."""
+        fit = self._fit if self.bias_correction is None else self._correct
+        return fit(moments).alpha
 
     def _fit(self, moments: FeatureMoments) -> PowerLawFit:
         eigenvalues = moments_eigenvalues(moments)
         return fit_power_law(eigenvalues, self.fit_range, num_samples=int(moments.num_samples))
 
+    def _correct(self, moments: FeatureMoments) -> CorrectedAlpha:
+        return correct_alpha(
+            moments_eigenvalues(moments),
+            self.fit_range,
+            num_samples=int(moments.num_samples),
+            num_features=len(moments.mean),
+        )
+
 
 class RankMe(SpectralScore):
-    """Exponential of the entropy of the singular values of the uncentred features.
+    """Exponential of the entropy of the singular values of the uncentred features."""
 
-    References:
-        Garrido et al., "RankMe", ICML 2023.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """RankMe of the given moments, shape ``()``."""
-        return rankme(moments_singular_values(moments))
+    name = "rankme"
 
 
 class EffectiveRank(SpectralScore):
-    """Exponential of the entropy of the covariance eigenvalues.
+    """Exponential of the entropy of the covariance eigenvalues."""
 
-    References:
-        Roy and Vetterli, "The effective rank", EUSIPCO 2007.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Effective rank of the given moments, shape ``()``."""
-        return effective_rank(moments_eigenvalues(moments))
+    name = "effective_rank"
 
 
 class ParticipationRatio(SpectralScore):
@@ -178,60 +157,32 @@ class ParticipationRatio(SpectralScore):
         kwargs: Passed to `torchmetrics.Metric`.
     """
 
-    higher_is_better = True
+    name = "participation_ratio"
 
     def __init__(self, corrected: bool = False, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(self.name + "_corrected" * corrected, **kwargs)
         self.corrected = corrected
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Participation ratio of the given moments, shape ``()``."""
-        num_samples = int(moments.num_samples) if self.corrected else None
-        return participation_ratio(moments_eigenvalues(moments), num_samples=num_samples)
 
 
 class NESum(SpectralScore):
-    """``Σλ / λ₁`` of the covariance eigenvalues.
+    """``Σλ / λ₁`` of the covariance eigenvalues."""
 
-    References:
-        He and Ozay, ICML 2022.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """NESum of the given moments, shape ``()``."""
-        return nesum(moments_eigenvalues(moments))
+    name = "nesum"
 
 
 class StableRank(SpectralScore):
-    """``‖X‖²_F / ‖X‖²₂`` of the uncentred features.
+    """``‖X‖²_F / ‖X‖²₂`` of the uncentred features."""
 
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
-    """
-
-    higher_is_better = True
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Stable rank of the given moments, shape ``()``."""
-        return stable_rank(moments_singular_values(moments))
+    name = "stable_rank"
 
 
 class ConditionNumber(SpectralScore):
     """``σ₁ / σ_min`` of the uncentred features; infinite when directions are missing.
 
     Streaming squares the singular values, so beyond about 1e7 it knows no difference.
-
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
     """
 
-    higher_is_better = False
-
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """Condition number of the given moments, shape ``()``."""
-        return condition_number(moments_singular_values(moments))
+    name = "condition_number"
 
 
 class MatrixEntropy(SpectralScore):
@@ -240,12 +191,9 @@ class MatrixEntropy(SpectralScore):
     Args:
         order: 1 is von Neumann's entropy.
         kwargs: Passed to `torchmetrics.Metric`.
-
-    References:
-        Skean et al., "Layer by layer", ICML 2025.
     """
 
-    higher_is_better = True
+    name = "matrix_entropy"
 
     def __init__(self, order: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -256,21 +204,18 @@ class MatrixEntropy(SpectralScore):
         return matrix_entropy(moments_singular_values(moments), order=self.order)
 
 
-class SelfCluster(SpectralScore):
-    """How much directions cluster: 0 as if drawn evenly from the sphere, 1 all on one line.
+class DirectionScore(SpectralScore):
+    """A number read from the moments of the features' directions.
 
-    It keeps the moments of directions, so it does not share its state with the other scores.
-
-    References:
-        Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
+    It keeps those alone, so it does not share its state with the other scores.
     """
-
-    higher_is_better = False
 
     def update(self, features: Tensor, computed_in: torch.dtype | Tensor | None = None) -> None:
         """Add a batch of features, shape ``(n, d)``; rows of zeros are left out."""
         super().update(directions(features), features if computed_in is None else computed_in)
 
-    def score(self, moments: FeatureMoments) -> Tensor:
-        """SelfCluster of the given moments of directions, shape ``()``."""
-        return selfcluster_of_moments(moments)
+
+class SelfCluster(DirectionScore):
+    """How much directions cluster: 0 as if drawn evenly from the sphere, 1 all on one line."""
+
+    name = "selfcluster"

@@ -17,10 +17,10 @@ from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.measure.measurement import GOOD_R2
+from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.ranking import short_names
 from alphareq_lightning.selection import (
-    LOWER_IS_BETTER,
     AlphaIntervalSearch,
     Readout,
     cautions,
@@ -144,7 +144,6 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
     losses = sorted({name for r in records for name in r.metrics if "loss" in name})
     read_out = any(record.accuracy is not None for record in records)
     layers = len({record.layer for record in records}) > 1
-    better = {score: "low" if score in LOWER_IS_BETTER else "high" for score in scores}
     return [
         ["name", "model", "text", "low"],
         *([["accuracy", "accuracy", "percent", "high"]] if read_out else []),
@@ -154,11 +153,15 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
         ["window", "fit ranks", "text", "low"],
         *([["layer", "layer", "text", "low"]] if layers else []),
         ["samples", "images", "count", "high"],
-        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", better[s]] for s in scores),
+        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", _better(s)] for s in scores),
         *([f"metric {loss}", loss, "short", "low"] for loss in losses),
         ["epoch", "epoch", "count", "low"],
         ["step", "step", "count", "low"],
     ]
+
+
+def _better(score: str) -> str:
+    return "low" if better(score) == "lower" else "high"
 
 
 def _replay(records: Sequence[AlphaRecord], top_k: int, margin: int) -> list[tuple[float, float]]:

@@ -7,7 +7,6 @@ from alphareq_lightning.selection.interval_search import (
 )
 from alphareq_lightning.selection.paid_readouts import Selected, select_by_readouts
 from alphareq_lightning.selection.ranking import (
-    LOWER_IS_BETTER,
     WindowAgreement,
     cautions,
     mixtures,
@@ -16,7 +15,6 @@ from alphareq_lightning.selection.ranking import (
 )
 
 __all__ = [
-    "LOWER_IS_BETTER",
     "AlphaIntervalSearch",
     "Readout",
     "Selected",

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.ranking import refit
 
 Phase = Literal["collapsed", "unknown", "failing", "warming up", "settling", "settled"]
 TURNED: tuple[Phase, ...] = ("settling", "settled")
@@ -65,11 +64,11 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         history: Records of one layer, one fit window and one training, in any order; at least one.
 
     Example:
+        >>> from alphareq_lightning.records.record import Fit
         >>> def record(step, alpha):
         ...     values = tuple(n**-alpha for n in range(1, 101))
-        ...     return AlphaRecord(alpha=alpha, r2=1.0, stderr=0.01, fit_range=(4, 50),
-        ...                        num_samples=5000, num_features=100, global_step=step,
-        ...                        eigenvalues=values)
+        ...     return AlphaRecord(fit=Fit(alpha, 1.0, 0.01, (4, 50)), num_samples=5000,
+        ...                        num_features=100, global_step=step, eigenvalues=values)
         >>> steps, alphas = (0, 200, 400, 1000, 2000, 4000), (1.54, 1.98, 1.99, 1.83, 1.71, 1.57)
         >>> course_of(list(map(record, steps, alphas))).phase
         'settling'
@@ -119,5 +118,5 @@ def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:
         return False
     first, last = now.fit_range
     wider = (max(first // 2, 1), last)
-    change = refit(now, wider).alpha - refit(before, wider).alpha
+    change = now.refit(wider).alpha - before.refit(wider).alpha
     return not abs(change) <= max(LEAST_MOVE, 2 * math.hypot(_error(before), _error(now)))

@@ -11,6 +11,7 @@ import torch
 from torchmetrics.functional import kendall_rank_corrcoef
 
 from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records.record import AlphaRecord
 
 AGREEMENT = 0.5
@@ -18,10 +19,6 @@ AGREEMENT = 0.5
 FEWEST_RANKS = 5
 """Half a window must be this wide to be compared with the whole."""
 FEWEST_TO_COMPARE = 4
-LOWER_IS_BETTER = frozenset({"condition_number", "selfcluster", "uniformity", "coherence"})
-"""Scores of which less is better; of all others more is."""
-WITHOUT_DIRECTION = frozenset({"intrinsic_dimension"})
-"""Scores that say nothing about which of two models is better."""
 
 
 def rank_checkpoints(
@@ -39,7 +36,7 @@ def rank_checkpoints(
 
     Args:
         records: Records of one layer and one fit window.
-        by: ``"alpha"``; the name of a score, lower is better if it is in `LOWER_IS_BETTER`; or of
+        by: ``"alpha"``; the name of a score, with its direction in the table of scores; or of
             a logged metric, lower is better if ``"loss"`` is in its name.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Least R² of a line that is believed; the paper's code used 0.95.
@@ -61,7 +58,7 @@ def rank_checkpoints(
     _check_names(records)
     if not force:
         _check_one_kind(records)
-    if by in WITHOUT_DIRECTION and any(by in r.scores for r in records):
+    if better(by) == "neither" and any(by in r.scores for r in records):
         raise SelectionError(f"neither more nor less of {by!r} is better: it ranks nothing")
     if by != "alpha" and not any(by in r.scores or by in r.metrics for r in records):
         known = sorted({name for r in records for name in (*r.scores, *r.metrics)})
@@ -78,7 +75,7 @@ def rank_checkpoints(
 
 def _badness(record: AlphaRecord, by: str) -> float:
     if by in record.scores:
-        return record.scores[by] if by in LOWER_IS_BETTER else -record.scores[by]
+        return record.scores[by] if better(by) == "lower" else -record.scores[by]
     value = record.metrics.get(by, math.nan)
     return value if "loss" in by else -value
 

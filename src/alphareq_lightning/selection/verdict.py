@@ -13,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.course import FIRST_STEP, Course, course_of
 from alphareq_lightning.selection.ranking import (
     AGREEMENT,
     FEWEST_TO_COMPARE,
-    LOWER_IS_BETTER,
-    kendall_tau,
+    agreement,
     rank_checkpoints,
-    refit,
-    target_distance,
     window_agreement,
 )
 
@@ -189,12 +187,12 @@ def _of_checkpoints(
     start = FIRST_STEP if course.phase == "failing" else course.peak.global_step
     candidates = sorted(
         (r for r in fitted if r.global_step >= start),
-        key=lambda r: (target_distance(r.alpha, target), r.global_step),
+        key=lambda r: (r.distance(target), r.global_step),
     )
     choice, *others = candidates
     ties = [r for r in others if _cannot_tell(choice, r, target)]
     for window in _other_windows(candidates):
-        nearest = min(candidates, key=lambda r: target_distance(refit(r, window).alpha, target))
+        nearest = min(candidates, key=lambda r: r.refit(window).distance(target))
         if nearest is not choice and nearest not in ties:
             ties.append(nearest)
             doubts.append(
@@ -225,7 +223,7 @@ def _cannot_tell(
     choice: AlphaRecord, other: AlphaRecord, target: float | tuple[float, float]
 ) -> bool:
     errors = [r.stderr if math.isfinite(r.stderr) else 0.0 for r in (choice, other)]
-    apart = target_distance(other.alpha, target) - target_distance(choice.alpha, target)
+    apart = other.distance(target) - choice.distance(target)
     return apart <= SIGMAS * math.hypot(*errors)
 
 
@@ -236,7 +234,7 @@ def _other_windows(records: Sequence[AlphaRecord]) -> list[tuple[int, int]]:
     first, last = records[0].fit_range
     wanted = [(max(first // 2, 1), last), (first, max(last // 2, first + 5))]
     reached = [
-        window for window in wanted if all(math.isfinite(refit(r, window).alpha) for r in records)
+        window for window in wanted if all(math.isfinite(r.refit(window).alpha) for r in records)
     ]
     return [window for window in reached if window != (first, last)]
 
@@ -298,11 +296,11 @@ def _of_trainings(
     mean = np.mean([places[name] for name in believed], axis=0)
     ordered = [candidates[i] for i in np.argsort(mean, kind="stable")]
     scores = {
-        name: criterion._replace(agreement=kendall_tau(places[name].tolist(), mean.tolist()))
+        name: criterion._replace(agreement=agreement(places[name].tolist(), mean.tolist()))
         for name, criterion in scores.items()
     }
     for first, second in combinations(believed, 2):
-        tau = kendall_tau(places[first].tolist(), places[second].tolist())
+        tau = agreement(places[first].tolist(), places[second].tolist())
         if tau < 0 and len(candidates) >= FEWEST_TO_COMPARE:
             doubts.append(
                 f"{first} and {second} turn the order around (Kendall τ = {tau:.2f}), and nothing "
@@ -375,12 +373,12 @@ def badness(
 ) -> float:
     """What a criterion says against a model: smaller is better, NaN where it has none."""
     if criterion == "alpha":
-        return target_distance(record.alpha, target)
+        return record.distance(target)
     if criterion in ("loss", "twins_error"):
         keys = [key for key in record.metrics if key.endswith(criterion) and "train" not in key]
         return record.metrics[min(keys, key=len)] if keys else math.nan
     value = record.scores.get(criterion, math.nan)
-    return value if criterion in LOWER_IS_BETTER else -value
+    return value if better(criterion) == "lower" else -value
 
 
 def _places(
