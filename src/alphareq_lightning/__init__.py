@@ -9,7 +9,7 @@ from alphareq_lightning._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
-    from alphareq_lightning.commands._sources import WhichImages, WhichModel
+    from alphareq_lightning.commands._sources import ImageOptions
     from alphareq_lightning.commands.profile import profile_model
     from alphareq_lightning.commands.score import score_checkpoints
     from alphareq_lightning.commands.select import select_checkpoints
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         twins_error,
         window_spread,
     )
+    from alphareq_lightning.load.models import ModelSource
     from alphareq_lightning.measure import Gauge, GaugeOptions
     from alphareq_lightning.metrics import (
         Alignment,
@@ -76,7 +77,9 @@ __all__ = [
     "FitRangeError",
     "Gauge",
     "GaugeOptions",
+    "ImageOptions",
     "LiDAR",
+    "ModelSource",
     "OptionError",
     "ParticipationRatio",
     "PowerLawFit",
@@ -86,8 +89,6 @@ __all__ = [
     "StreamingMoments",
     "TwinsError",
     "Uniformity",
-    "WhichImages",
-    "WhichModel",
     "alpha_distance",
     "append_record",
     "correct_alpha",
@@ -110,7 +111,8 @@ __all__ = [
 ]
 
 _HOMES = (
-    *("errors", "functional", "metrics", "records", "selection", "measure", "callbacks"),
+    *("errors", "functional", "load.models", "metrics", "records", "selection", "measure"),
+    "callbacks",
     *("commands._sources", "commands.profile", "commands.score", "commands.select"),
 )
 

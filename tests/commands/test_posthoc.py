@@ -338,15 +338,15 @@ def test_a_reader_who_has_seen_enough(tmp_path):
 def test_from_python(run, tmp_path):
     """The same without a command line: names as strings or paths, one or several."""
     from alphareq_lightning import (
-        WhichImages,
-        WhichModel,
+        ImageOptions,
+        ModelSource,
         rank_checkpoints,
         score_checkpoints,
         select_checkpoints,
     )
 
-    model = WhichModel(module="alphareq_lightning.recipes.BarlowTwins")
-    images = WhichImages(data="digits", max_images=300)
+    model = ModelSource(module="alphareq_lightning.recipes.BarlowTwins")
+    images = ImageOptions(data="digits", max_images=300)
     scored = score_checkpoints(run / "kept", model, images, device="cpu", out=tmp_path / "r.jsonl")
     assert len(scored.records) == 4
     assert scored.refused == []
@@ -360,6 +360,6 @@ def test_from_python(run, tmp_path):
     for wrong in ({"max_images": 0}, {"num_workers": -1}, {"image_size": 1.5}, {"batch_size": 0}):
         [name] = wrong
         with pytest.raises(OptionError, match=f"expected an integer {name} >= "):
-            score_checkpoints(run / "kept", model, WhichImages(data="digits", **wrong))
+            score_checkpoints(run / "kept", model, ImageOptions(data="digits", **wrong))
     with pytest.raises(OptionError, match="expected an integer top_k >= 1, got top_k=0"):
         select_checkpoints(run, model, images, top_k=0)

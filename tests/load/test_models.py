@@ -34,7 +34,7 @@ def test_bare_weights_under_any_prefix(tmp_path, resnet, prefix, key):
     state = {prefix + name: t for name, t in resnet.state_dict().items() if "fc." not in name}
     state["projector.weight"] = torch.ones(2, 2)
     torch.save(state if key is None else {key: state, "epoch": 3}, tmp_path / "w.pth")
-    model = ModelSource(architecture="resnet18").load(tmp_path / "w.pth")
+    model = ModelSource(model="resnet18").load(tmp_path / "w.pth")
     assert same(model.module, resnet)
     assert model.epoch == (0 if key is None else 3)
     assert not model.module.training
@@ -46,23 +46,23 @@ def test_a_config_of_a_fixed_class(tmp_path):
     config.write_text(cli.parser.dump(cli.config))
     assert "class_path: tiny" not in config.read_text()
     torch.save({"state_dict": TinyModule(width=24).state_dict()}, tmp_path / "w.ckpt")
-    source = ModelSource(config=config, module_class="tiny.TinyModule")
+    source = ModelSource(config=config, module="tiny.TinyModule")
     assert source.load(tmp_path / "w.ckpt").module.head.in_features == 24
     with pytest.raises(OptionError, match="has no class_path .* name it with --module"):
-        ModelSource(config=config)
+        ModelSource(config=config).load(config)
     with pytest.raises(OptionError, match="say what the weights belong to, by one of"):
-        ModelSource(config=config, architecture="resnet18")
+        ModelSource(config=config, model="resnet18").load(config)
 
 
 def test_another_number_of_classes(tmp_path, resnet):
     torch.save(torchvision.models.resnet18(num_classes=7).state_dict(), tmp_path / "w.pth")
-    ModelSource(architecture="resnet18").load(tmp_path / "w.pth")
+    ModelSource(model="resnet18").load(tmp_path / "w.pth")
 
 
 def test_safetensors_and_timm(tmp_path):
     vit = timm.create_model("test_vit")
     safetensors.torch.save_file(vit.state_dict(), tmp_path / "w.safetensors")
-    model = ModelSource(architecture="timm/test_vit").load(tmp_path / "w.safetensors")
+    model = ModelSource(model="timm/test_vit").load(tmp_path / "w.safetensors")
     torch.testing.assert_close(model.module.state_dict(), vit.state_dict())
 
 
@@ -75,10 +75,10 @@ def test_code_in_a_checkpoint_is_run_only_when_trusted(tmp_path, monkeypatch, re
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": resnet.state_dict(), "extra": Payload()}, "w.ckpt")
     with pytest.raises(SelectionError, match="cannot be read safely.*pass --trust") as caught:
-        ModelSource(architecture="resnet18").load(tmp_path / "w.ckpt")
+        ModelSource(model="resnet18").load(tmp_path / "w.ckpt")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "pwned").exists()
-    ModelSource(architecture="resnet18", trust=True).load(tmp_path / "w.ckpt")
+    ModelSource(model="resnet18", trust=True).load(tmp_path / "w.ckpt")
     assert (tmp_path / "pwned").exists()
 
 
@@ -96,9 +96,9 @@ def test_code_in_a_checkpoint_is_run_only_when_trusted(tmp_path, monkeypatch, re
 def test_files_that_do_not_fit(tmp_path, thing, text):
     torch.save(thing, tmp_path / "w.pth")
     with pytest.raises(SelectionError, match=text):
-        ModelSource(architecture="resnet18").load(tmp_path / "w.pth")
+        ModelSource(model="resnet18").load(tmp_path / "w.pth")
     with pytest.raises(SelectionError, match="there is no file"):
-        ModelSource(architecture="resnet18").load(tmp_path / "gone.pth")
+        ModelSource(model="resnet18").load(tmp_path / "gone.pth")
 
 
 class NeedsWidth(nn.Module):
@@ -108,7 +108,7 @@ class NeedsWidth(nn.Module):
 
 
 def test_hyperparameters_come_from_the_checkpoint(tmp_path):
-    source = ModelSource(module_class=f"{__name__}.NeedsWidth")
+    source = ModelSource(module=f"{__name__}.NeedsWidth")
     state = NeedsWidth(5).state_dict()
     # LightningCLI adds names that begin with an underscore.
     torch.save({"state_dict": state, "hyper_parameters": {"width": 5, "_x": 1}}, tmp_path / "a")

@@ -1,9 +1,8 @@
-"""Which models and which images a command is about, as on its command line."""
+"""On which images, and where, a command runs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -14,37 +13,7 @@ from alphareq_lightning.load.sources import ImageSource, image_source
 
 
 @dataclass(frozen=True, kw_only=True)
-class WhichModel:
-    """What the weights belong to, one of.
-
-    Args:
-        config: A LightningCLI config.
-        module: Import path of a LightningModule; with ``config`` its arguments are there.
-        model: A torchvision or timm model.
-        trust: Run code that a checkpoint wants to run.
-    """
-
-    config: Path | None = None
-    module: str | None = None
-    model: str | None = None
-    trust: bool = False
-
-    def source(self) -> ModelSource:
-        """What builds it and reads its weights.
-
-        Raises:
-            OptionError: If it is not one, or cannot be found.
-        """
-        return ModelSource(
-            config=self.config,
-            module_class=self.module,
-            architecture=self.model,
-            trust=self.trust,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WhichImages:
+class ImageOptions:
     """Which images.
 
     Args:
@@ -64,22 +33,14 @@ class WhichImages:
     batch_size: int = 256
     num_workers: int = 0
 
-    def source(self, which: WhichModel, model: ModelSource) -> ImageSource:
+    def source(self, model: ModelSource) -> ImageSource:
         """What reads them as the model expects.
 
         Raises:
             AlphaReQError: If nothing says which images, or a number is none that can be.
         """
-        return image_source(
-            self.data,
-            config=which.config,
-            preprocessing=model.preprocessing,
-            image_size=self.image_size,
-            statistics=self.statistics,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-            max_images=self.max_images,
-        )
+        prepared = model.preprocessing
+        return image_source(config=model.config, preprocessing=prepared, **asdict(self))
 
 
 def device_of(name: str) -> torch.device:

@@ -10,15 +10,14 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from alphareq_lightning._checks import check_count
 from alphareq_lightning._lightning import quiet
 from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
-from alphareq_lightning.commands._terminal import terminal
+from alphareq_lightning.commands._terminal import terminal, tracked
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.load.sources import from_datamodule
@@ -27,7 +26,6 @@ from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.records import AlphaRecord, records_from_checkpoints
 from alphareq_lightning.selection import rank_checkpoints
 
-SHOWN_ROWS = 15
 READOUT_BATCH = 512
 LABELS_PER_CLASS = 10
 """Few labels tell good features from better ones; with all of them any network reads digits."""
@@ -45,62 +43,31 @@ class DemoResult:
     figure: Path
 
 
-class _LiveTable(pl.Callback):
-    """A progress bar over batches and a row for each epoch, while the Trainer runs."""
+class _Rows(pl.Callback):
+    """A line for each epoch, above a bar over the batches, while the Trainer runs."""
 
     def __init__(self, monitor: AlphaMonitor, console: Console) -> None:
         self.monitor = monitor
-        self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("batches"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self.live = Live(console=console, refresh_per_second=4)
+        done = (MofNCompleteColumn(), TextColumn("batches"), TimeRemainingColumn())
+        self.progress = Progress(BarColumn(), *done, console=console, transient=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Open the display."""
-        total = trainer.num_training_batches * (trainer.max_epochs or 1)
-        self.task = self.progress.add_task("train", total=total, epoch=0)
-        self.live.start()
+        """Name the columns."""
+        self.task = self.progress.add_task("train", total=trainer.estimated_stepping_batches)
+        self._print("epoch", "val_loss", "val_alpha", "R²", "RankMe", "seconds on α")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
         """Advance the bar."""
-        self.progress.update(self.task, advance=1, epoch=trainer.current_epoch)
-        self.live.update(self._view())
+        self.progress.advance(self.task)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the new row."""
-        self.live.update(self._view())
+        """Add a line; there is nothing to show of the sanity check."""
+        for r in self.monitor.history[-1:]:
+            scores = f"{r.alpha:.3f}", f"{r.r2:.3f}", f"{r.scores['rankme']:.1f}"
+            self._print(f"{r.epoch}", f"{r.metrics['val_loss']:.2f}", *scores, f"{r.seconds:.2f}")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave the last view standing."""
-        self.live.stop()
-
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
-        """Give the terminal back."""
-        self.live.stop()
-
-    def _view(self) -> Group:
-        return Group(_epoch_table(self.monitor.history[-SHOWN_ROWS:]), self.progress)
-
-
-def _epoch_table(records: list[AlphaRecord]) -> Table:
-    """A row for each measurement."""
-    columns = ("epoch", "val_loss", "val_alpha", "R²", "RankMe", "seconds on α")
-    table = Table(*columns)
-    for column in table.columns:
-        column.justify = "right"
-    for r in records:
-        loss = r.metrics.get("val_loss", float("nan"))
-        rank = r.scores.get("rankme", float("nan"))
-        row = (r.epoch, f"{loss:.2f}", f"{r.alpha:.3f}", f"{r.r2:.3f}", f"{rank:.1f}")
-        table.add_row(*map(str, row), f"{r.seconds:.2f}")
-    return table
+    def _print(self, *cells: str) -> None:
+        self.progress.console.print("".join(f"{cell:>14}" for cell in cells))
 
 
 @quiet()
@@ -137,23 +104,25 @@ def run_demo(
     keep = ModelCheckpoint(
         log_dir / "checkpoints", monitor="val_alpha_distance", mode="min", save_top_k=-1
     )
+    rows = _Rows(monitor, console)
     trainer = pl.Trainer(
         max_epochs=epochs,
         accelerator="auto",
         devices=1,
         logger=logger,
-        callbacks=[monitor, keep, _LiveTable(monitor, console)],
+        callbacks=[monitor, keep, rows],
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
     )
     console.print("Barlow Twins on scikit-learn's digits; α on held-out unlabeled images.")
     started = time.perf_counter()
-    trainer.fit(module, datamodule=data)
+    with rows.progress:
+        trainer.fit(module, datamodule=data)
     console.print(f"\ntrained {epochs} epochs in {time.perf_counter() - started:.0f} s")
 
     ranked = rank_checkpoints(records_from_checkpoints([log_dir / "checkpoints"]))
-    accuracies = _readouts(ranked, data, console)
+    accuracies = _readouts(ranked, data)
     _report(ranked, accuracies, console)
     figure = log_dir / "spectrum.png"
     with written_beside(figure) as unfinished:
@@ -163,18 +132,15 @@ def run_demo(
     return DemoResult(ranked, accuracies, log_dir, figure)
 
 
-def _readouts(
-    records: list[AlphaRecord], data: DigitsDataModule, console: Console
-) -> dict[str, float]:
+def _readouts(records: list[AlphaRecord], data: DigitsDataModule) -> dict[str, float]:
     """Linear readout of each checkpoint: the only place where labels are used."""
     loaders = from_datamodule(data, batch_size=READOUT_BATCH).labelled(LABELS_PER_CLASS)
     accuracies = {}
-    with Progress(console=console, transient=True) as progress:
-        for record in progress.track(records, description="readouts, to check"):
-            assert record.path is not None
-            module = BarlowTwins.load_from_checkpoint(record.path, map_location="cpu")
-            train, test = (extract_features(module, loader) for loader in loaders)
-            accuracies[record.path] = read_out(*train, *test).top1
+    for record in tracked(records, "readouts, to check"):
+        assert record.path is not None
+        module = BarlowTwins.load_from_checkpoint(record.path, map_location="cpu")
+        train, test = (extract_features(module, loader) for loader in loaders)
+        accuracies[record.path] = read_out(*train, *test).top1
     return accuracies
 
 

@@ -10,9 +10,10 @@ from typing import Annotated, Literal, NamedTuple
 from rich.console import Console
 
 from alphareq_lightning.commands._gather import Sources, several
-from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of
+from alphareq_lightning.commands._sources import ImageOptions, device_of
 from alphareq_lightning.commands._terminal import note, tracked
 from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.load.models import ModelSource
 from alphareq_lightning.load.weights import find_weights
 from alphareq_lightning.measure import profile_layers
 from alphareq_lightning.measure.layers import resolve_layers
@@ -35,8 +36,8 @@ class Scored(NamedTuple):
 
 def score_checkpoints(
     paths: Sources,
-    model: WhichModel,
-    images: WhichImages,
+    model: ModelSource,
+    images: ImageOptions,
     *,
     layer: str | Sequence[str] | None = None,
     take: Literal["output", "input"] = "output",
@@ -66,17 +67,16 @@ def score_checkpoints(
     Raises:
         AlphaReQError: If an option cannot work; found out before the first pass.
     """
-    source = model.source()
     files = find_weights(several(paths))
     if out.exists():
         read_records(out)  # refuses a file of something else before the first pass
     where = device_of(device)
-    batches = images.source(model, source).heldout()
+    batches = images.source(model).heldout()
     measured: list[AlphaRecord] = []
     refused: list[SelectionError] = []
     for path in tracked(files, "α of each checkpoint"):
         try:
-            loaded = source.load(path)
+            loaded = model.load(path)
         except SelectionError as error:
             refused.append(error)
             continue

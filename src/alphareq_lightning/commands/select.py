@@ -12,9 +12,10 @@ from torch import Tensor
 
 from alphareq_lightning._checks import check_count
 from alphareq_lightning.commands._gather import Sources, gather_records
-from alphareq_lightning.commands._sources import WhichImages, WhichModel, device_of
+from alphareq_lightning.commands._sources import ImageOptions, device_of
 from alphareq_lightning.commands._terminal import terminal
 from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.load.models import ModelSource
 from alphareq_lightning.load.sources import fingerprint
 from alphareq_lightning.measure.layer_features import LayerFeatures
 from alphareq_lightning.measure.pooling import PoolName
@@ -32,8 +33,8 @@ from alphareq_lightning.text import json_text, printable
 
 def select_checkpoints(
     records: Sources,
-    model: WhichModel,
-    images: WhichImages,
+    model: ModelSource,
+    images: ImageOptions,
     *,
     study: str | None = None,
     layer: str | None = None,
@@ -84,8 +85,7 @@ def select_checkpoints(
             f"{len(missing)} of {len(found)} checkpoints are not where their records say, "
             f"{missing[0]} among them; a readout needs the weights"
         )
-    source = model.source()
-    loaders = images.source(model, source).labelled(labels_per_class)
+    loaders = images.source(model).labelled(labels_per_class)
     settings = {
         "probe": probe,
         "pool": pool,
@@ -101,7 +101,7 @@ def select_checkpoints(
         for side, loader in zip(("train", "test"), loaders, strict=True):
 
             def make(loader: Any = loader) -> tuple[Tensor, Tensor]:
-                backbone = LayerFeatures(source.load(path).module, record.layer, pool)
+                backbone = LayerFeatures(model.load(path).module, record.layer, pool)
                 return extract_features(backbone, loader, where)
 
             sides.append(cached_features(out / "features", f"{key}-{side}", make))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,54 +29,48 @@ class LoadedModel(NamedTuple):
     global_step: int
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelSource:
-    """Builds a model and loads the weights of a checkpoint into it.
+    """What the weights belong to, one of.
 
-    One of the first three arguments says what to build, or the first two together.
+    It is looked for when it is first needed, which raises an `OptionError` if there is not one
+    source, or it cannot be found.
 
     Args:
-        config: A LightningCLI config with a ``model`` section, for example the ``config.yaml``
-            that LightningCLI wrote beside the checkpoints.
-        module_class: Import path of a LightningModule; its arguments are those in the config, if
-            ``LightningCLI(MyModel)`` wrote one without a ``class_path``, or else the
-            hyperparameters stored in each checkpoint.
-        architecture: Name of a torchvision or timm model; files are bare weights, or checkpoints
-            of anything that contains that network.
-        trust: Unpickle code from checkpoints. Without it a file that needs that is refused.
-
-    Attributes:
-        preprocessing: What an ``architecture`` expects of its images; `None` of a LightningModule,
-            whose images are prepared by whoever trained it.
-
-    Raises:
-        OptionError: If there is not one source, or it cannot be found.
+        config: A LightningCLI config, for example the one that LightningCLI wrote beside the
+            checkpoints.
+        module: Import path of a LightningModule. Its arguments are those in ``config``, if
+            LightningCLI wrote it for this one class, or else the hyperparameters in a checkpoint.
+        model: A torchvision or timm model; files are bare weights, or checkpoints of anything that
+            contains that network.
+        trust: Run code that a checkpoint wants to run. Without it such a file is refused.
     """
 
-    def __init__(
-        self,
-        *,
-        config: Path | None = None,
-        module_class: str | None = None,
-        architecture: str | None = None,
-        trust: bool = False,
-    ) -> None:
-        by_module = config is not None or module_class is not None
-        if by_module == (architecture is not None):
+    config: Path | None = None
+    module: str | None = None
+    model: str | None = None
+    trust: bool = False
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What a ``model`` expects of its images; a LightningModule's trainer prepares its own."""
+        return self._found[1]
+
+    @cached_property
+    def _found(self) -> tuple[Callable[[Mapping[str, Any]], nn.Module], Preprocessing | None]:
+        by_module = self.config is not None or self.module is not None
+        if by_module == (self.model is not None):
             raise OptionError(
                 "say what the weights belong to, by one of: --config (a LightningCLI config), "
                 "--module (import path of a LightningModule), --model (a torchvision or timm name)"
             )
-        self.trust = trust
-        self.preprocessing: Preprocessing | None = None
-        self._build: Callable[[Mapping[str, Any]], nn.Module]
-        if config is not None:
-            self._build = _from_config(config, module_class)
-        elif module_class is not None:
-            self._build = _from_class(module_class)
-        else:
-            name = str(architecture)  # a wrong one is found before the first file is read
-            self.preprocessing = build_architecture(name).preprocessing
-            self._build = lambda checkpoint: build_architecture(name).module
+        if self.config is not None:
+            return _from_config(self.config, self.module), None
+        if self.module is not None:
+            return _from_class(self.module), None
+        name = str(self.model)
+        prepared = build_architecture(name).preprocessing
+        return lambda checkpoint: build_architecture(name).module, prepared
 
     def load(self, path: Path) -> LoadedModel:
         """The model with the weights of a file, in eval mode.
@@ -82,9 +78,10 @@ class ModelSource:
         Raises:
             WeightsError: If the file cannot be read safely, or does not fit the model.
         """
+        build, prepared = self._found
         checkpoint = read_weights(path, trust=self.trust)
-        module = self._build(checkpoint)
-        fit_weights(module, checkpoint, path, exactly=self.preprocessing is None)
+        module = build(checkpoint)
+        fit_weights(module, checkpoint, path, exactly=prepared is None)
         epoch, step = (checkpoint.get(key) for key in ("epoch", "global_step"))
         return LoadedModel(
             module.eval(),
