@@ -6,7 +6,7 @@ import math
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -148,15 +148,15 @@ class AlphaMonitor(Callback):
         if dataloader_idx is not None:
             check_count("dataloader_idx", dataloader_idx, at_least=0)
         check_prefix(prefix)
-        self.options = GaugeOptions(
-            layer=layer,
-            take=take,
-            pool=pool,
-            fit_range=fit_range,
-            bias_correction=bias_correction,
-            scores=scores,
-            max_samples=max_samples,
-        )
+        self.layer = layer
+        self.take: Take = take
+        self.pool: Pool = pool
+        self.fit_range = fit_range
+        self.bias_correction = bias_correction
+        self.scores = scores
+        self.max_samples = max_samples
+        options = self._options()
+        self.layer, self.scores = options.layer, options.scores
         self.dataloader = dataloader
         self.dataloader_idx = dataloader_idx
         self.forward = forward
@@ -178,6 +178,9 @@ class AlphaMonitor(Callback):
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
         self._only_validates = False
+
+    def _options(self) -> GaugeOptions:
+        return GaugeOptions(**{f.name: getattr(self, f.name) for f in fields(GaugeOptions)})
 
     # -- attach and detach -----------------------------------------------------------------------
 
@@ -216,7 +219,7 @@ class AlphaMonitor(Callback):
         ranks = OneProcess()
         if trainer.world_size > 1:
             ranks = AllProcesses(trainer.strategy.root_device)
-        self._gauge = Gauge(self.options, pl_module, ranks=ranks)
+        self._gauge = Gauge(self._options(), pl_module, ranks=ranks)
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
         self._source = self._find_source(trainer, pl_module)
@@ -372,7 +375,7 @@ class AlphaMonitor(Callback):
             return
         self._announced = True
         source, given = self._source.describe(trainer)
-        sizes = [size for size in (given, self.options.max_samples) if size is not None]
+        sizes = [size for size in (given, self.max_samples) if size is not None]
         images = min(sizes, default=None)
         count = "" if images is None else f" ({images:,})"
         window = self._gauge.window(images)
@@ -399,7 +402,7 @@ class AlphaMonitor(Callback):
             raise SpectrumError(problem)
 
     def _keys(self) -> list[str]:
-        names = logged_names(self.options.scores, self.options.bias_correction)
+        names = logged_names(self.scores, self.bias_correction)
         return [
             f"{self.prefix}{name}{self._suffix(index, tap.layer.label)}"
             for index, tap in enumerate(self._gauge.taps)
@@ -475,9 +478,7 @@ class AlphaMonitor(Callback):
     @property
     def state_key(self) -> str:
         """Own key for each monitor of a Trainer."""
-        return self._generate_state_key(
-            layer=self.options.layer, take=self.options.take, prefix=self.prefix
-        )
+        return self._generate_state_key(layer=self.layer, take=self.take, prefix=self.prefix)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python numbers; every checkpoint carries it."""
