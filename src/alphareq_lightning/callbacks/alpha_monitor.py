@@ -452,12 +452,14 @@ class AlphaMonitor(Callback):
         epoch, global_step = trainer.current_epoch, trainer.global_step
         if self._loaded_at is not None and trainer.state.fn != "fit":
             epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
-        about: dict[str, Any] = {"run": self._run, "epoch": epoch, "global_step": global_step}
-        about["metrics"] = metrics
-        self.history += [replace(record, **about) for record in self._measured]
-        self._draw(trainer)
+        records = [
+            replace(record, run=self._run, epoch=epoch, global_step=global_step, metrics=metrics)
+            for record in self._measured
+        ]
+        self.history += records
+        self._draw(trainer, records)
 
-    def _draw(self, trainer: Trainer) -> None:
+    def _draw(self, trainer: Trainer, records: list[AlphaRecord]) -> None:
         if not self.figures or getattr(trainer, "fast_dev_run", False):
             return
         log_dir = trainer.log_dir  # broadcasts: every rank must ask
@@ -467,7 +469,7 @@ class AlphaMonitor(Callback):
             folder = Path(log_dir or trainer.default_root_dir)
             if not has_room(folder):
                 raise OSError(f"the disk of {folder} is nearly full")
-            for record in self.history[-len(self._measured) :]:
+            for record in records:
                 tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
                 publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
