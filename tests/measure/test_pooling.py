@@ -117,7 +117,7 @@ def test_a_callable_gets_what_the_layer_gives():
 def test_a_pool_that_does_not_exist():
     with pytest.raises(OptionError, match="pool to be one of .*'mean_last'.*callable, got 'max'"):
         AlphaMonitor(pool="max")
-    assert AlphaMonitor(pool=pooler_output).options.pool is pooler_output
+    assert AlphaMonitor(pool=pooler_output).pool is pooler_output
     assert AlphaMonitor(pool=pooler_output).state_key == AlphaMonitor().state_key
 
 

@@ -6,7 +6,7 @@ import math
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -149,15 +149,15 @@ class AlphaMonitor(Callback):
         if dataloader_idx is not None:
             check_count("dataloader_idx", dataloader_idx, at_least=0)
         check_prefix(prefix)
-        self.options = GaugeOptions(
-            layer=layer,
-            take=take,
-            pool=pool,
-            fit_range=fit_range,
-            bias_correction=bias_correction,
-            scores=scores,
-            max_samples=max_samples,
-        )
+        self.layer = layer
+        self.take: Take = take
+        self.pool: Pool = pool
+        self.fit_range = fit_range
+        self.bias_correction = bias_correction
+        self.scores = scores
+        self.max_samples = max_samples
+        options = self._options()
+        self.layer, self.scores = options.layer, options.scores
         self.dataloader = dataloader
         self.dataloader_idx = dataloader_idx
         self.forward = forward
@@ -181,6 +181,9 @@ class AlphaMonitor(Callback):
         self._heard_of_weights = False
         self._unknown_weights: str | None = None
         self._only_validates = False
+
+    def _options(self) -> GaugeOptions:
+        return GaugeOptions(**{f.name: getattr(self, f.name) for f in fields(GaugeOptions)})
 
     # -- attach and detach -----------------------------------------------------------------------
 
@@ -221,7 +224,7 @@ class AlphaMonitor(Callback):
         ranks = OneProcess()
         if trainer.world_size > 1:
             ranks = AllProcesses(trainer.strategy.root_device)
-        self._gauge = Gauge(self.options, pl_module, ranks=ranks)
+        self._gauge = Gauge(self._options(), pl_module, ranks=ranks)
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
         self._source = self._find_source(trainer, pl_module)
@@ -378,7 +381,7 @@ class AlphaMonitor(Callback):
             return
         self._announced = True
         source, given = self._source.describe(trainer)
-        sizes = [size for size in (given, self.options.max_samples) if size is not None]
+        sizes = [size for size in (given, self.max_samples) if size is not None]
         images = min(sizes, default=None)
         count = "" if images is None else f" ({images:,})"
         window = self._gauge.window(images)
@@ -405,7 +408,7 @@ class AlphaMonitor(Callback):
             raise SpectrumError(problem)
 
     def _keys(self) -> list[str]:
-        names = logged_names(self.options.scores, self.options.bias_correction)
+        names = logged_names(self.scores, self.bias_correction)
         return [
             f"{self.prefix}{name}{self._suffix(index, tap.layer.label)}"
             for index, tap in enumerate(self._gauge.taps)
@@ -455,9 +458,10 @@ class AlphaMonitor(Callback):
         epoch, global_step = trainer.current_epoch, trainer.global_step
         if self._loaded_at is not None and trainer.state.fn != "fit":
             epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
-        about: dict[str, Any] = {"run": self._run, "epoch": epoch, "global_step": global_step}
-        about["metrics"] = metrics
-        records = [replace(record, **about) for record in self._measured]
+        records = [
+            replace(record, run=self._run, epoch=epoch, global_step=global_step, metrics=metrics)
+            for record in self._measured
+        ]
         if self._unknown_weights is not None:
             records = []
             self._gauge.warn(
@@ -489,9 +493,7 @@ class AlphaMonitor(Callback):
     @property
     def state_key(self) -> str:
         """Own key for each monitor of a Trainer."""
-        return self._generate_state_key(
-            layer=self.options.layer, take=self.options.take, prefix=self.prefix
-        )
+        return self._generate_state_key(layer=self.layer, take=self.take, prefix=self.prefix)
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python numbers; every checkpoint carries it."""

@@ -152,9 +152,9 @@ def _read_out(sweep: Sweep, trial: Trial, cli: LightningCLI, monitor: AlphaMonit
 
 def monitored_features(module: nn.Module, monitor: AlphaMonitor) -> LayerFeatures:
     """The module, cut off at the layer whose α the monitor measures."""
-    layer = resolve_layers(module, monitor.options.layer, monitor.options.take)[0]
+    layer = resolve_layers(module, monitor.layer, monitor.take)[0]
     run = None if monitor.forward is None else find_forward(monitor.forward, module)  # type: ignore[arg-type]
-    return LayerFeatures(module, layer.label, monitor.options.pool, run)
+    return LayerFeatures(module, layer.label, monitor.pool, run)
 
 
 def _add_seconds(trial: Trial, **seconds: float) -> None:
