@@ -67,7 +67,7 @@ class _Rows(pl.Callback):
             self._print(f"{r.epoch}", f"{r.metrics['val_loss']:.2f}", *scores, f"{r.seconds:.2f}")
 
     def _print(self, *cells: str) -> None:
-        self.progress.console.print("".join(f"{cell:>14}" for cell in cells))
+        self.progress.console.print("".join(f"{cell:>13}" for cell in cells))
 
 
 @quiet()
@@ -151,18 +151,11 @@ def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Co
         "last epoch": max(ranked, key=lambda r: r.global_step),
         "best readout": max(ranked, key=lambda r: accuracies[str(r.path)]),
     }
-    columns = (
-        "chosen by",
-        "epoch",
-        "val_alpha",
-        "val_loss",
-        f"readout of {LABELS_PER_CLASS} labels a class",
-    )
+    readout = f"readout of {LABELS_PER_CLASS} labels a class"
+    columns = ("chosen by", "epoch", "val_alpha", "val_loss", readout)
     table = Table(*columns, title="Kept checkpoints: three ways to choose without labels, checked")
     for name, r in choices.items():
-        accuracy = f"{accuracies[str(r.path)]:.1f} %"
-        table.add_row(
-            name, str(r.epoch), f"{r.alpha:.3f}", f"{r.metrics['val_loss']:.2f}", accuracy
-        )
+        loss, accuracy = f"{r.metrics['val_loss']:.2f}", f"{accuracies[str(r.path)]:.1f} %"
+        table.add_row(name, str(r.epoch), f"{r.alpha:.3f}", loss, accuracy)
     console.print(table)
     console.print(f"α chose {ranked[0].path}", soft_wrap=True)

@@ -27,7 +27,10 @@ def main(args: Sequence[str] | None = None) -> int:
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # configs and --module name classes of the user's own modules
     try:
-        return train(arguments[1:]) if is_training else _run(arguments)
+        if is_training:
+            return train(arguments[1:])
+        options = command_parser(next(iter(arguments), None)).parse_args(arguments)
+        return int(options.run(options))
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -66,8 +69,3 @@ def _commands() -> Iterator[tuple[str, str, str]]:
         if found is not None and not file.stem.startswith(("_", "main")):
             summary = str(ast.get_docstring(found)).partition("\n")[0]
             yield file.stem, found.name, summary.rstrip(".")
-
-
-def _run(arguments: Sequence[str]) -> int:
-    options = command_parser(next(iter(arguments), None)).parse_args(arguments)
-    return int(options.run(options))

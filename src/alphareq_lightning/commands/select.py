@@ -145,9 +145,9 @@ def as_json(selected: Selected) -> str:
     """An object; `null` where there is no best model, and where the interval is open."""
     search, best = selected.search, selected.best
     found = {
-        "best": None if best is None else best.path,
-        "accuracy": None if best is None else best.accuracy,
-        "alpha": None if best is None else best.alpha,
+        "best": best and best.path,
+        "accuracy": best and best.accuracy,
+        "alpha": best and best.alpha,
         "interval": list(search.interval),
         "readouts_paid": search.num_readouts,
         "readouts_saved": search.num_saved,
