@@ -138,7 +138,11 @@ def labelled_images(data: Any, labels_per_class: int) -> Sides:
     train, test = data.readout_datasets()
     if data.heldout_source is not data.train_source:  # max_heldout limits what α is measured on
         test.indices = range(len(data.heldout_source))
-    sides = (few_of_each_class(train, labels_per_class), test)
+    return decoded((few_of_each_class(train, labels_per_class), test))
+
+
+def decoded(sides: tuple[Any, Any]) -> Sides:
+    """Images and labels to train and to test a readout on, in memory."""
     train, test = (
         TensorDataset(*next(iter(DataLoader(side, batch_size=len(side))))) for side in sides
     )

@@ -15,6 +15,8 @@ import yaml
 
 from alphareq_lightning.text import one_line
 
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What numbers, names and nesting of somebody else's file run into."""
 NOT_TO_WAIT = getattr(os, "O_NONBLOCK", 0)
 MOST_VALUES = 1_000_000
 """Of a config."""

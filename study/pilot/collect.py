@@ -34,6 +34,7 @@ from alphareq_lightning.sweep.training import (
 )
 from alphareq_lightning.sweep.trial import PATH, SECONDS, monitored_features
 from benchmarks.timing import machine, today
+from study.measurements import BATCH, Sides, decoded
 from study.pilot.analysis import RESULTS
 from study.run import result_path, short, write_result
 
@@ -45,18 +46,6 @@ TASKS: dict[str, dict[str, Any]] = {
 EVERY_TIME = "cifar10"
 """Read out at every checkpoint; the others at the end of training only."""
 LIDAR_IMAGES, LIDAR_VIEWS = 400, 10
-BATCH = 500
-
-Sides = tuple[TensorDataset, TensorDataset]
-
-
-def labelled_images(data: ImageFolderDataModule) -> Sides:
-    """Plain images and labels to train and to test a readout on, decoded once."""
-    train, test = (
-        TensorDataset(*next(iter(DataLoader(side, batch_size=len(side)))))
-        for side in data.readout_datasets()
-    )
-    return train, test
 
 
 def views_of_one(data: ImageFolderDataModule) -> Tensor:
@@ -157,7 +146,7 @@ def main() -> None:
         name: ImageFolderDataModule(str(options.data / folders[name]), **how)
         for name, how in TASKS.items()
     }
-    tasks = {name: labelled_images(module) for name, module in data.items()}
+    tasks = {name: decoded(module.readout_datasets()) for name, module in data.items()}
     views = views_of_one(data["cifar10"])
     start = options.out / "untrained.json"
     if not start.exists():

@@ -100,6 +100,12 @@ PICKLES = {
     "nested dicts": lambda: {"callbacks": {"AlphaMonitor{}": tower(dict)}},
     "nested history": lambda: {"callbacks": {"AlphaMonitor{}": {"history": tower(list)}}},
     "nested record": lambda: {"callbacks": {"AlphaMonitor{}": {"history": [tower(dict)]}}},
+    "nested in a field of a newer version": lambda: {
+        "callbacks": {"AlphaMonitor{}": {"history": [{**GOOD, "new": tower(list)}]}}
+    },
+    "a field of a newer version a million times": lambda: {
+        "callbacks": {"AlphaMonitor{}": {"history": [{**GOOD, "new": [1.0] * 60_000}] * 900}}
+    },
     "nested callbacks": lambda: {"callbacks": tower(list)},
     "nested key": lambda: keyed_by_a_tower(),
     "one record a million times": lambda: {"callbacks": {"AlphaMonitor{}": {"history": SHARED}}},

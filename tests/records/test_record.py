@@ -55,6 +55,18 @@ def test_readers_of_a_record_without_a_fit():
     assert record().alpha_corrected is record().alpha_stderr is None
 
 
+def test_no_line_is_drawn_where_no_eigenvalues_are_kept():
+    eigenvalues = [n**-1.5 for n in range(1, 61)]
+    ranks, line = record(eigenvalues=eigenvalues, fit_range=(11, 60)).line()
+    assert ranks == list(range(11, 61))
+    assert line == pytest.approx(eigenvalues[10:], rel=1e-12)
+    ranks, _ = record(eigenvalues=eigenvalues, fit_range=(11, 600)).line()
+    assert ranks[-1] == 60  # as far as they go
+    collapsed = [*eigenvalues[:30], *[0.0] * 30]
+    for kept in ((), eigenvalues[:10], eigenvalues[:12], collapsed, [math.nan] * 60, [-1.0] * 60):
+        assert record(eigenvalues=kept, fit_range=(11, 60)).line() is None
+
+
 def test_a_corrected_alpha_round_trip():
     corrected = replace(record(), corrected=Corrected(1.1, 0.2), bias_correction="inversion")
     assert (corrected.alpha_corrected, corrected.alpha_stderr) == (1.1, 0.2)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 
 from alphareq_lightning.errors import AlphaReQError, SelectionError
-from alphareq_lightning.files import num_values
+from alphareq_lightning.files import MALFORMED, num_values
 from alphareq_lightning.functional.power_law import PowerLawFit, alpha_distance, fit_power_law
 from alphareq_lightning.text import as_json, one_line, shown
 
@@ -194,13 +194,14 @@ class AlphaRecord:
         if self.fit is None:
             return None
         first, last = self.fit.fit_range
-        ranks = torch.arange(first, min(last, len(self.eigenvalues)) + 1)
-        shares = torch.tensor(self.shares, dtype=torch.float64)
+        last = min(last, len(self.eigenvalues))
         try:
-            line = fit_power_law(shares, (first, first + len(ranks) - 1)).line(ranks)
+            fit = fit_power_law(torch.tensor(self.shares, dtype=torch.float64), (first, last))
         except AlphaReQError:
             return None
-        return ranks.tolist(), line.clamp(min=torch.finfo(line.dtype).tiny).tolist()
+        ranks = torch.arange(first, last + 1)
+        line = fit.line(ranks).clamp(min=torch.finfo(torch.float64).tiny)  # has a logarithm
+        return ranks.tolist(), line.tolist()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain Python numbers, strings, lists and dicts: safe in JSON and in checkpoints."""
@@ -237,12 +238,8 @@ class AlphaRecord:
             fit, corrected = _fit(values), _corrected(values)
             own = {name: read(values.pop(name)) for name, read in _READ.items() if name in values}
             return cls(fit=fit, corrected=corrected, unknown=_plain(values), **own)
-        except _WRONG as error:
+        except MALFORMED as error:
             raise SelectionError(f"not a record of α: {one_line(error)}") from error
-
-
-_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What numbers, names and nesting of somebody else's file run into."""
 
 
 def _fit(values: dict[str, Any]) -> Fit | None:

@@ -34,6 +34,9 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
     """
     extra = sorted({name for r in records for name in r.scores})
     metrics = sorted({name for r in records for name in r.metrics} - set(extra))
+    corrected = _corrected(records)
+    of_others = any(r.path_step is not None for r in records)
+    paid = any(r.accuracy is not None for r in records)
     rows = []
     for r in records:
         first, last = r.fit_range or (None, None)
@@ -50,12 +53,12 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
             "samples": r.num_samples,
             "features": r.num_features,
         }
-        if _corrected(records):
+        if corrected:
             row |= {"alpha_corrected": r.alpha_corrected, "alpha_stderr": r.alpha_stderr}
         row |= {name: r.scores.get(name) for name in extra}
-        if any(other.path_step is not None for other in records):
+        if of_others:
             row["weights_step"] = r.global_step if r.path_step is None else r.path_step
-        if any(other.accuracy is not None for other in records):
+        if paid:
             row["accuracy"] = r.accuracy
         row |= {name: r.metrics.get(name) for name in metrics}
         rows.append(as_json(row))

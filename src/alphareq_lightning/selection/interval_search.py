@@ -9,7 +9,7 @@ from os import PathLike
 from typing import Any, NamedTuple
 
 from alphareq_lightning.errors import OptionError, SelectionError
-from alphareq_lightning.files import read_small, written_beside
+from alphareq_lightning.files import MALFORMED, read_small, written_beside
 from alphareq_lightning.text import as_json, one_line, shown
 
 
@@ -200,7 +200,7 @@ class AlphaIntervalSearch:
             search.skipped = {name: _number(alpha) for name, alpha in state["skipped"].items()}
         except OSError as error:
             raise SelectionError(f"cannot read the search in {path}: {error}") from error
-        except _WRONG as error:
+        except MALFORMED as error:
             reason = one_line(error)
             raise SelectionError(f"{path} is not a saved interval search: {reason}") from error
         return search
@@ -209,10 +209,6 @@ class AlphaIntervalSearch:
         if name in self.readouts:
             return self.readouts[name].alpha
         return self.pending.get(name, self.skipped.get(name))
-
-
-_WRONG = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What numbers, names and nesting of somebody else's JSON run into."""
 
 
 def _whole(value: Any) -> int:

@@ -96,18 +96,14 @@ def mixtures(records: Iterable[AlphaRecord]) -> list[str]:
     """Why α of these records do not compare, each in a sentence; empty if they do."""
     records = list(records)
     layers = sorted({r.layer for r in records})
-    windows = dict.fromkeys(r.ranks for r in sorted(records, key=_window) if r.fit is not None)
+    windows = sorted({r.fit.fit_range for r in records if r.fit is not None})
     found = []
     if len(layers) > 1:
         found.append(f"α of different layers do not compare: {layers}; choose one layer")
     if len(windows) > 1:
-        shown = ", ".join(windows)
+        shown = ", ".join(f"{first}–{last}" for first, last in windows)
         found.append(f"α of different fit windows do not compare: ranks {shown}; refit on one")
     return found
-
-
-def _window(record: AlphaRecord) -> tuple[int, int]:
-    return record.fit_range or (0, 0)
 
 
 def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
@@ -210,7 +206,7 @@ def cautions(
     if len(fitted) < FEWEST_TO_COMPARE:
         return found
     distances = [r.distance(target) for r in fitted]
-    first, last = _window(fitted[0])
+    first, last = fitted[0].fit_range or (0, 0)
     halves = [(first, last // 2), (2 * first, last)]
     halves = [window for window in halves if window[1] - window[0] >= FEWEST_RANKS]
     for window, tau in window_agreement(fitted, halves, target=target).taus.items():

@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 
 from alphareq_lightning.errors import AlphaReQError, OptionError, SweepError
 from alphareq_lightning.files import opened
-from alphareq_lightning.records.json_lines import cut_half_line
+from alphareq_lightning.records.json_lines import LONGEST_LINE, cut_half_line
 from alphareq_lightning.text import first_line
 
 JOURNAL_SUFFIXES = (".journal", ".log")
@@ -33,7 +33,6 @@ DRIVERS = {
     "mysql": ("pymysql", "MySQLdb", "mysql.connector"),
 }
 """Python packages that SQLAlchemy can reach a database server with, the first one preferred."""
-LONGEST_LINE = 2**24
 DIALECTS = {"MySQLdb": "mysqldb", "mysql.connector": "mysqlconnector"}
 CONNECT_SECONDS = 10
 SQLITE_SECONDS = 60
