@@ -144,6 +144,7 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
     losses = sorted({name for r in records for name in r.metrics if "loss" in name})
     read_out = any(record.accuracy is not None for record in records)
     layers = len({record.layer for record in records}) > 1
+    ends = {score: "low" if better(score) == "lower" else "high" for score in scores}
     return [
         ["name", "model", "text", "low"],
         *([["accuracy", "accuracy", "percent", "high"]] if read_out else []),
@@ -153,15 +154,11 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
         ["window", "fit ranks", "text", "low"],
         *([["layer", "layer", "text", "low"]] if layers else []),
         ["samples", "images", "count", "high"],
-        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", _better(s)] for s in scores),
+        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", ends[s]] for s in scores),
         *([f"metric {loss}", loss, "short", "low"] for loss in losses),
         ["epoch", "epoch", "count", "low"],
         ["step", "step", "count", "low"],
     ]
-
-
-def _better(score: str) -> str:
-    return "low" if better(score) == "lower" else "high"
 
 
 def _replay(records: Sequence[AlphaRecord], top_k: int, margin: int) -> list[tuple[float, float]]:
