@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from alphareq_lightning.commands._terminal import note
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.records import AlphaRecord, read_records
-from alphareq_lightning.records.checkpoints import record_of_checkpoint
+from alphareq_lightning.records.checkpoints import course_in_checkpoint, record_of_checkpoint
 from alphareq_lightning.selection import AlphaIntervalSearch
 from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
 
@@ -57,6 +58,21 @@ def gather_records(
     if not records:
         raise SelectionError("no record was found; name checkpoints, run folders or record files")
     return _each_once(records)
+
+
+def gather_courses(records: Sequence[AlphaRecord]) -> list[AlphaRecord]:
+    """What was measured of each training beside these records: its newest checkpoint has it."""
+    newest: dict[str, AlphaRecord] = {}
+    for record in records:
+        known = newest.get(record.run)
+        is_newer = known is None or record.global_step > known.global_step
+        if record.run and record.path and is_newer and Path(record.path).is_file():
+            newest[record.run] = record
+    courses: list[AlphaRecord] = []
+    for record in newest.values():
+        with suppress(SelectionError):  # measured afterwards, of a file without a monitor in it
+            courses += course_in_checkpoint(str(record.path), layer=record.layer)
+    return courses
 
 
 def _each_once(records: list[AlphaRecord]) -> list[AlphaRecord]:

@@ -8,17 +8,21 @@ from typing import NamedTuple
 from rich.console import Console
 
 from alphareq_lightning._checks import check_count
-from alphareq_lightning.commands._gather import Sources, gather_records
+from alphareq_lightning.commands._gather import Sources, gather_courses, gather_records
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.ranking import (
     ranking_csv,
-    ranking_json,
     ranking_plot,
+    ranking_rows,
     ranking_table,
 )
-from alphareq_lightning.selection import cautions, rank_checkpoints
-from alphareq_lightning.text import printable
+from alphareq_lightning.report.verdict import verdict_lines, verdict_values
+from alphareq_lightning.selection import Verdict, cautions, rank_checkpoints, verdict
+from alphareq_lightning.text import as_json as plain
+from alphareq_lightning.text import json_text, printable
+
+NO_CHOICE = 3
 
 
 class Ranking(NamedTuple):
@@ -27,6 +31,8 @@ class Ranking(NamedTuple):
     records: list[AlphaRecord]
     """The best first."""
     cautions: list[str]
+    verdict: Verdict | None
+    """`None` where it was ranked by force."""
     target: tuple[float, float]
     top: int | None
     """How many to show in a table."""
@@ -66,17 +72,24 @@ def rank(
         check_count("top", top)
     wanted = check_target(target)
     records = gather_records(paths, layer=layer, study=study)
+    courses = gather_courses(records)
     if fit_range is not None:
         window = check_fit_range(fit_range)
         records = [record.refit(window) for record in records]
+        courses = [record.refit(window) for record in courses]
     ranked = rank_checkpoints(records, by=by, target=wanted, min_r2=min_r2, force=force)
     if plot is not None:
         ranking_plot(ranked, wanted, plot)
-    return Ranking(ranked, [] if force else cautions(ranked, target=wanted), wanted, top)
+    if force:
+        return Ranking(ranked, [], None, wanted, top)
+    found = verdict(ranked, course=courses, believe=None if by == "alpha" else [by], target=wanted)
+    return Ranking(ranked, cautions(ranked, target=wanted), found, wanted, top)
 
 
 def show(ranking: Ranking, console: Console) -> None:
-    """A table, and what speaks against it."""
+    """The verdict, a table, and what speaks against its order."""
+    for line in () if ranking.verdict is None else verdict_lines(ranking.verdict):
+        console.print(printable(line), soft_wrap=True)
     shown = ranking.records[: ranking.top]
     console.print(ranking_table(shown, ranking.target))
     if len(shown) < len(ranking.records):
@@ -86,10 +99,17 @@ def show(ranking: Ranking, console: Console) -> None:
 
 
 def as_json(ranking: Ranking) -> str:
-    """``{"ranking": [...], "cautions": [...]}``."""
-    return ranking_json(ranking.records, ranking.target, ranking.cautions)
+    """``{"verdict": {...}, "records": [...], "cautions": [...]}``."""
+    found = None if ranking.verdict is None else verdict_values(ranking.verdict)
+    rows = ranking_rows(ranking.records, ranking.target)
+    return json_text({"verdict": plain(found), "records": rows, "cautions": ranking.cautions})
 
 
 def as_csv(ranking: Ranking) -> str:
     """A line for each record, below a header."""
     return ranking_csv(ranking.records, ranking.target).removesuffix("\n")
+
+
+def exit_code(ranking: Ranking) -> int:
+    """3 where there is no choice."""
+    return NO_CHOICE if ranking.verdict and ranking.verdict.choice is None else 0

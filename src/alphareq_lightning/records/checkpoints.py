@@ -111,6 +111,24 @@ def record_of_checkpoint(path: Path, layer: str | None) -> tuple[AlphaRecord, li
     Raises:
         SelectionError: As `records_from_checkpoints`.
     """
+    step, records, others = _read(path, layer)
+    of_these_weights = [r for r in records if r.global_step == step]
+    if of_these_weights or not isinstance(step, int):
+        return replace((of_these_weights or records)[-1], path=str(path)), others
+    return replace(records[-1], path=str(path), path_step=step), others
+
+
+def course_in_checkpoint(path: str | PathLike[str], *, layer: str) -> list[AlphaRecord]:
+    """All measurements of a layer that a checkpoint carries of its training, oldest first.
+
+    Raises:
+        SelectionError: As `records_from_checkpoints`.
+    """
+    return _read(Path(path), layer)[1]
+
+
+def _read(path: Path, layer: str | None) -> tuple[Any, list[AlphaRecord], list[str]]:
+    """The step of the weights, the records of one layer, and the names of the others."""
     checkpoint, states = _callback_states(path)
     try:
         histories = [
@@ -130,13 +148,8 @@ def record_of_checkpoint(path: Path, layer: str | None) -> tuple[AlphaRecord, li
     if chosen not in layers:
         raise SelectionError(f"{path} has no record of layer {layer!r}; there are: {layers}")
     records = [r for history in histories for r in history if r.layer == chosen]
-    step = checkpoint.get("global_step")
-    of_these_weights = [r for r in records if r.global_step == step]
-    if of_these_weights or not isinstance(step, int):
-        record = replace((of_these_weights or records)[-1], path=str(path))
-    else:
-        record = replace(records[-1], path=str(path), path_step=step)
-    return record, [other for other in layers if other != chosen]
+    others = [other for other in layers if other != chosen]
+    return checkpoint.get("global_step"), records, others
 
 
 def _newest_of_each_layer(history: list[AlphaRecord]) -> list[AlphaRecord]:

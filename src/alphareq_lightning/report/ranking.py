@@ -17,7 +17,7 @@ from rich.table import Table
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.text import as_json, json_text, printable
+from alphareq_lightning.text import as_json, printable
 
 NAME_WIDTH = 16
 FORMULA = ("=", "+", "-", "@")
@@ -63,11 +63,6 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
         row |= {name: r.metrics.get(name) for name in metrics}
         rows.append(as_json(row))
     return rows
-
-
-def ranking_json(records: Sequence[AlphaRecord], target: Target, cautions: Sequence[str]) -> str:
-    """The ranking as JSON: ``{"ranking": [...], "cautions": [...]}``."""
-    return json_text({"ranking": ranking_rows(records, target), "cautions": list(cautions)})
 
 
 def ranking_csv(records: Sequence[AlphaRecord], target: Target) -> str:

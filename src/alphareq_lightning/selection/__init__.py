@@ -1,5 +1,6 @@
 """Which model is best: ranking and search."""
 
+from alphareq_lightning.selection.course import Course, course_of
 from alphareq_lightning.selection.interval_search import (
     AlphaIntervalSearch,
     Readout,
@@ -13,16 +14,22 @@ from alphareq_lightning.selection.ranking import (
     rank_checkpoints,
     window_agreement,
 )
+from alphareq_lightning.selection.verdict import Criterion, Verdict, verdict
 
 __all__ = [
     "AlphaIntervalSearch",
+    "Course",
+    "Criterion",
     "Readout",
     "Selected",
+    "Verdict",
     "WindowAgreement",
     "cautions",
     "closing_interval",
+    "course_of",
     "mixtures",
     "rank_checkpoints",
     "select_by_readouts",
+    "verdict",
     "window_agreement",
 ]

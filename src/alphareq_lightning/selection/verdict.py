@@ -88,6 +88,7 @@ def trainings_of(records: Iterable[AlphaRecord]) -> dict[str, list[AlphaRecord]]
 def verdict(
     records: Iterable[AlphaRecord],
     *,
+    course: Iterable[AlphaRecord] = (),
     believe: Sequence[str] | None = None,
     target: float | tuple[float, float] = 1.0,
 ) -> Verdict:
@@ -99,8 +100,9 @@ def verdict(
     turned are set aside, and `BELIEVED` criteria order the rest by their mean rank.
 
     Args:
-        records: All measurements of one layer and one fit window: the more of each course, the
-            more can be said.
+        records: What can be chosen, of one layer and one fit window.
+        course: More measurements of the same trainings, of which no checkpoint is there, from
+            before the first step on: they tell where each training stands.
         believe: Criteria to order trainings by: names of scores, ``"alpha"``, ``"loss"`` or
             ``"twins_error"``; by default those of `BELIEVED` that all candidates have, and α alone
             where they have none.
@@ -110,10 +112,10 @@ def verdict(
         SelectionError: If there are no records; if layers, windows, widths or numbers of images are
             mixed; or if no candidate has a criterion of ``believe``.
     """
-    ranked = rank_checkpoints(records, target=target)
+    ranked, more = rank_checkpoints(records, target=target), list(course)
     if not ranked:
         raise SelectionError("there is no record to choose from")
-    _check_comparable(ranked)
+    _check_comparable([*ranked, *more])
     measured = [r for r in ranked if r.path_step is None]
     doubts = []
     if len(measured) < len(ranked):
@@ -122,7 +124,8 @@ def verdict(
             "not measured; they are left out"
         )
     trainings = trainings_of(measured)
-    courses = {name: course_of(history) for name, history in trainings.items()}
+    told = trainings_of([*measured, *(r for r in more if r.run)])
+    courses = {name: course_of(told[name]) for name in trainings}
     if not courses:
         return Verdict(
             None, "measure the checkpoints themselves: alphareq score", doubts=tuple(doubts)
@@ -130,7 +133,8 @@ def verdict(
     if len(trainings) == 1:
         [(name, history)] = trainings.items()
         return _of_checkpoints(history, courses[name], target, doubts, courses)
-    return _of_trainings(courses, believe, target, doubts)
+    newest = {name: history[-1] for name, history in trainings.items()}
+    return _of_trainings(courses, newest, believe, target, doubts)
 
 
 def _check_comparable(records: Sequence[AlphaRecord]) -> None:
@@ -163,7 +167,7 @@ def _of_checkpoints(
         return Verdict(
             None,
             "do not use this training: its newest features have collapsed",
-            failing=(course.latest,),
+            failing=(history[-1],),
             doubts=tuple(doubts),
             courses=courses,
         )
@@ -177,7 +181,7 @@ def _of_checkpoints(
         )
     if course.phase == "warming up":
         return Verdict(
-            course.latest,
+            history[-1],
             "keep the last checkpoint and train on: α has not turned, so it says nothing yet about "
             "which one is best",
             doubts=tuple(doubts),
@@ -189,6 +193,13 @@ def _of_checkpoints(
         (r for r in fitted if r.global_step >= start),
         key=lambda r: (r.distance(target), r.global_step),
     )
+    if not candidates:
+        return Verdict(
+            None,
+            f"keep a checkpoint from step {start} on: none of these is as late",
+            doubts=tuple(doubts),
+            courses=courses,
+        )
     choice, *others = candidates
     ties = [r for r in others if _cannot_tell(choice, r, target)]
     for window in _other_windows(candidates):
@@ -201,9 +212,7 @@ def _of_checkpoints(
             )
     if course.phase == "failing":
         advice = "stop this training: it gets worse; its earliest good checkpoint is the choice"
-        return Verdict(
-            choice, advice, tuple(ties), (course.latest,), tuple(doubts), courses=courses
-        )
+        return Verdict(choice, advice, tuple(ties), (history[-1],), tuple(doubts), courses=courses)
     advice = "keep the choice" + (" or any of its ties" if ties else "")
     if course.phase == "settling":
         advice += "; α still moves, so training on may give a better one"
@@ -244,6 +253,7 @@ def _other_windows(records: Sequence[AlphaRecord]) -> list[tuple[int, int]]:
 
 def _of_trainings(
     courses: Mapping[str, Course],
+    newest: Mapping[str, AlphaRecord],
     believe: Sequence[str] | None,
     target: float | tuple[float, float],
     doubts: list[str],
@@ -256,7 +266,7 @@ def _of_trainings(
             f"{AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare over "
             "lengths"
         )
-    failing = tuple(c.latest for c in courses.values() if c.phase in ("failing", "collapsed"))
+    failing = tuple(newest[n] for n, c in courses.items() if c.phase in ("failing", "collapsed"))
     alive = [c for c in as_long.values() if c.phase not in ("failing", "collapsed")]
     turned = [c for c in alive if c.turned]
     stand_ins = sum(not c.knows_untrained for c in as_long.values() if c.reference is not None)
@@ -289,7 +299,7 @@ def _of_trainings(
             f"{len(alive) - len(turned)} of {len(alive)} trainings have not turned yet and are set "
             "aside; they may overtake"
         )
-    candidates = [c.latest for c in turned]
+    candidates = [newest[name] for name, c in as_long.items() if c.turned]
     scores = _scores(candidates, believe, target)
     believed = [name for name, criterion in scores.items() if criterion.believed]
     places = {name: _places(candidates, name, target) for name in scores}
