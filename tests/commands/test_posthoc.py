@@ -14,6 +14,7 @@ from rich.console import Console
 
 from alphareq_lightning import OptionError, records_from_checkpoints
 from alphareq_lightning.commands.main import main
+from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.records import append_record, read_records
 
 from plain_records import plain_record
@@ -40,7 +41,8 @@ def refused(capsys, *arguments):
 
 def test_rank_a_run(run, capsys):
     code, out, _ = alphareq(capsys, "rank", run)
-    assert code == 0
+    assert code == NO_CHOICE  # four epochs say nothing yet
+    assert out.startswith("verdict: no choice")
     names = re.findall(r"^ *epoch=\d-val_alpha=(\d\.\d+)", out, re.MULTILINE)
     assert len(names) == 4
     assert names == sorted(names, key=lambda alpha: abs(float(alpha) - 1))
@@ -53,24 +55,24 @@ def test_rank_a_run(run, capsys):
 def test_rank_for_machines_and_spreadsheets(run, capsys):
     _, out, _ = alphareq(capsys, "rank", run, "--json", "--by", "val_loss")
     found = json.loads(out)
-    losses = [row["val_loss"] for row in found["ranking"]]
+    losses = [row["val_loss"] for row in found["records"]]
     assert losses == sorted(losses)
     stored = {r.path: r.alpha for r in records_from_checkpoints([run])}
-    assert {row["path"]: row["alpha"] for row in found["ranking"]} == stored
+    assert {row["path"]: row["alpha"] for row in found["records"]} == stored
     _, out, _ = alphareq(capsys, "rank", run, "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [float(row["distance"]) for row in rows] == sorted(abs(a - 1) for a in stored.values())
 
 
 def test_rank_draws(run, capsys, tmp_path):
-    assert alphareq(capsys, "rank", run, "--plot", tmp_path / "a.png")[0] == 0
+    assert alphareq(capsys, "rank", run, "--plot", tmp_path / "a.png")[0] == NO_CHOICE
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert "cannot write the plot" in refused(capsys, "rank", run, "--plot", tmp_path / "a.xyz")
 
 
 def test_rank_on_another_window(run, capsys):
     _, out, _ = alphareq(capsys, "rank", run, "--fit-range", 3, 12, "--json")
-    assert {(r["first_rank"], r["last_rank"]) for r in json.loads(out)["ranking"]} == {(3, 12)}
+    assert {(r["first_rank"], r["last_rank"]) for r in json.loads(out)["records"]} == {(3, 12)}
     assert "at least 3 are needed" in refused(capsys, "rank", run, "--fit-range", 3, 4)
 
 
@@ -78,7 +80,7 @@ def test_files_without_a_record_are_passed_over_in_folders_only(run, capsys, tmp
     shutil.copytree(run / "kept", tmp_path / "kept")
     torch.save({"weights": 1}, tmp_path / "kept" / "other.ckpt")
     code, _, err = alphareq(capsys, "rank", tmp_path)
-    assert code == 0
+    assert code == NO_CHOICE
     assert "passed over 1 of 5 files" in err
     assert "no callback states" in refused(capsys, "rank", tmp_path / "kept" / "other.ckpt")
 
@@ -92,7 +94,7 @@ def test_what_cannot_be_ranked(run, capsys, tmp_path):
     assert alphareq(capsys, "rank", mixed, "--force")[0] == 0
     append_record(mixed, plain_record(**values, fit_range=(4, 51), layer="b", path="3"))
     assert "layers do not compare: ['a', 'b']" in refused(capsys, "rank", mixed)
-    assert alphareq(capsys, "rank", mixed, "--layer", "b")[0] == 0
+    assert alphareq(capsys, "rank", mixed, "--layer", "b")[0] == NO_CHOICE
     assert "no record of layer 'c'; there are: ['a', 'b']" in refused(
         capsys, "rank", mixed, "--layer", "c"
     )
@@ -127,7 +129,7 @@ def test_scored_afterwards_it_is_what_training_logged(run, capsys, tmp_path):
             assert record.num_samples == logged[path].num_samples
             assert record.layer == logged[path].layer
             assert record.global_step == logged[path].global_step
-        assert alphareq(capsys, "rank", records)[0] == 0
+        assert alphareq(capsys, "rank", records)[0] == NO_CHOICE
 
 
 def test_score_several_layers_and_few_images(run, capsys, tmp_path):
@@ -234,9 +236,9 @@ def test_models_are_listed_once_and_scoring_again_replaces(run, capsys, tmp_path
         arguments = ("--max-images", images, "--out", records)
         alphareq(capsys, "score", run / "kept", *MODULE, *DIGITS, *arguments)
     _, out, _ = alphareq(capsys, "rank", records, "--json")
-    assert [row["samples"] for row in json.loads(out)["ranking"]] == [400] * 4
+    assert [row["samples"] for row in json.loads(out)["records"]] == [400] * 4
     _, out, _ = alphareq(capsys, "rank", run, run, "--json")  # named twice, ranked once
-    assert len(json.loads(out)["ranking"]) == 4
+    assert len(json.loads(out)["records"]) == 4
 
 
 def test_a_damaged_file_does_not_stop_the_others(run, capsys, tmp_path):
@@ -260,7 +262,7 @@ def test_a_damaged_file_does_not_stop_the_others(run, capsys, tmp_path):
 def test_brackets_in_names(run, capsys, tmp_path):
     shutil.copytree(run / "kept", tmp_path / "[exp]" / "w [/b]")
     code, out, _ = alphareq(capsys, "rank", tmp_path / "[exp]", run)
-    assert code == 0
+    assert code == NO_CHOICE
     assert "w [/b]" in out
 
 
@@ -295,7 +297,7 @@ def test_names_are_printed_as_text(tmp_path, capsys):
         _, out, err = alphareq(capsys, *arguments)
         assert (out + err).replace("\n", "").isprintable()
     _, out, _ = alphareq(capsys, "rank", records, "--json")
-    assert json.loads(out)["ranking"][0]["path"] == f"=1+1{HOSTILE}.ckpt"
+    assert json.loads(out)["records"][0]["path"] == f"=1+1{HOSTILE}.ckpt"
     _, out, _ = alphareq(capsys, "rank", records, "--csv")
     header, *rows = csv.reader(io.StringIO(out))
     assert "'=\\x1b[2J\\x9b31m\\u202e" in header

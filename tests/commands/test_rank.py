@@ -6,6 +6,7 @@ import torch
 from rich.console import Console
 
 from alphareq_lightning.commands.main import main
+from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
 
 from plain_records import plain_record
@@ -49,20 +50,20 @@ def test_checkpoints_that_were_not_measured_come_last_and_say_so(tmp_path, capsy
     history = [measured(1.4, 5), measured(1.0, 10)]
     saved(tmp_path / "at5.ckpt", 5, history[:1])
     saved(tmp_path / "at12.ckpt", 12, history)
-    assert main(["rank", str(tmp_path)]) == 0
+    assert main(["rank", str(tmp_path)]) == NO_CHOICE
     out = " ".join(capsys.readouterr().out.split())
     assert out.index("at5.ckpt") < out.index("at12.ckpt 0 10 of 12")
     assert "1 of 2 checkpoints hold weights that were not measured, and come last" in out
-    assert main(["rank", str(tmp_path), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["ranking"]
+    assert main(["rank", str(tmp_path), "--json"]) == NO_CHOICE
+    rows = json.loads(capsys.readouterr().out)["records"]
     assert [(row["step"], row["weights_step"]) for row in rows] == [(5, 5), (10, 12)]
 
 
 def test_rank_says_once_whose_layer_it_uses(tmp_path, capsys):
     for step in (5, 10):
         saved(tmp_path / f"{step}.ckpt", step, [measured(1.4, step), measured(2, step, "head")])
-    assert main(["rank", str(tmp_path)]) == 0
+    assert main(["rank", str(tmp_path)]) == NO_CHOICE
     said = capsys.readouterr().err
     assert said.count("records of layer 'backbone' are read; others, of 'head', by --layer") == 1
-    assert main(["rank", str(tmp_path), "--layer", "head"]) == 0
+    assert main(["rank", str(tmp_path), "--layer", "head"]) == NO_CHOICE
     assert "others" not in capsys.readouterr().err

@@ -12,6 +12,7 @@ from torch import nn
 
 from alphareq_lightning import AlphaMonitor, Gauge, GaugeOptions, OptionError
 from alphareq_lightning.commands.main import main
+from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.errors import FeatureTapError, NoFitWarning
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 from alphareq_lightning.measure import AllProcesses, profile_layers
@@ -49,8 +50,8 @@ def test_the_page_runs_and_rank_reads_what_it_wrote(tmp_path, monkeypatch, capsy
     for block in blocks:
         exec(block, {})
     for name, layer, count in (("plain", "3:input", 3), ("fabric", "1", 2)):
-        assert main(["rank", f"{name}.jsonl", "--json"]) == 0
-        ranked = json.loads(capsys.readouterr().out)["ranking"]
+        assert main(["rank", f"{name}.jsonl", "--json"]) == NO_CHOICE
+        ranked = json.loads(capsys.readouterr().out)["records"]
         assert [row["layer"] for row in ranked] == [layer] * count
         assert all(math.isfinite(row["alpha"]) for row in ranked)
         assert sorted(row["epoch"] for row in ranked) == list(range(count))

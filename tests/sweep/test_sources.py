@@ -6,6 +6,7 @@ import pytest
 
 from alphareq_lightning.commands import report as report_command
 from alphareq_lightning.commands.main import main
+from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.report.page import report_data
 from alphareq_lightning.selection import AlphaIntervalSearch, select_by_readouts
 
@@ -35,8 +36,8 @@ def begin(storage, name, alphas, search=None):
 
 
 def ranked(capsys, *arguments):
-    assert main(["rank", *arguments, "--json"]) == 0
-    return [row["alpha"] for row in json.loads(capsys.readouterr().out)["ranking"]]
+    assert main(["rank", *arguments, "--json"]) == NO_CHOICE
+    return [row["alpha"] for row in json.loads(capsys.readouterr().out)["records"]]
 
 
 def refusal(capsys, *arguments):

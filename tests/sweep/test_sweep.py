@@ -13,6 +13,7 @@ from rich.console import Console
 
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.commands.main import main
+from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.selection import closing_interval, rank_checkpoints
 
 from sweeps import FAIL, INTERRUPT, WIDTHS, marked, write_sweep
@@ -103,8 +104,8 @@ def test_a_folder_lists_each_model_once_unless_the_config_keeps_more(tmp_path, c
     summary = sweep(capsys, config)
     files = sorted(path.name for path in (tmp_path / "out").rglob("*.ckpt"))
     assert files == ["asked.ckpt"] * 2 * asked + ["trained.ckpt"] * 2
-    assert main(["rank", str(tmp_path / "out"), "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["ranking"]) == len(files)
+    assert main(["rank", str(tmp_path / "out"), "--json"]) == NO_CHOICE
+    assert len(json.loads(capsys.readouterr().out)["records"]) == len(files)
     assert summary["failed"] == []
 
 

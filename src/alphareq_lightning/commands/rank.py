@@ -9,6 +9,7 @@ from rich.console import Console
 
 from alphareq_lightning._checks import check_count
 from alphareq_lightning.commands._gather import Sources, gather_courses, gather_records
+from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.ranking import (
@@ -32,7 +33,7 @@ class Ranking(NamedTuple):
     """The best first."""
     cautions: list[str]
     verdict: Verdict | None
-    """`None` where it was ranked by force."""
+    """`None` where records do not compare, or were ranked by force."""
     target: tuple[float, float]
     top: int | None
     """How many to show in a table."""
@@ -82,8 +83,13 @@ def rank(
         ranking_plot(ranked, wanted, plot)
     if force:
         return Ranking(ranked, [], None, wanted, top)
-    found = verdict(ranked, course=courses, believe=None if by == "alpha" else [by], target=wanted)
-    return Ranking(ranked, cautions(ranked, target=wanted), found, wanted, top)
+    doubts = cautions(ranked, target=wanted)
+    try:
+        believe = None if by == "alpha" else [by]
+        found = verdict(ranked, course=courses, believe=believe, target=wanted)
+    except SelectionError as error:  # ranked they can be, chosen from not
+        return Ranking(ranked, [*doubts, f"no verdict: {error}"], None, wanted, top)
+    return Ranking(ranked, doubts, found, wanted, top)
 
 
 def show(ranking: Ranking, console: Console) -> None:
@@ -112,4 +118,4 @@ def as_csv(ranking: Ranking) -> str:
 
 def exit_code(ranking: Ranking) -> int:
     """3 where there is no choice."""
-    return NO_CHOICE if ranking.verdict and ranking.verdict.choice is None else 0
+    return NO_CHOICE if ranking.verdict is not None and ranking.verdict.choice is None else 0

@@ -387,7 +387,10 @@ def badness(
     if criterion in ("loss", "twins_error"):
         keys = [key for key in record.metrics if key.endswith(criterion) and "train" not in key]
         return record.metrics[min(keys, key=len)] if keys else math.nan
-    value = record.scores.get(criterion, math.nan)
+    if criterion not in record.scores:
+        value = record.metrics.get(criterion, math.nan)
+        return value if "loss" in criterion or "error" in criterion else -value
+    value = record.scores[criterion]
     return value if better(criterion) == "lower" else -value
 
 
