@@ -6,7 +6,7 @@ import math
 import torch
 from rich.console import Console
 
-from alphareq_lightning import AlphaRecord
+from alphareq_lightning import AlphaRecord, append_record
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
 
@@ -66,3 +66,12 @@ def test_rank_says_once_whose_layer_it_uses(tmp_path, capsys):
     assert said.count("records of layer 'backbone' are read; others, of 'head', by --layer") == 1
     assert main(["rank", str(tmp_path), "--layer", "head"]) == 0
     assert "others" not in capsys.readouterr().err
+
+
+def test_brackets_in_names_are_shown_as_they_are(tmp_path, capsys):
+    for name in ("x [/b]/a.ckpt", "y [red]/b.ckpt"):
+        append_record(tmp_path / "r.jsonl", record(1.0, path=name))
+    assert main(["rank", str(tmp_path / "r.jsonl")]) == 0
+    out = capsys.readouterr().out
+    assert " x [/b]/a.ckpt " in out
+    assert " y [red]/b.ckpt " in out
