@@ -48,7 +48,7 @@ def _records(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaReco
             "path": f"{run}/step={step}",
             "accuracy": readout.get("top1", readout.get("cifar10")),
         }
-        yield AlphaRecord.from_json({key: value for key, value in read.items()})
+        yield AlphaRecord.from_dict(read)
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:

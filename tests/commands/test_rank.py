@@ -5,6 +5,7 @@ import json
 import torch
 from rich.console import Console
 
+from alphareq_lightning import append_record
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
@@ -67,3 +68,12 @@ def test_rank_says_once_whose_layer_it_uses(tmp_path, capsys):
     assert said.count("records of layer 'backbone' are read; others, of 'head', by --layer") == 1
     assert main(["rank", str(tmp_path), "--layer", "head"]) == NO_CHOICE
     assert "others" not in capsys.readouterr().err
+
+
+def test_brackets_in_names_are_shown_as_they_are(tmp_path, capsys):
+    for name in ("x [/b]/a.ckpt", "y [red]/b.ckpt"):
+        append_record(tmp_path / "r.jsonl", record(1.0, path=name))
+    assert main(["rank", str(tmp_path / "r.jsonl")]) == NO_CHOICE
+    out = capsys.readouterr().out
+    assert " x [/b]/a.ckpt " in out
+    assert " y [red]/b.ckpt " in out

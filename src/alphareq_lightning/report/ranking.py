@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
@@ -108,7 +108,7 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
             _number(r.scores.get("rankme"), 1),
             *(_number(r.metrics.get(loss), 2) for loss in losses[:1]),
         ]
-        table.add_row(escape(printable(name)), *cells, *([_number(r.accuracy, 1)] if paid else []))
+        table.add_row(Text(printable(name)), *cells, *([_number(r.accuracy, 1)] if paid else []))
     return table
 
 
