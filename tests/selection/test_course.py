@@ -62,6 +62,22 @@ def test_what_a_course_tells():
     assert found.drift_stderr == pytest.approx(math.hypot(0.01, 0.01))
 
 
+def test_a_rise_without_a_turn_that_loses_rank_is_failing():
+    courses = {"loses": (1.75, 87.0), "keeps": (1.75, 50.0)}
+    for name, (early, rankme) in courses.items():
+        records = [
+            record(step, alpha, scores={"rankme": rank})
+            for step, alpha, rank in (
+                (0, 1.63, 45.0),
+                (100, early, rankme),
+                (1000, 2.43, 51.0),
+                (2000, 2.52, 52.0),
+            )
+        ]
+        phase = course_of(records).phase
+        assert phase == ("failing" if name == "loses" else "warming up")
+
+
 def test_a_stand_in_is_said_and_no_ground_to_call_a_training_failing():
     found = course({50: 1.6, 100: 1.2, 400: 1.6, 4000: 2.2})
     assert (found.phase, found.knows_untrained) == ("warming up", False)

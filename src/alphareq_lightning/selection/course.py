@@ -17,7 +17,12 @@ LATEST_QUARTER = 0.75
 LEAST_MOVE = 0.05
 """A smaller change of α is none, whatever its error."""
 BELOW_UNTRAINED = 0.1
-"""A failing training begins so far below the untrained network."""
+"""A failing training begins so far below the untrained network,"""
+ABOVE_UNTRAINED = 0.3
+"""or rises so far above it without a turn"""
+LOST_RANKME = 0.25
+"""while RankMe loses this share of its largest value. (Found on the five trainings of
+``study/results/turned``, whose failing ones did not begin low; not yet tested on others.)"""
 COLLAPSED_R2 = 0.8
 COLLAPSED_RANKME = 0.02
 """Of the width of the layer."""
@@ -28,9 +33,10 @@ class Course(NamedTuple):
 
     phase: Phase
     """``"warming up"``: α has not turned yet. ``"settling"``: past its peak, and moving.
-    ``"settled"``: past its peak, and at rest. ``"failing"``: it began below the untrained network
-    and rises; told only where that was measured before the first step. ``"collapsed"``: there is
-    no spectrum worth a fit. ``"unknown"``: too little was measured to tell."""
+    ``"settled"``: past its peak, and at rest. ``"failing"``: it rises without a turn, and began
+    below the untrained network or loses rank as it goes; told only where the untrained network was
+    measured. ``"collapsed"``: there is no spectrum worth a fit. ``"unknown"``: too little was
+    measured to tell."""
     latest: AlphaRecord
     """The newest measurement."""
     reference: AlphaRecord | None
@@ -57,8 +63,8 @@ class Course(NamedTuple):
 def course_of(history: Sequence[AlphaRecord]) -> Course:
     """Tell the phase of a training from the records of one layer.
 
-    The rules were written before the trainings that test them (``study/HYPOTHESES.md``). They see
-    no label, and no record later than the last of ``history``.
+    The rules, but for one that says so, were written before the trainings that test them
+    (``study/HYPOTHESES.md``). They see no label, and no record later than the last of ``history``.
 
     Args:
         history: Records of one layer, one fit window and one training, in any order; at least one.
@@ -93,7 +99,8 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
     if latest.alpha >= peak.alpha - max(LEAST_MOVE, 2 * _error(latest)):
         untrained = reference.global_step == 0  # a stand-in is no ground to stop a training on
         began_below = past[0].alpha < reference.alpha - BELOW_UNTRAINED
-        return course("failing" if untrained and began_below else "warming up")
+        rises = latest.alpha > reference.alpha + ABOVE_UNTRAINED and _has_lost_rank(past)
+        return course("failing" if untrained and (began_below or rises) else "warming up")
     moves = abs(drift) > max(LEAST_MOVE, 2 * error) and _moves_over_more_ranks(before[-1], latest)
     return course("settling" if moves else "settled")
 
@@ -102,6 +109,11 @@ def _collapsed(record: AlphaRecord) -> bool:
     rankme = record.scores.get("rankme", math.inf)
     no_line = not (math.isfinite(record.alpha) and record.r2 >= COLLAPSED_R2)
     return no_line or rankme < COLLAPSED_RANKME * record.num_features
+
+
+def _has_lost_rank(past: Sequence[AlphaRecord]) -> bool:
+    ranks = [record.scores.get("rankme", math.nan) for record in past]
+    return ranks[-1] < (1 - LOST_RANKME) * max(ranks)
 
 
 def _drift(before: AlphaRecord, now: AlphaRecord) -> tuple[float, float]:
