@@ -1,4 +1,4 @@
-"""Writes the tables between ``<!-- table: name -->`` marks of the README from committed results.
+"""Writes the tables between ``<!-- table: name -->`` marks of the docs from committed results.
 
 ``python -m benchmarks.tables`` rewrites them; a test holds the README to it.
 """
@@ -15,7 +15,8 @@ from typing import Any
 from benchmarks.limit import SIZES
 from benchmarks.results import EXPERIMENTS, RESULTS, latest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def _ratio(times: dict[str, Any], above: str, below: str, clock: str = "median") -> float:
@@ -175,6 +176,17 @@ def interval_search() -> list[str]:
     return lines
 
 
+def budgeted_search() -> list[str]:
+    """Readouts and successes of each way of choosing."""
+    ways = ("paper", "careful", "budgeted", "random")
+    lines = [f"| landscape | noise | {' | '.join(ways)} |", "|---" * (2 + len(ways)) + "|"]
+    for row in latest("budgeted_search", EXPERIMENTS)["rows"]:
+        cells = [f"{row[way]['readouts']:.1f}, {row[way]['success']:.0%}" for way in ways]
+        noise = "–" if row["noise"] is None else f"{row['noise']:.0f}"
+        lines.append(f"| {row['landscape']} | {noise} | {' | '.join(cells)} |")
+    return lines
+
+
 def machines() -> list[str]:
     """Where and when, one line a benchmark."""
     lines = []
@@ -211,6 +223,9 @@ TABLES: dict[str, Callable[[], list[str]]] = {
 }
 
 
+PAGES = {README: TABLES, ROOT / "docs" / "trust.md": {"budgeted_search": budgeted_search}}
+
+
 def rendered(text: str, tables: Mapping[str, Callable[[], list[str]]] = TABLES) -> str:
     """``text`` with every marked table made anew."""
     for name, table in tables.items():
@@ -225,5 +240,6 @@ def rendered(text: str, tables: Mapping[str, Callable[[], list[str]]] = TABLES) 
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print(f"wrote {README}")
+    for page, tables in PAGES.items():
+        page.write_text(rendered(page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        print(f"wrote {page}")

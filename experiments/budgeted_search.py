@@ -2,23 +2,28 @@
 
 80 models with α uniform in [0.4, 2.2], on five landscapes of accuracy: the paper's peak at α = 1, a
 peak elsewhere, two peaks, the paper's turned upside down, and one where α says nothing. Noise is
-that of a model about its landscape, in points. A search succeeds if its best model is within one
+that of a model about its landscape, in points. The last row is the 24 Barlow Twins of the short
+study, with all criteria that their records have. A search succeeds if its best model is within one
 point of the best of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alphareq_lightning.selection.budgeted_search import BudgetedSearch
+from alphareq_lightning.selection.verdict import BELIEVED, OTHERS, badness
 from benchmarks.results import EXPERIMENTS, options_of, write
 from experiments.interval_search import NOISE, RULES, WITHIN, Numbers, one_order
+from study.records import records_of
 
 MODELS, BUDGET = 80, 12
+STUDY = Path(__file__).parents[1] / "study"
 LANDSCAPES: dict[str, Callable[[Numbers], Numbers]] = {
     "peak at 1": lambda a: 90 - 25 * (a - 1) ** 2,
     "peak at 1.6": lambda a: 90 - 25 * (a - 1.6) ** 2,
@@ -30,20 +35,63 @@ LANDSCAPES: dict[str, Callable[[Numbers], Numbers]] = {
 }
 
 
-def budgeted(alphas: Numbers, accuracies: Numbers, seed: int, budget: int) -> tuple[int, float]:
+def budgeted(
+    criteria: dict[str, dict[str, float]], accuracies: Numbers, seed: int, budget: int
+) -> tuple[int, float]:
     """Readouts, and the best accuracy found."""
-    values = {str(i): float(a) for i, a in enumerate(alphas)}
-    nearness = {name: abs(a - 1) for name, a in values.items()}
-    search = BudgetedSearch({"nearness": nearness, "alpha": values}, budget=budget, seed=seed)
+    search = BudgetedSearch(criteria, budget=budget, seed=seed)
     while (name := search.ask()) is not None:
         search.tell(name, float(accuracies[int(name)]))
     return search.num_readouts, max(search.scores.values())
+
+
+def of_alpha(alphas: Numbers) -> dict[str, dict[str, float]]:
+    """The two criteria that α alone gives."""
+    values = {str(i): float(a) for i, a in enumerate(alphas)}
+    return {"distance of α": {name: abs(a - 1) for name, a in values.items()}, "α": values}
+
+
+def of_study() -> tuple[dict[str, dict[str, float]], Numbers, Numbers]:
+    """Criteria, α and accuracies of the trainings of the short study."""
+    paths = sorted((STUDY / "pilot" / "results" / "barlow_twins").glob("*.json"))
+    ends = [records_of(path)[-1] for path in paths]
+    alphas = np.array([record.alpha for record in ends])
+    found = {c: {str(i): badness(r, c) for i, r in enumerate(ends)} for c in (*BELIEVED, *OTHERS)}
+    return {**found, **of_alpha(alphas)}, alphas, np.array([r.accuracy for r in ends])
 
 
 def at_random(accuracies: Numbers, count: int, draws: int, rng: np.random.Generator) -> float:
     """Chance that the best of so many models, drawn at random, is good enough."""
     good = accuracies.max() - WITHIN
     return float(np.mean([rng.permutation(accuracies)[:count].max() >= good for _ in range(draws)]))
+
+
+def compared(
+    about: dict[str, Any],
+    draws: Iterable[tuple[dict[str, dict[str, float]], Numbers, Numbers]],
+    budget: int,
+) -> dict[str, Any]:
+    """A row: mean readouts and share of successes of each way of choosing."""
+    rng = np.random.default_rng(1)
+    found: dict[str, list[tuple[float, float]]] = {}
+    for seed, (criteria, alphas, accuracies) in enumerate(draws):
+        good = accuracies.max() - WITHIN
+        order = rng.permutation(len(alphas)).tolist()
+        outcomes = {
+            rule: one_order(alphas, accuracies, order, margin, step)
+            for rule, (margin, step) in RULES.items()
+        }
+        paid = {rule: (float(chosen.sum()), best) for rule, (chosen, best) in outcomes.items()}
+        paid["budgeted"] = budgeted(criteria, accuracies, seed, budget)
+        for rule, (readouts, best) in paid.items():
+            found.setdefault(rule, []).append((readouts, best >= good))
+        chance = at_random(accuracies, budget, 20, rng)
+        found.setdefault("random", []).append((budget, chance))
+    means = {rule: np.mean(np.array(pairs), axis=0) for rule, pairs in found.items()}
+    return about | {
+        rule: {"readouts": round(float(mean[0]), 1), "success": round(float(mean[1]), 3)}
+        for rule, mean in means.items()
+    }
 
 
 def main() -> None:
@@ -55,25 +103,16 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for (name, landscape), noise in product(LANDSCAPES.items(), NOISE):
         rng = np.random.default_rng(0)
-        found: dict[str, list[tuple[float, bool]]] = {rule: [] for rule in (*RULES, "budgeted")}
-        chance = []
-        for seed in range(count):
+        draws = []
+        for _ in range(count):
             alphas = rng.uniform(0.4, 2.2, MODELS)
             accuracies = landscape(alphas) + rng.normal(0, noise, MODELS)
-            good = accuracies.max() - WITHIN
-            order = rng.permutation(MODELS).tolist()
-            for rule, (margin, step) in RULES.items():
-                paid, best = one_order(alphas, accuracies, order, margin, step)
-                found[rule].append((paid.sum(), best >= good))
-            paid_few, best = budgeted(alphas, accuracies, seed, options.budget)
-            found["budgeted"].append((paid_few, best >= good))
-            chance.append(at_random(accuracies, options.budget, 20, rng))
-        row: dict[str, Any] = {"landscape": name, "noise": noise, "models": MODELS}
-        for rule, outcomes in found.items():
-            readouts, success = np.mean(np.array(outcomes, dtype=np.float64), axis=0)
-            row[rule] = {"readouts": round(float(readouts), 1), "success": round(float(success), 3)}
-        row["random"] = {"readouts": options.budget, "success": round(float(np.mean(chance)), 3)}
-        rows.append(row)
+            draws.append((of_alpha(alphas), alphas, accuracies))
+        about = {"landscape": name, "noise": noise, "models": MODELS}
+        rows.append(compared(about, draws, options.budget))
+    study = of_study()
+    about = {"landscape": "24 Barlow Twins at 180 steps", "noise": None, "models": len(study[1])}
+    rows.append(compared(about, [study] * count, options.budget))
     write(options, "budgeted_search", rows, budget=options.budget, landscapes=count)
 
 

@@ -58,7 +58,15 @@ if TYPE_CHECKING:
         read_records,
         records_from_checkpoints,
     )
-    from alphareq_lightning.selection import AlphaIntervalSearch, rank_checkpoints, window_agreement
+    from alphareq_lightning.selection import (
+        AlphaIntervalSearch,
+        BudgetedSearch,
+        Verdict,
+        course_of,
+        rank_checkpoints,
+        verdict,
+        window_agreement,
+    )
 
 __all__ = [
     "Alignment",
@@ -68,6 +76,7 @@ __all__ = [
     "AlphaReQError",
     "AlphaReQWarning",
     "AlphaRecord",
+    "BudgetedSearch",
     "CorrectedAlpha",
     "CrossValidatedAlpha",
     "DataError",
@@ -89,9 +98,11 @@ __all__ = [
     "StreamingMoments",
     "TwinsError",
     "Uniformity",
+    "Verdict",
     "alpha_distance",
     "append_record",
     "correct_alpha",
+    "course_of",
     "eigenspectrum",
     "feature_moments",
     "fit_broken_power_law",
@@ -106,6 +117,7 @@ __all__ = [
     "select_checkpoints",
     "spectrum_figure",
     "twins_error",
+    "verdict",
     "window_agreement",
     "window_spread",
 ]

@@ -9,11 +9,9 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
-BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "views"]
-BENCHMARKS += [
-    "interval_search",
-    pytest.param("growth", marks=pytest.mark.slow),
-]  # starts processes
+EXPERIMENTS = ["interval_search", "budgeted_search"]
+BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "views", *EXPERIMENTS]
+BENCHMARKS += [pytest.param("growth", marks=pytest.mark.slow)]  # starts processes
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +21,7 @@ def benchmarks_at_hand(monkeypatch):
 
 def smoke(name, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, "--smoke"])
-    room = "experiments" if name == "interval_search" else "benchmarks"
+    room = "experiments" if name in EXPERIMENTS else "benchmarks"
     importlib.import_module(f"{room}.{name}").main()
 
 
@@ -43,8 +41,11 @@ def test_gpu_benchmark_refuses_without_one(monkeypatch):
         smoke("gpu", monkeypatch)
 
 
-def test_tables_of_the_readme_are_those_of_the_results():
-    from benchmarks.tables import rendered
+def test_tables_of_the_docs_are_those_of_the_results():
+    from benchmarks.tables import PAGES, rendered
+
+    for page, tables in PAGES.items():
+        assert rendered(page.read_text(), tables) == page.read_text(), page
 
     text = (ROOT / "README.md").read_text()
     assert rendered(text) == text, "run python -m benchmarks.tables"

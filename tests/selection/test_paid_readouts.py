@@ -1,6 +1,7 @@
 import errno
 import math
 import os
+import random
 from contextlib import suppress
 
 import pytest
@@ -12,7 +13,7 @@ from alphareq_lightning.records import read_records
 from alphareq_lightning.selection import select_by_readouts
 from alphareq_lightning.selection.paid_readouts import RESERVE
 
-from plain_records import plain_record
+from plain_records import plain_record, with_values
 
 ALPHAS = [0.4 + 0.06 * k for k in range(30)]
 
@@ -191,3 +192,76 @@ def test_nothing_is_paid_for_without_room_for_its_outcome(tmp_path, monkeypatch)
     with pytest.raises(SelectionError, match="cannot write to the folder .* No space left"):
         select_by_readouts(records(), read, tmp_path)
     assert read.paid == []
+
+
+# -- within a budget -------------------------------------------------------------------------------
+
+
+def upside_down(n=30):
+    """α near 1 is bad, and a score that tells nothing is there as well."""
+    rng = random.Random(1)
+    alphas = [0.5 + 0.05 * i for i in range(n)]
+    return [
+        plain_record(
+            alpha=alpha,
+            path=f"m{i}",
+            scores={"rankme": rng.random()},
+            r2=1.0,
+            stderr=0.01,
+            fit_range=(4, 50),
+            num_samples=500,
+            num_features=100,
+        )
+        for i, alpha in enumerate(alphas)
+    ]
+
+
+def test_a_budget_is_kept_and_finds_out_which_way_a_score_points(tmp_path):
+    records, paid = upside_down(), []
+
+    def read(record):
+        paid.append(record.path)
+        return 50 + 20 * abs(record.alpha - 1)
+
+    found = select_by_readouts(records, read, tmp_path, budget=8)
+    assert found.best.path == "m29"
+    assert len(paid) == found.search.num_readouts <= 8
+    assert found.search.num_saved == 30 - len(paid)
+    assert found.believed in ("distance of α", "α")
+    assert sum(r.accuracy is not None for r in read_records(found.file)) == len(paid)
+
+
+def test_a_budgeted_search_that_was_killed_pays_nothing_twice(tmp_path):
+    records, whole = upside_down(), []
+
+    def read(record):
+        whole.append(record.path)
+        return 50 + 20 * abs(record.alpha - 1)
+
+    select_by_readouts(records, read, tmp_path / "whole", budget=8)
+    paid = []
+
+    def dies(record):
+        if len(paid) == 3:
+            raise KeyboardInterrupt
+        paid.append(record.path)
+        return 50 + 20 * abs(record.alpha - 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        select_by_readouts(records, dies, tmp_path / "cut", budget=8)
+    again = []
+    select_by_readouts(
+        records,
+        lambda r: again.append(r.path) or 50 + 20 * abs(r.alpha - 1),
+        tmp_path / "cut",
+        budget=8,
+    )
+    assert paid + again == whole
+    with pytest.raises(SelectionError, match="holds readouts of other settings"):
+        select_by_readouts(records, read, tmp_path / "cut", budget=9)
+
+
+def test_models_without_alpha_are_not_read_out_within_a_budget(tmp_path):
+    collapsed = [with_values(r, alpha=None, fit_range=None, r2=None) for r in upside_down(3)]
+    with pytest.raises(SelectionError, match="none of the models has an α"):
+        select_by_readouts(collapsed, lambda r: 1.0, tmp_path, budget=3)

@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import Tensor
 
 from alphareq_lightning._checks import check_count
-from alphareq_lightning.commands._gather import Sources, gather_records
+from alphareq_lightning.commands._gather import Sources, gather_courses, gather_records
 from alphareq_lightning.commands._sources import ImageOptions, device_of
 from alphareq_lightning.commands._terminal import terminal
 from alphareq_lightning.errors import SelectionError
@@ -27,7 +27,8 @@ from alphareq_lightning.readout import (
     read_out,
 )
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection import Selected, rank_checkpoints, select_by_readouts
+from alphareq_lightning.selection import Selected, course_of, rank_checkpoints, select_by_readouts
+from alphareq_lightning.selection.verdict import trainings_of
 from alphareq_lightning.text import json_text, printable
 
 
@@ -43,6 +44,7 @@ def select_checkpoints(
     labels_per_class: int | None = None,
     top_k: int = 5,
     careful: bool = False,
+    budget: int | None = None,
     seed: int = 0,
     device: str = "auto",
     out: Path = Path("runs/select"),
@@ -64,6 +66,8 @@ def select_checkpoints(
         top_k: How many of the best models span the interval of α.
         careful: One model at a time, and one more on each side of the interval: some more
             readouts, far fewer misses.
+        budget: Pay this many readouts at most: the first are spread, and decide which score to
+            believe and in which direction; then best first. Instead of the paper's algorithm.
         seed: Of the order.
         device: Where to run; auto is a GPU if there is one.
         out: Folder of the state, the features and the records with their accuracies.
@@ -79,6 +83,9 @@ def select_checkpoints(
     told = console or terminal()
     found = gather_records(records, layer=layer, study=study)
     rank_checkpoints(found)  # refuses what does not compare
+    if budget is not None:
+        check_count("budget", budget)
+        found = _healthy(found, told)
     missing = [r.path for r in found if r.path is None or not isfile(r.path)]
     if missing:
         raise SelectionError(
@@ -120,9 +127,20 @@ def select_checkpoints(
         margin=1 if careful else 0,
         step=1 if careful else None,
         seed=seed,
+        budget=budget,
         settings=settings,
         report=tell,
     )
+
+
+def _healthy(records: list[AlphaRecord], told: Console) -> list[AlphaRecord]:
+    """Without what fails or has collapsed; all of them where nothing else is left."""
+    known = trainings_of([*records, *gather_courses(records)])
+    failing = {n for n, c in known.items() if course_of(c).phase in ("failing", "collapsed")}
+    kept = [r for n, rs in trainings_of(records).items() if n not in failing for r in rs]
+    if kept and len(kept) < len(records):
+        told.print(f"{len(records) - len(kept)} of {len(records)} fail or have collapsed: left out")
+    return kept or records
 
 
 def show(selected: Selected, console: Console) -> None:
@@ -133,6 +151,8 @@ def show(selected: Selected, console: Console) -> None:
     else:
         line = f"best: {best.path}, {best.accuracy:.2f} %, α = {best.alpha:.3f}"
         console.print(printable(line))
+    if selected.believed is not None:
+        console.print(f"what the readouts speak for: {selected.believed}")
     ends = zip(("above", "below"), search.interval, strict=True)
     learnt = " and ".join(f"{side} {end:.3f}" for side, end in ends if math.isfinite(end))
     console.print(f"interval learnt: α {learnt or 'of any size, it never closed'}")
@@ -148,6 +168,7 @@ def as_json(selected: Selected) -> str:
         "best": best and best.path,
         "accuracy": best and best.accuracy,
         "alpha": best and best.alpha,
+        "believed": selected.believed,
         "interval": list(search.interval),
         "readouts_paid": search.num_readouts,
         "readouts_saved": search.num_saved,

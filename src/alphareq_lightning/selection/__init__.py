@@ -1,5 +1,6 @@
 """Which model is best: ranking and search."""
 
+from alphareq_lightning.selection.budgeted_search import BudgetedSearch
 from alphareq_lightning.selection.course import Course, course_of
 from alphareq_lightning.selection.interval_search import (
     AlphaIntervalSearch,
@@ -18,6 +19,7 @@ from alphareq_lightning.selection.verdict import Criterion, Verdict, verdict
 
 __all__ = [
     "AlphaIntervalSearch",
+    "BudgetedSearch",
     "Course",
     "Criterion",
     "Readout",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,9 @@ from filelock import FileLock, Timeout
 from alphareq_lightning.errors import ReadoutError, SelectionError
 from alphareq_lightning.files import read_small, written_beside
 from alphareq_lightning.records import AlphaRecord, write_records
+from alphareq_lightning.selection.budgeted_search import BudgetedSearch
 from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
+from alphareq_lightning.selection.verdict import BELIEVED, OTHERS, badness
 from alphareq_lightning.text import one_line, shown
 
 STATE, SETTINGS, RECORDS = "search.json", "settings.json", "records.jsonl"
@@ -32,6 +35,8 @@ class Selected(NamedTuple):
     """In the order in which the models came, with the accuracy where a readout was paid for."""
     file: Path
     """Where these are kept."""
+    believed: str | None = None
+    """Within a budget, the criterion that predicts the readouts best."""
 
     @property
     def best(self) -> AlphaRecord | None:
@@ -48,10 +53,14 @@ def select_by_readouts(
     margin: int = 0,
     step: int | None = None,
     seed: int = 0,
+    budget: int | None = None,
     settings: Mapping[str, Any] | None = None,
     report: Callable[[AlphaRecord, str], None] = lambda record, what: None,
 ) -> Selected:
-    """Pay readouts for the models that the interval search asks for, and for no others.
+    """Pay readouts for the models that a search asks for, and for no others.
+
+    The search is the paper's, or, within a budget, `BudgetedSearch` over all criteria that the
+    records have.
 
     The state is written after every readout: a run that was killed goes on where it was when it
     is started again with the same ``folder``.
@@ -66,6 +75,8 @@ def select_by_readouts(
         margin: See `AlphaIntervalSearch`.
         step: Models that come at a time, ``2 * top_k`` by default.
         seed: Of the order in which they come.
+        budget: Pay this many readouts at most, best first by what the ones before speak for;
+            ``top_k``, ``margin`` and ``step`` have no meaning then.
         settings: Whatever else the readouts depend on, as plain JSON values; kept with the state,
             so that readouts of other settings are not mixed with these.
         report: Called with each model and what became of it.
@@ -79,36 +90,71 @@ def select_by_readouts(
     order = sorted(by_name)
     random.Random(seed).shuffle(order)
     step = 2 * top_k if step is None else step
+    kind = {"step": step}
+    chooser = None
+    if budget is not None:  # the interval stays open: who is asked for is read out
+        kind, top_k, margin = {"budget": budget}, budget, 0
+        chooser = BudgetedSearch(_criteria(records), budget=budget, seed=seed)
+    chooser = (
+        None if budget is None else BudgetedSearch(_criteria(records), budget=budget, seed=seed)
+    )
     with _alone_in(folder):
-        _check_settings(folder, {"seed": seed, "step": step, **(settings or {})})
+        _check_settings(folder, {"seed": seed, **kind, **(settings or {})})
         search = _search(folder, top_k, margin, set(by_name))
-        accuracies = {name: readout.score for name, readout in search.readouts.items()}
-        for start in range(0, len(order), step):
-            names = order[start : start + step]
+
+        def pay(names: Sequence[str]) -> None:
+            """Ask for models that come together, and read out those that are worth it."""
+            paid = {name: search.readouts[name].score for name in names if name in search.readouts}
             asked = search.ask({name: by_name[name].alpha for name in names})
             _save(search, folder)
             for name in names:
                 if name in search.skipped:
                     report(by_name[name], "skipped")
-                elif name not in asked:
-                    report(by_name[name], f"{accuracies[name]:.2f} % (paid before)")
+                elif name in paid:
+                    report(by_name[name], f"{paid[name]:.2f} % (paid before)")
             for name in asked:
                 _reserve(folder)
                 try:
-                    accuracies[name] = read(by_name[name])
-                    outcome = f"{accuracies[name]:.2f} %"
+                    accuracy = read(by_name[name])
+                    outcome = f"{accuracy:.2f} %"
                 except ReadoutError as error:
-                    accuracies[name] = float("nan")
-                    outcome = f"failed: {error}"
-                search.tell({name: accuracies[name]})
+                    accuracy, outcome = math.nan, f"failed: {error}"
+                search.tell({name: accuracy})
                 _save(search, folder)
                 report(by_name[name], outcome)
+
+        if chooser is None:
+            for start in range(0, len(order), step):
+                pay(order[start : start + step])
+        else:
+            while (name := chooser.ask()) is not None:
+                pay([name])
+                chooser.tell(name, search.readouts[name].score)
+            left = [name for name in order if name not in search.readouts]
+            search.skipped = {name: by_name[name].alpha for name in left}
+            _save(search, folder)
         (folder / RESERVE).unlink(missing_ok=True)
-        found = [replace(by_name[n], accuracy=accuracies.get(n)) for n in order]
+        scores = {name: readout.score for name, readout in search.readouts.items()}
+        found = [replace(by_name[name], accuracy=scores.get(name)) for name in order]
         write_records(folder / RECORDS, found)
     if search.num_readouts and search.best is None:
         raise SelectionError(f"none of the {search.num_readouts} readouts succeeded")
-    return Selected(search, found, folder / RECORDS)
+    return Selected(search, found, folder / RECORDS, None if chooser is None else chooser.believed)
+
+
+def _criteria(records: Sequence[AlphaRecord]) -> dict[str, dict[str, float]]:
+    """What may tell good models: each criterion that some records have, and α in either direction.
+
+    Raises:
+        SelectionError: If no model has an α.
+    """
+    fitted = [record for record in records if math.isfinite(record.alpha)]
+    if not fitted:
+        raise SelectionError("none of the models has an α, so none is worth a readout")
+    found = {n: {str(r.path): badness(r, n) for r in fitted} for n in (*BELIEVED, *OTHERS)}
+    found["distance of α"] = found.pop("alpha")
+    found["α"] = {str(r.path): r.alpha for r in fitted}
+    return {n: v for n, v in found.items() if any(map(math.isfinite, v.values()))}
 
 
 def _by_name(records: Sequence[AlphaRecord]) -> dict[str, AlphaRecord]:
