@@ -1,6 +1,7 @@
 """Trains a module in shards (FSDP2) on two processes; run by torchrun, not by pytest."""
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -69,3 +70,5 @@ def main(folder, sharded, forward, sampler):
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(0)  # gloo's threads may still be there, and ending then is "terminate called"

@@ -60,6 +60,12 @@ def fails_everywhere(rank, world_size, make):
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("make", [StreamingMoments, SelfCluster, FeatureSample])
+@pytest.mark.parametrize(
+    "make",
+    [
+        StreamingMoments,
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in (SelfCluster, FeatureSample)),
+    ],
+)
 def test_a_rank_out_of_memory_lets_no_other_wait(make):
     spawn(fails_everywhere, 2, make)

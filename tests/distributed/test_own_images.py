@@ -78,8 +78,8 @@ def test_ranks_measure_with_the_running_statistics_that_are_saved(tmp_path):
     [
         ("backbone", "module", "plain"),
         ("root", "module", "sampler"),
-        ("root", "name", "plain"),
-        ("backbone", "callable", "sampler"),
+        pytest.param("root", "name", "plain", marks=pytest.mark.slow),
+        pytest.param("backbone", "callable", "sampler", marks=pytest.mark.slow),
     ],
 )
 def test_shards_on_two_ranks(tmp_path, sharded, forward, sampler):

@@ -47,7 +47,7 @@ def reduces_like_one_process(rank, world_size):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_sharding_gives_the_same_alpha(world_size):
     spawn(reduces_like_one_process, world_size)
 
@@ -99,7 +99,7 @@ def fit(folder, world_size, own):
 
 
 @pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
-@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("own", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_trainer_reads_one_alpha_on_one_two_and_four_ranks(tmp_path, own):
     [alone] = fit(tmp_path, 1, own)
     assert alone["samples"] == ([330, 330] if own else [200, 200])
@@ -194,6 +194,6 @@ def samples_and_views_like_one_process(rank, world_size):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_any_sharding_gives_the_same_scores(world_size):
     spawn(samples_and_views_like_one_process, world_size)

@@ -48,7 +48,10 @@ def streamed(x, size):
     return running
 
 
-@pytest.mark.parametrize(("n", "d"), SHAPES)
+@pytest.mark.parametrize(
+    ("n", "d"),
+    [pytest.param(*shape, marks=[pytest.mark.slow] if shape[1] > 1024 else []) for shape in SHAPES],
+)
 def test_a_collapsed_layer_never_gets_an_alpha_from_rounding(n, d):
     found = {}
     for seed in range(SHAPES[n, d]):

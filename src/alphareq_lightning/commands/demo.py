@@ -24,7 +24,8 @@ from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.records import AlphaRecord, records_from_checkpoints
-from alphareq_lightning.selection import rank_checkpoints
+from alphareq_lightning.report.verdict import verdict_lines
+from alphareq_lightning.selection import rank_checkpoints, verdict
 
 READOUT_BATCH = 512
 LABELS_PER_CLASS = 10
@@ -124,6 +125,8 @@ def run_demo(
     ranked = rank_checkpoints(records_from_checkpoints([log_dir / "checkpoints"]))
     accuracies = _readouts(ranked, data)
     _report(ranked, accuracies, console)
+    for line in verdict_lines(verdict(ranked, course=monitor.history)):
+        console.print(line, soft_wrap=True)
     figure = log_dir / "spectrum.png"
     with written_beside(figure) as unfinished:
         spectrum_figure(ranked[0]).savefig(unfinished, format="png")
@@ -158,4 +161,4 @@ def _report(ranked: list[AlphaRecord], accuracies: dict[str, float], console: Co
         loss, accuracy = f"{r.metrics['val_loss']:.2f}", f"{accuracies[str(r.path)]:.1f} %"
         table.add_row(name, str(r.epoch), f"{r.alpha:.3f}", loss, accuracy)
     console.print(table)
-    console.print(f"α chose {ranked[0].path}", soft_wrap=True)
+    console.print(f"nearest to 1: {ranked[0].path}", soft_wrap=True)

@@ -6,7 +6,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from alphareq_lightning.commands._gather import Sources, gather_records, search_settings
+from alphareq_lightning.commands._gather import (
+    Sources,
+    gather_courses,
+    gather_records,
+    search_settings,
+)
 from alphareq_lightning.report import write_report
 from alphareq_lightning.text import printable
 
@@ -41,7 +46,8 @@ def report(
     given = {"top_k": top_k, "margin": margin}
     search = search_settings(sources, study=study)
     search |= {name: value for name, value in given.items() if value is not None}
-    return write_report(out, records, title=title, target=target, **search)
+    course = gather_courses(records)
+    return write_report(out, records, course=course, title=title, target=target, **search)
 
 
 def show(path: Path, console: Console) -> None:

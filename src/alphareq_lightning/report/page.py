@@ -20,12 +20,14 @@ from alphareq_lightning.measure.measurement import GOOD_R2
 from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.ranking import short_names
+from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import (
     AlphaIntervalSearch,
     Readout,
     cautions,
     closing_interval,
     mixtures,
+    verdict,
 )
 
 POINTS_PER_SPECTRUM = 48
@@ -37,6 +39,7 @@ def write_report(
     path: str | PathLike[str],
     records: Sequence[AlphaRecord],
     *,
+    course: Sequence[AlphaRecord] = (),
     title: str = "Model selection by α",
     target: float | tuple[float, float] = 1.0,
     top_k: int = 5,
@@ -48,6 +51,7 @@ def write_report(
         path: The file to write.
         records: In the order in which the models were trained. ``accuracy`` is `None` where no
             readout was paid; NaN is a readout that failed.
+        course: More measurements of the same trainings, for the verdict; see `verdict`.
         title: Heading of the page.
         target: The α to be near, or an interval ``(low, high)``.
         top_k: As in `AlphaIntervalSearch`; the search is replayed from the records.
@@ -60,7 +64,7 @@ def write_report(
         SelectionError: If there are no records, or the file cannot be written.
         OptionError: If ``target``, ``top_k`` or ``margin`` is outside what is documented.
     """
-    data = report_data(records, target=target, top_k=top_k, margin=margin)
+    data = report_data(records, course=course, target=target, top_k=top_k, margin=margin)
     template = files("alphareq_lightning").joinpath("report.html").read_text(encoding="utf-8")
     # The data first: it holds no "<", so the title's mark cannot occur in it.
     page = template.replace("<!-- data -->", script_json(data))
@@ -76,6 +80,7 @@ def write_report(
 def report_data(
     records: Sequence[AlphaRecord],
     *,
+    course: Sequence[AlphaRecord] = (),
     target: float | tuple[float, float] = 1.0,
     top_k: int = 5,
     margin: int = 0,
@@ -119,6 +124,7 @@ def report_data(
         "columns": _columns(records),
         "models": models,
         "ranks": ranks,
+        "verdict": _verdict(records, course, (low, high)),
         "notes": _notes(records, (low, high)),
     }
 
@@ -196,6 +202,15 @@ def _line(record: AlphaRecord) -> list[float] | None:
     ends = [(rank, math.log10(share)) for rank, share in zip(*found, strict=True)]
     (first, left), *_, (last, right) = ends
     return [first, last, round(left, 3), round(right, 3)]
+
+
+def _verdict(
+    records: Sequence[AlphaRecord], course: Sequence[AlphaRecord], target: tuple[float, float]
+) -> list[str]:
+    try:
+        return list(verdict_lines(verdict(records, course=course, target=target)))
+    except SelectionError as error:  # they can be shown beside each other, and not be chosen from
+        return [f"no verdict: {error}"]
 
 
 def _notes(records: Sequence[AlphaRecord], target: tuple[float, float]) -> list[str]:
