@@ -77,3 +77,68 @@ def test_brackets_in_names_are_shown_as_they_are(tmp_path, capsys):
     out = capsys.readouterr().out
     assert " x [/b]/a.ckpt " in out
     assert " y [red]/b.ckpt " in out
+
+
+def course(run, length=100, **values):
+    steps = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
+    return [
+        record(
+            alpha,
+            run=run,
+            global_step=step,
+            path=f"{run}/{step}.ckpt",
+            eigenvalues=tuple(n**-alpha for n in range(1, length + 1)),
+            **values,
+        )
+        for step, alpha in steps.items()
+    ]
+
+
+def file_of(path, records):
+    for one in records:
+        append_record(path, one)
+    return str(path)
+
+
+def test_ranks_that_no_record_keeps_are_refused_and_no_collapse(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", course("a"))
+    assert main(["rank", path, "--fit-range", "4", "500"]) == 2
+    assert "no record has α on these ranks" in capsys.readouterr().err
+
+
+def test_a_record_that_loses_its_fit_to_another_window_is_no_collapse(tmp_path, capsys):
+    short = course("a", 50)[-1:]
+    path = file_of(tmp_path / "a.jsonl", [*course("a")[:-1], *short])
+    assert main(["rank", path, "--fit-range", "4", "80"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "verdict: a/2000.ckpt" in out
+    assert "1 measurements have no α on these ranks and no part in the verdict" in out
+
+
+def test_records_that_cannot_be_chosen_from_are_no_choice(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", [*course("a"), *course("b", num_features=128)])
+    assert main(["rank", path, "--json"]) == NO_CHOICE
+    found = json.loads(capsys.readouterr().out)
+    assert found["verdict"]["choice"] is None
+    assert "numbers of features do not compare" in found["verdict"]["advice"]
+    assert {row["run"] for row in found["records"]} == {"a", "b"}
+
+
+def test_a_logged_error_is_better_when_it_is_low(tmp_path, capsys):
+    few = course("a", metrics={"val_twins_error": 0.1})
+    many = course("b", metrics={"val_twins_error": 0.3})
+    path = file_of(tmp_path / "a.jsonl", [*few, *many])
+    assert main(["rank", path, "--json", "--by", "val_twins_error"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["records"][0]["run"] == "a"
+    assert found["verdict"]["choice"] == "a/4000.ckpt"
+
+
+def test_the_table_says_that_its_order_is_not_the_verdict(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", course("a"))
+    assert main(["rank", path]) == 0
+    verdict, table = capsys.readouterr().out.split("all records, in the order of the distance of α")
+    assert "a/4000.ckpt" in verdict
+    assert table.index("0.ckpt") < table.index("4000.ckpt")
+    main(["rank", path, "--force"])
+    assert "in the order of" not in capsys.readouterr().out

@@ -148,7 +148,7 @@ def test_trainings_that_have_not_turned_give_no_choice():
 def test_some_that_have_not_turned_are_set_aside_and_said():
     found = verdict(trainings(training("a"), training("b", error=0.3), training("c", SLOW)))
     assert found.choice.run == "a"
-    assert "1 of 3 trainings have not turned yet and are set aside" in found.doubts[-1]
+    assert "1 of 3 trainings that do not fail have not turned yet" in found.doubts[-1]
 
 
 def test_all_failing_gives_no_choice():
@@ -179,7 +179,7 @@ def test_shorter_trainings_are_left_out():
     )
     assert found.choice.run == "a"
     assert found.ties == ()
-    assert "1 of 3 trainings are shorter than 75% of the longest, 4000 steps" in found.doubts[0]
+    assert "are shorter than 75% of the longest, 4000 steps" in found.doubts[0]
 
 
 def test_what_is_believed_can_be_given():
@@ -252,3 +252,101 @@ def test_nothing_that_a_file_may_hold_ends_in_another_error():
         found = verdict(records)
         assert found.choice is None or found.choice in records
         assert found.advice
+
+
+# -- what a user may bring -------------------------------------------------------------------------
+
+
+def longer(alphas, times):
+    return {step * times: alpha for step, alpha in alphas.items()}
+
+
+@pytest.mark.parametrize("phase", ["failing", "collapsed"])
+def test_a_training_that_is_no_choice_does_not_make_the_others_short(phase):
+    end = {} if phase == "failing" else {25000: math.nan}
+    bad = training("bad", {**longer(FAILING, 5), **end})
+    bad = [with_values(r, fit_range=None) if math.isnan(r.alpha) else r for r in bad]
+    found = verdict(trainings(training("a"), training("b", error=0.3, rankme=9.0), bad))
+    assert found.courses["bad"].phase == phase
+    assert found.choice.run == "a"
+
+
+def test_a_training_is_as_long_as_its_newest_checkpoint_is_late():
+    kept = [r for r in training("a", error=0.01, rankme=90.0) if r.global_step <= 1000]
+    found = verdict(
+        trainings(kept, training("b"), training("c", error=0.3, rankme=9.0)), course=training("a")
+    )
+    assert found.choice.run == "b"
+    assert "1 of 3 trainings" in found.doubts[0]
+
+
+def test_a_course_over_another_window_is_refused():
+    refit = [r.refit((2, 40)) for r in training("a")]
+    with pytest.raises(SelectionError, match="α of different fit windows do not compare"):
+        verdict(refit, course=training("a"))
+
+
+def test_other_layers_of_a_history_are_passed_over():
+    records = training("a", layer="backbone")
+    other = training("a", {s: 2 * a for s, a in SLOW.items()}, layer="projector", num_features=99)
+    found = verdict(records[-1:], course=[*records, *other])
+    assert found.courses["a"].phase == "settling"
+
+
+@pytest.mark.parametrize("believe", [[], "rankme"])
+def test_what_is_believed_is_a_list_of_names(believe):
+    with pytest.raises(SelectionError, match="expected a list of names of scores"):
+        verdict(trainings(training("a"), training("b")), believe=believe)
+
+
+def test_that_one_training_is_chosen_from_by_alpha_is_said():
+    found = verdict(training("a"), believe=["rankme"])
+    assert found.choice.global_step == 4000
+    assert found.doubts == ("checkpoints of one training are chosen by α, not by rankme",)
+    assert verdict(training("a"), believe=["alpha"]).doubts == ()
+
+
+@pytest.mark.parametrize("path", [None, "a/last.ckpt"])
+def test_one_model_does_not_tie_with_itself(path):
+    records = [with_values(r, path=path and r.path) for r in training("a")]
+    assert verdict([*records, with_values(records[-1], path=path)]).ties == ()
+
+
+def test_a_step_that_was_measured_twice_with_two_results_is_a_doubt():
+    records = training("a")
+    again = with_values(records[2], alpha=1.2, path="a/step=400-v1.ckpt")
+    doubts = verdict([*records, again]).doubts
+    assert "1 step of one training has different values of α" in doubts[0]
+    rounded = with_values(records[2], alpha=1.9901, path="a/step=400-v1.ckpt")
+    assert verdict([*records, rounded]).doubts == ()
+
+
+def test_older_records_of_two_trainings_in_one_folder_are_not_one():
+    records = [
+        with_values(r, run="", path=f"kept/{run}-{r.global_step}.ckpt")
+        for run in "ab"
+        for r in training(run, {s: a + 0.3 * (run == "b") for s, a in HEALTHY.items()})
+    ]
+    assert len(trainings_of(records)) == len(records)
+    found = verdict(records)
+    assert found.choice is None
+    assert "the course of 2 of 2 trainings is not known" in found.doubts[-1]
+
+
+def test_what_is_not_known_is_not_called_unturned():
+    ends = [training(run)[-1] for run in "abc"]
+    assert "the course of 3 of 3 trainings is not known" in verdict(ends).doubts[-1]
+
+
+def test_scores_that_speak_against_the_ties_are_not_nothing():
+    found = verdict(trainings(training("a", error=0.1), training("b", error=0.3)))
+    assert [r.run for r in found.ties] == ["b"]
+    assert "nothing tells" not in found.advice
+    assert "they do not agree" in found.advice
+
+
+def test_a_failing_training_whose_nearest_checkpoint_is_its_last():
+    found = verdict(training("a", {0: 1.5, 100: 0.3, 1000: 0.6, 2000: 0.8, 4000: 1.0}))
+    assert found.choice.global_step == 4000
+    assert "earliest" not in found.advice
+    assert "gets worse" not in found.advice

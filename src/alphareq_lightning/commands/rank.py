@@ -33,10 +33,12 @@ class Ranking(NamedTuple):
     """The best first."""
     cautions: list[str]
     verdict: Verdict | None
-    """`None` where records do not compare, or were ranked by force."""
+    """`None` where they were ranked by force."""
     target: tuple[float, float]
     top: int | None
     """How many to show in a table."""
+    by: str = "alpha"
+    """What they are in the order of."""
 
 
 def rank(
@@ -74,28 +76,53 @@ def rank(
     wanted = check_target(target)
     records = gather_records(paths, layer=layer, study=study)
     courses = gather_courses(records)
+    lost: list[AlphaRecord] = []
     if fit_range is not None:
         window = check_fit_range(fit_range)
-        records = [record.refit(window) for record in records]
-        courses = [record.refit(window) for record in courses]
+        records, lost = _refit(records, window)
+        courses, more = _refit(courses, window)
+        lost += more
+        if lost and all(record.fit is None for record in records):
+            raise SelectionError(f"no record has α on these ranks: {lost[0].problem}")
     ranked = rank_checkpoints(records, by=by, target=wanted, min_r2=min_r2, force=force)
     if plot is not None:
         ranking_plot(ranked, wanted, plot)
     if force:
         return Ranking(ranked, [], None, wanted, top)
     doubts = cautions(ranked, target=wanted)
+    if lost:  # that they have no α is no sign of a collapse
+        doubts.append(
+            f"{len(lost)} measurements have no α on these ranks and no part in the verdict: "
+            f"{lost[0].problem}"
+        )
     try:
         believe = None if by == "alpha" else [by]
-        found = verdict(ranked, course=courses, believe=believe, target=wanted)
+        left_out = {id(record) for record in lost}
+        known = [record for record in ranked if id(record) not in left_out]
+        courses = [record for record in courses if id(record) not in left_out]
+        found = verdict(known, course=courses, believe=believe, target=wanted)
     except SelectionError as error:  # ranked they can be, chosen from not
-        return Ranking(ranked, [*doubts, f"no verdict: {error}"], None, wanted, top)
-    return Ranking(ranked, doubts, found, wanted, top)
+        found = Verdict(None, str(error))
+    return Ranking(ranked, doubts, found, wanted, top, by)
+
+
+def _refit(
+    records: list[AlphaRecord], window: tuple[int, int]
+) -> tuple[list[AlphaRecord], list[AlphaRecord]]:
+    """Records on another window, and those of them that had a fit and lost it."""
+    refit = [record.refit(window) for record in records]
+    return refit, [
+        new for old, new in zip(records, refit, strict=True) if old.fit and new.fit is None
+    ]
 
 
 def show(ranking: Ranking, console: Console) -> None:
     """The verdict, a table, and what speaks against its order."""
     for line in () if ranking.verdict is None else verdict_lines(ranking.verdict):
         console.print(printable(line), soft_wrap=True)
+    if ranking.verdict is not None:  # whose choice need not be the first of the table
+        order = "the distance of α" if ranking.by == "alpha" else ranking.by
+        console.print(printable(f"all records, in the order of {order} alone:"), soft_wrap=True)
     shown = ranking.records[: ranking.top]
     console.print(ranking_table(shown, ranking.target))
     if len(shown) < len(ranking.records):

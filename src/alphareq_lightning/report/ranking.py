@@ -28,6 +28,8 @@ Target = float | tuple[float, float]
 def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[str, Any]]:
     """Each record as a flat mapping, in the order given; NaN is `None`.
 
+    ``run`` is there if a record has one.
+
     Behind what all records have come the corrected α with its standard error if there is one,
     ``weights_step`` if a checkpoint holds weights of another step than was measured, the scores,
     ``accuracy`` if one was paid for, and the logged metrics.
@@ -37,11 +39,13 @@ def ranking_rows(records: Sequence[AlphaRecord], target: Target) -> list[dict[st
     corrected = _corrected(records)
     of_others = any(r.path_step is not None for r in records)
     paid = any(r.accuracy is not None for r in records)
+    known = any(r.run for r in records)
     rows = []
     for r in records:
         first, last = r.fit_range or (None, None)
         row: dict[str, Any] = {
             "path": r.path,
+            **({"run": r.run} if known else {}),
             "layer": r.layer,
             "epoch": r.epoch,
             "step": r.global_step,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,15 +14,20 @@ SHOWN = 5
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:
-    """The choice, what cannot be told from it, what fails, why to doubt it, and what to do."""
+    """The choice, its ties, the phases, what fails, why to doubt it, and what to do."""
     if verdict.choice is None:
         yield "verdict: no choice"
     else:
-        yield f"verdict: {verdict.choice.name}, α = {verdict.choice.alpha:.3f}"
+        yield f"verdict: {_name(verdict.choice, verdict)}, α = {verdict.choice.alpha:.3f}"
     if verdict.ties:
-        yield f"cannot be told from it: {_named(verdict.ties)}"
+        yield f"cannot be told from it: {_named(verdict.ties, verdict)}"
+    phases = Counter(course.phase for course in verdict.courses.values())
+    if len(verdict.courses) > 1:
+        yield f"phases: {', '.join(f'{count} {phase}' for phase, count in phases.most_common())}"
+    else:
+        yield from (f"phase: {phase}" for phase in phases)
     if verdict.failing:
-        yield f"failing: {_named(verdict.failing)}"
+        yield f"failing or collapsed: {_named(verdict.failing, verdict)}"
     yield from (f"doubt: {doubt}" for doubt in verdict.doubts)
     yield f"advice: {verdict.advice}"
 
@@ -29,9 +35,9 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
 def verdict_values(verdict: Verdict) -> dict[str, Any]:
     """Plain values: paths, or the steps of records without one."""
     return {
-        "choice": None if verdict.choice is None else verdict.choice.name,
-        "ties": [record.name for record in verdict.ties],
-        "failing": [record.name for record in verdict.failing],
+        "choice": None if verdict.choice is None else _name(verdict.choice, verdict),
+        "ties": [_name(record, verdict) for record in verdict.ties],
+        "failing": [_name(record, verdict) for record in verdict.failing],
         "doubts": list(verdict.doubts),
         "advice": verdict.advice,
         "phases": {name: course.phase for name, course in verdict.courses.items()},
@@ -42,6 +48,12 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _named(records: Sequence[AlphaRecord]) -> str:
+def _name(record: AlphaRecord, verdict: Verdict) -> str:
+    """A path; without one, the step, and of which training where there are several."""
+    of_one = record.path is not None or not record.run or len(verdict.courses) < 2
+    return record.name if of_one else f"{record.name} of {record.run}"
+
+
+def _named(records: Sequence[AlphaRecord], verdict: Verdict) -> str:
     more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
-    return ", ".join(record.name for record in records[:SHOWN]) + more
+    return ", ".join(_name(record, verdict) for record in records[:SHOWN]) + more

@@ -37,7 +37,7 @@ def rank_checkpoints(
     Args:
         records: Records of one layer and one fit window.
         by: ``"alpha"``; the name of a score, with its direction in the table of scores; or of
-            a logged metric, lower is better if ``"loss"`` is in its name.
+            a logged metric, lower is better if ``"loss"`` or ``"error"`` is in its name.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Least R² of a line that is believed; the paper's code used 0.95.
         force: Rank records of different layers or windows, which do not compare, all the same.
@@ -77,7 +77,7 @@ def _badness(record: AlphaRecord, by: str) -> float:
     if by in record.scores:
         return record.scores[by] if better(by) == "lower" else -record.scores[by]
     value = record.metrics.get(by, math.nan)
-    return value if "loss" in by else -value
+    return value if "loss" in by or "error" in by else -value
 
 
 def _check_names(records: Sequence[AlphaRecord]) -> None:

@@ -20,9 +20,11 @@ from alphareq_lightning.selection.ranking import (
     AGREEMENT,
     FEWEST_TO_COMPARE,
     agreement,
+    mixtures,
     rank_checkpoints,
     window_agreement,
 )
+from alphareq_lightning.text import shown
 
 BELIEVED = ("twins_error", "rankme", "selfcluster")
 """What orders trainings that have turned (``study/HYPOTHESES.md``, H3); of these, what all have."""
@@ -32,6 +34,8 @@ AS_LONG = 0.75
 """A training of less than this share of the longest one's steps is left out."""
 ENOUGH = 0.5
 """Less than this share of the trainings that do not fail must not have turned."""
+SAME_ALPHA = 1e-3
+"""One model measured twice gives α that differ by this share of themselves at most."""
 SIGMAS = 2.0
 """Standard errors within which two values of α cannot be told apart."""
 RERUN = 0.05
@@ -76,13 +80,48 @@ def trainings_of(records: Iterable[AlphaRecord]) -> dict[str, list[AlphaRecord]]
     """Records by the training that they belong to, in the order of their steps.
 
     A training is known by the ``run`` of its records, or, where they are older than that field, by
-    the folder of their checkpoints.
+    the folder of their checkpoints; by each checkpoint alone, where those of one folder contradict
+    each other.
     """
     found: dict[str, list[AlphaRecord]] = {}
+    older: dict[str, list[AlphaRecord]] = {}
     for record in sorted(records, key=lambda r: r.global_step):
-        folder = "" if record.path is None else str(Path(record.path).parent)
-        found.setdefault(record.run or folder, []).append(record)
+        if record.run or record.path is None:
+            found.setdefault(record.run, []).append(record)
+        else:
+            older.setdefault(str(Path(record.path).parent), []).append(record)
+    for folder, history in older.items():
+        apart = _contradictions(history) > 0
+        for record in history:
+            found.setdefault(str(record.path) if apart else folder, []).append(record)
     return found
+
+
+def _contradictions(history: Sequence[AlphaRecord]) -> int:
+    """Steps that were measured more than once, with results that are not one."""
+    first: dict[int, float] = {}
+    return len(
+        {
+            r.global_step
+            for r in history
+            if math.isfinite(r.alpha)
+            and not _same(first.setdefault(r.global_step, r.alpha), r.alpha)
+        }
+    )
+
+
+def _same(alpha: float, other: float) -> bool:
+    return math.isclose(alpha, other, rel_tol=SAME_ALPHA)
+
+
+def _each_once(history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
+    """Without the repeats of a merged history, and second checkpoints of one step."""
+    kept: dict[int, list[AlphaRecord]] = {}
+    for record in history:
+        of_step = kept.setdefault(record.global_step, [])
+        if not any(_same(r.alpha, record.alpha) for r in of_step):
+            of_step.append(record)
+    return [record for of_step in kept.values() for record in of_step]
 
 
 def verdict(
@@ -102,19 +141,23 @@ def verdict(
     Args:
         records: What can be chosen, of one layer and one fit window.
         course: More measurements of the same trainings, of which no checkpoint is there, from
-            before the first step on: they tell where each training stands.
+            before the first step on: they tell where each training stands. Those of other layers
+            are passed over.
         believe: Criteria to order trainings by: names of scores, ``"alpha"``, ``"loss"`` or
             ``"twins_error"``; by default those of `BELIEVED` that all candidates have, and α alone
-            where they have none.
+            where they have none. Checkpoints of one training are chosen by α.
         target: The α to be near, or an interval ``(low, high)``.
 
     Raises:
         SelectionError: If there are no records; if layers, windows, widths or numbers of images are
-            mixed; or if no candidate has a criterion of ``believe``.
+            mixed; or if not every candidate has a criterion of ``believe``.
     """
-    ranked, more = rank_checkpoints(records, target=target), list(course)
+    if believe is not None and (isinstance(believe, str) or not believe):
+        raise SelectionError(f"expected a list of names of scores to believe, got {shown(believe)}")
+    ranked = rank_checkpoints(records, target=target)
     if not ranked:
         raise SelectionError("there is no record to choose from")
+    more = [r for r in course if r.layer == ranked[0].layer]
     _check_comparable([*ranked, *more])
     measured = [r for r in ranked if r.path_step is None]
     doubts = []
@@ -123,21 +166,33 @@ def verdict(
             f"{len(ranked) - len(measured)} of {len(ranked)} checkpoints hold weights that were "
             "not measured; they are left out"
         )
-    trainings = trainings_of(measured)
+    trainings = {name: _each_once(found) for name, found in trainings_of(measured).items()}
     told = trainings_of([*measured, *(r for r in more if r.run)])
     courses = {name: course_of(told[name]) for name in trainings}
+    if twice := max((_contradictions(told[name]) for name in trainings), default=0):
+        doubts.append(
+            f"{twice} step{'s' if twice > 1 else ''} of one training "
+            f"{'have' if twice > 1 else 'has'} different values of α: was it resumed from an "
+            "earlier step, or are these several trainings?"
+        )
     if not courses:
         return Verdict(
             None, "measure the checkpoints themselves: alphareq score", doubts=tuple(doubts)
         )
     if len(trainings) == 1:
         [(name, history)] = trainings.items()
+        if others := [score for score in believe or () if score != "alpha"]:
+            doubts.append(
+                f"checkpoints of one training are chosen by α, not by {', '.join(others)}"
+            )
         return _of_checkpoints(history, courses[name], target, doubts, courses)
     newest = {name: history[-1] for name, history in trainings.items()}
     return _of_trainings(courses, newest, believe, target, doubts)
 
 
 def _check_comparable(records: Sequence[AlphaRecord]) -> None:
+    for sentence in mixtures(records):
+        raise SelectionError(sentence)
     kinds: dict[str, Callable[[AlphaRecord], int]] = {
         "features": lambda r: r.num_features,
         "images": lambda r: r.num_samples if r.num_images is None else r.num_images,
@@ -211,7 +266,10 @@ def _of_checkpoints(
                 f"be step {nearest.global_step}"
             )
     if course.phase == "failing":
-        advice = "stop this training: it gets worse; its earliest good checkpoint is the choice"
+        advice = (
+            "stop this training: α rises and does not turn; of its checkpoints the choice is the "
+            "one with α nearest to the target"
+        )
         return Verdict(choice, advice, tuple(ties), (history[-1],), tuple(doubts), courses=courses)
     advice = "keep the choice" + (" or any of its ties" if ties else "")
     if course.phase == "settling":
@@ -258,16 +316,17 @@ def _of_trainings(
     target: float | tuple[float, float],
     doubts: list[str],
 ) -> Verdict:
-    longest = max(course.latest.global_step for course in courses.values())
-    as_long = {n: c for n, c in courses.items() if c.latest.global_step >= AS_LONG * longest}
-    if len(as_long) < len(courses):
-        doubts.append(
-            f"{len(courses) - len(as_long)} of {len(courses)} trainings are shorter than "
-            f"{AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare over "
-            "lengths"
-        )
     failing = tuple(newest[n] for n, c in courses.items() if c.phase in ("failing", "collapsed"))
-    alive = [c for c in as_long.values() if c.phase not in ("failing", "collapsed")]
+    well = {n: c for n, c in courses.items() if c.phase not in ("failing", "collapsed")}
+    longest = max((newest[name].global_step for name in well), default=0)
+    as_long = {n: c for n, c in well.items() if newest[n].global_step >= AS_LONG * longest}
+    if len(as_long) < len(well):
+        doubts.append(
+            f"{len(well) - len(as_long)} of {len(well)} trainings that do not fail are shorter "
+            f"than {AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare "
+            "over lengths"
+        )
+    alive = list(as_long.values())
     turned = [c for c in alive if c.turned]
     stand_ins = sum(not c.knows_untrained for c in as_long.values() if c.reference is not None)
     if stand_ins:
@@ -281,23 +340,33 @@ def _of_trainings(
 
     if not alive:
         return none("choose none of them: all trainings fail or have collapsed")
+    unknown = sum(c.phase == "unknown" for c in alive)
+    waiting = len(alive) - len(turned) - unknown
     if not turned or len(turned) < ENOUGH * len(alive):
-        unknown = sum(c.phase == "unknown" for c in alive)
-        doubts.append(
-            f"{len(alive) - len(turned)} of {len(alive)} trainings that do not fail have not "
-            "turned, as far as was measured: before the turn of α its nearness to the target "
-            "misleads"
-        )
+        if waiting:
+            doubts.append(
+                f"{waiting} of {len(alive)} trainings that do not fail have not turned: α stands "
+                "at its largest value, and before it falls its nearness to the target misleads"
+            )
+        if unknown:
+            doubts.append(
+                f"the course of {unknown} of {len(alive)} trainings is not known: too few "
+                "measurements of it are there"
+            )
         if unknown > len(alive) / 2:
             return none(
                 "pay a few readouts (alphareq select), or measure the course of each training: "
                 "records of its first steps and of its end are missing"
             )
         return none("train longer until α turns, or pay a few readouts: alphareq select")
-    if len(turned) < len(alive):
+    if waiting:
         doubts.append(
-            f"{len(alive) - len(turned)} of {len(alive)} trainings have not turned yet and are set "
+            f"{waiting} of {len(alive)} trainings that do not fail have not turned yet and are set "
             "aside; they may overtake"
+        )
+    if unknown:
+        doubts.append(
+            f"the course of {unknown} of {len(alive)} trainings is not known: they are set aside"
         )
     candidates = [newest[name] for name, c in as_long.items() if c.turned]
     scores = _scores(candidates, believe, target)
@@ -344,6 +413,11 @@ def _of_trainings(
     elif len(ties) + 1 < len(candidates):
         advice = (
             f"take the choice; {len(ties)} cannot be told from it, so read those out if it counts"
+        )
+    elif any(worse(r, name) for r in ties for name in believed):
+        advice = (
+            "take the choice, or pay a few readouts: some scores tell these trainings apart, but "
+            "they do not agree"
         )
     else:
         advice = "nothing tells these trainings apart: take any, or pay a few readouts"
