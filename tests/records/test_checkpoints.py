@@ -173,3 +173,8 @@ def test_a_checkpoint_of_format_1():
     again, _ = history_from_state(history_to_state(history, run))
     assert [r.to_json() for r in again] == [r.to_json() for r in history]
     assert [r.layer for r in again] == ["backbone", "collapsed"] * 2
+
+
+def test_one_path_is_no_list_of_letters(tmp_path):
+    with pytest.raises(SelectionError, match="there is no checkpoint .*gone.ckpt"):
+        records_from_checkpoints(str(tmp_path / "gone.ckpt"))

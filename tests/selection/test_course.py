@@ -112,3 +112,11 @@ def test_gaps_and_order_and_repeats_of_a_resumed_history_do_not_matter():
     records = [record(step, alpha) for step, alpha in HEALTHY.items()]
     again = [*reversed(records), record(1000, 1.83), record(1500, math.nan, fit_range=None)]
     assert course_of(again).phase == course_of(records).phase == "settling"
+
+
+def test_what_could_not_be_measured_is_no_collapse():
+    records = [record(step, alpha) for step, alpha in HEALTHY.items()]
+    lost = record(5000, math.nan, fit_range=None, eigenvalues=(), problem="a batch was lost")
+    assert course_of([*records, lost]).phase == course_of(records).phase
+    out_of_reach = [r.refit((4, 900)) for r in records]
+    assert course_of(out_of_reach).phase == "unknown"

@@ -86,6 +86,8 @@ def profile_model(
     Raises:
         AlphaReQError: If an option cannot work, or the model does not run on the images.
     """
+    out, weights = Path(out), weights and Path(weights)  # from Python a name is good, too
+    images = images and Path(images)
     where = device_of(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -127,6 +127,9 @@ def show(ranking: Ranking, console: Console) -> None:
     console.print(ranking_table(shown, ranking.target))
     if len(shown) < len(ranking.records):
         console.print(f"and {len(ranking.records) - len(shown)} more; show them with --top")
+    for record in shown:
+        if record.problem is not None:
+            console.print(printable(f"no α for {record.name}: {record.problem}"), style="yellow")
     for caution in ranking.cautions:
         console.print(f"caution: {printable(caution)}", style="yellow", soft_wrap=True)
 

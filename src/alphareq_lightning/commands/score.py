@@ -67,7 +67,7 @@ def score_checkpoints(
     Raises:
         AlphaReQError: If an option cannot work; found out before the first pass.
     """
-    files = find_weights(several(paths))
+    out, files = Path(out), find_weights(several(paths))  # from Python a name is good, too
     if out.exists():
         read_records(out)  # refuses a file of something else before the first pass
     where = device_of(device)

@@ -77,6 +77,7 @@ def select_checkpoints(
         AlphaReQError: If the models do not compare, their weights are gone, or an option cannot
             work; found out before the first readout.
     """
+    out = Path(out)  # from Python a name is good, too
     check_count("top_k", top_k)
     if labels_per_class is not None:
         check_count("labels_per_class", labels_per_class)

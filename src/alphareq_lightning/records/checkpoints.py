@@ -26,7 +26,7 @@ MOST_VALUES = 20_000_000
 
 
 def records_from_checkpoints(
-    paths: Iterable[str | PathLike[str]], *, layer: str | None = None
+    paths: str | PathLike[str] | Iterable[str | PathLike[str]], *, layer: str | None = None
 ) -> list[AlphaRecord]:
     """The record of the weights in each Lightning checkpoint, with its ``path`` set.
 
@@ -86,8 +86,10 @@ def history_from_state(state: Any) -> tuple[list[AlphaRecord], str]:
     return [AlphaRecord.from_dict(values) for values in history], run if type(run) is str else ""
 
 
-def _files(paths: Iterable[str | PathLike[str]]) -> list[Path]:
+def _files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Path]:
     files: list[Path] = []
+    if isinstance(paths, str | PathLike):  # or each of its letters would be a path
+        paths = [paths]
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(path.rglob("*.ckpt"))

@@ -82,7 +82,9 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         'failing'
     """
     records = sorted(history, key=lambda record: record.global_step)
-    latest, fitted = records[-1], [r for r in records if math.isfinite(r.alpha)]
+    newest, fitted = records[-1], [r for r in records if math.isfinite(r.alpha)]
+    # What could not be measured for another reason than the features is passed over.
+    latest = newest if _collapsed(newest) or not fitted else fitted[-1]
     past = [r for r in fitted if r.global_step >= FIRST_STEP]
     reference = fitted[0] if fitted and fitted[0] is not latest else None
     peak = max(past, key=lambda record: record.alpha, default=None)
@@ -94,7 +96,7 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
 
     if _collapsed(latest):
         return course("collapsed")
-    if reference is None or peak is None or len(past) < 2 or not before:
+    if reference is None or latest.fit is None or peak is None or len(past) < 2 or not before:
         return course("unknown")
     if latest.alpha >= peak.alpha - max(LEAST_MOVE, 2 * _error(latest)):
         untrained = reference.global_step == 0  # a stand-in is no ground to stop a training on
@@ -106,9 +108,10 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
 
 
 def _collapsed(record: AlphaRecord) -> bool:
+    if record.fit is None:  # lost batches or a window out of reach say nothing of the features
+        return not all(value > 0 for value in record.eigenvalues)
     rankme = record.scores.get("rankme", math.inf)
-    no_line = not (math.isfinite(record.alpha) and record.r2 >= COLLAPSED_R2)
-    return no_line or rankme < COLLAPSED_RANKME * record.num_features
+    return not record.r2 >= COLLAPSED_R2 or rankme < COLLAPSED_RANKME * record.num_features
 
 
 def _has_lost_rank(past: Sequence[AlphaRecord]) -> bool:

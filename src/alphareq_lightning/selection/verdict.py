@@ -230,7 +230,7 @@ def _of_checkpoints(
         return Verdict(
             None,
             "measure more of the course: α before the first step and at three steps or more, for "
-            'example AlphaMonitor(at_steps="log")',
+            'example AlphaMonitor(at_steps="log"), or Gauge.record at such steps',
             doubts=tuple(doubts),
             courses=courses,
         )
