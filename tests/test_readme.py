@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import alphareq_lightning
 from alphareq_lightning.commands.main import command_parser, main
 from alphareq_lightning.commands.rank import NO_CHOICE
 
@@ -60,6 +61,8 @@ def test_train_commands_parse(monkeypatch, capsys):
 def test_files_that_the_readme_shows_exist():
     for path in re.findall(r"\]\(((?:docs|configs|benchmarks)/[^)]+)\)", README):
         assert (ROOT / path).is_file(), path
+    for path in re.findall(r"`(?:pytest |python )?(tests/[\w/.]+)", README):
+        assert (ROOT / path).exists(), path
     for path in re.findall(r"configs/\w+\.yaml", README):
         assert (ROOT / path).is_file(), path
 
@@ -100,3 +103,9 @@ def test_from_alpha_to_a_decision_in_ten_minutes(tmp_path, monkeypatch, capsys):
     for text in ("verdict: ", "caution", "records: runs/records.jsonl", "saved", "report.html"):
         assert text in output
     assert "20 of 20 configurations done" in output.replace("\n", " ")
+
+
+def test_every_public_name_is_explained():
+    pages = [README, *(page.read_text() for page in (ROOT / "docs").glob("*.md"))]
+    explained = set(re.findall(r"`(\w+)", " ".join(pages)))
+    assert set(alphareq_lightning.__all__) <= explained
