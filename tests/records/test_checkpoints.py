@@ -1,3 +1,4 @@
+import copy
 import os
 import pickle
 import time
@@ -146,9 +147,11 @@ def test_old_records_are_kept_without_their_spectra(tmp_path):
         AlphaRecord.from_dict({**values, "global_step": step, "eigenvalues": spectrum})
         for step in range(5000)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
     state = history_to_state(history)
-    assert time.perf_counter() - started < 1.0  # 4.6 s when every record was copied deeply
+    ours, started = time.process_time() - started, time.process_time()
+    copy.deepcopy(state)
+    assert ours < time.process_time() - started  # as long when every record was copied deeply
     torch.save({"callbacks": {"AlphaMonitor": state}}, tmp_path / "long.ckpt")
     assert (tmp_path / "long.ckpt").stat().st_size < 3e6  # 24.8 MB with all spectra
     again, _ = history_from_state(state)
