@@ -17,7 +17,7 @@ PILOT_STEPS = 15
 def records_of(path: Path, layer: str = "backbone") -> list[AlphaRecord]:
     """The course of one stored training, with the accuracy of each step that was read out."""
     values = json.loads(path.read_text(encoding="utf-8"))
-    return [record for record in _records(values, f"{path.parent.name}/{path.stem}", layer)]
+    return list(_records(values, f"{path.parent.name}/{path.stem}", layer))
 
 
 def _records(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaRecord]:

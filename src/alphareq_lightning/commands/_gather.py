@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
@@ -15,9 +14,8 @@ from alphareq_lightning.records import AlphaRecord, read_records
 from alphareq_lightning.records.checkpoints import course_in_checkpoint, record_of_checkpoint
 from alphareq_lightning.selection import AlphaIntervalSearch
 from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
+from alphareq_lightning.selection.verdict import same_alpha
 
-SAME_ALPHA = 1e-3
-"""Measured in training and scored afterwards, one model gives α that differ by rounding."""
 RECORD_FILE = ".jsonl"
 JOURNAL = ".journal"
 Sources = str | Path | Sequence[str | Path]
@@ -88,7 +86,7 @@ def _each_once(records: list[AlphaRecord]) -> list[AlphaRecord]:
         known = kept.get(name)
         if known is None:
             kept[name] = record
-        elif not math.isclose(known.alpha, record.alpha, rel_tol=SAME_ALPHA):
+        elif not same_alpha(known.alpha, record.alpha):
             kept[(name, place)] = record
         elif record.accuracy is not None:
             kept[name] = record

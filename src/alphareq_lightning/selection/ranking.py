@@ -65,7 +65,7 @@ def rank_checkpoints(
         raise SelectionError(f"no record has {by!r}; there are: alpha, {', '.join(known)}")
 
     def key(record: AlphaRecord) -> tuple[bool, bool, float, int]:
-        badness = record.distance(target) if by == "alpha" else _badness(record, by)
+        badness = record.distance(target) if by == "alpha" else score_badness(record, by)
         no_line = by == "alpha" and not record.r2 >= min_r2  # NaN where there is no fit
         of_others = record.path_step is not None
         return (of_others, no_line or math.isnan(badness), badness, record.global_step)
@@ -73,7 +73,8 @@ def rank_checkpoints(
     return sorted(records, key=key)
 
 
-def _badness(record: AlphaRecord, by: str) -> float:
+def score_badness(record: AlphaRecord, by: str) -> float:
+    """A score or a logged metric, turned so that less is better; NaN where there is none."""
     if by in record.scores:
         return record.scores[by] if better(by) == "lower" else -record.scores[by]
     value = record.metrics.get(by, math.nan)

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.course import FIRST_STEP, Course, course_of
 from alphareq_lightning.selection.ranking import (
@@ -22,6 +21,7 @@ from alphareq_lightning.selection.ranking import (
     agreement,
     mixtures,
     rank_checkpoints,
+    score_badness,
     window_agreement,
 )
 from alphareq_lightning.text import shown
@@ -105,12 +105,13 @@ def _contradictions(history: Sequence[AlphaRecord]) -> int:
             r.global_step
             for r in history
             if math.isfinite(r.alpha)
-            and not _same(first.setdefault(r.global_step, r.alpha), r.alpha)
+            and not same_alpha(first.setdefault(r.global_step, r.alpha), r.alpha)
         }
     )
 
 
-def _same(alpha: float, other: float) -> bool:
+def same_alpha(alpha: float, other: float) -> bool:
+    """Whether two values may be of one model: measured anew, it differs by rounding."""
     return math.isclose(alpha, other, rel_tol=SAME_ALPHA)
 
 
@@ -119,7 +120,7 @@ def _each_once(history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
     kept: dict[int, list[AlphaRecord]] = {}
     for record in history:
         of_step = kept.setdefault(record.global_step, [])
-        if not any(_same(r.alpha, record.alpha) for r in of_step):
+        if not any(same_alpha(r.alpha, record.alpha) for r in of_step):
             of_step.append(record)
     return [record for of_step in kept.values() for record in of_step]
 
@@ -461,11 +462,7 @@ def badness(
     if criterion in ("loss", "twins_error"):
         keys = [key for key in record.metrics if key.endswith(criterion) and "train" not in key]
         return record.metrics[min(keys, key=len)] if keys else math.nan
-    if criterion not in record.scores:
-        value = record.metrics.get(criterion, math.nan)
-        return value if "loss" in criterion or "error" in criterion else -value
-    value = record.scores[criterion]
-    return value if better(criterion) == "lower" else -value
+    return score_badness(record, criterion)
 
 
 def _places(
