@@ -10,6 +10,7 @@ point of the best of all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from alphareq_lightning.selection.budgeted_search import BudgetedSearch
-from alphareq_lightning.selection.verdict import BELIEVED, OTHERS, badness
+from alphareq_lightning.selection.paid_readouts import criteria_of
 from benchmarks.results import EXPERIMENTS, options_of, write
 from experiments.interval_search import NOISE, RULES, WITHIN, Numbers, one_order
 from study.records import records_of
@@ -56,8 +57,8 @@ def of_study() -> tuple[dict[str, dict[str, float]], Numbers, Numbers]:
     paths = sorted((STUDY / "pilot" / "results" / "barlow_twins").glob("*.json"))
     ends = [records_of(path)[-1] for path in paths]
     alphas = np.array([record.alpha for record in ends])
-    found = {c: {str(i): badness(r, c) for i, r in enumerate(ends)} for c in (*BELIEVED, *OTHERS)}
-    return {**found, **of_alpha(alphas)}, alphas, np.array([r.accuracy for r in ends])
+    named = [replace(record, path=str(i)) for i, record in enumerate(ends)]
+    return criteria_of(named), alphas, np.array([r.accuracy for r in ends])
 
 
 def at_random(accuracies: Numbers, count: int, draws: int, rng: np.random.Generator) -> float:

@@ -94,9 +94,9 @@ def select_by_readouts(
     chooser = None
     if budget is not None:  # the interval stays open: who is asked for is read out
         kind, top_k, margin = {"budget": budget}, budget, 0
-        chooser = BudgetedSearch(_criteria(records), budget=budget, seed=seed)
+        chooser = BudgetedSearch(criteria_of(records), budget=budget, seed=seed)
     chooser = (
-        None if budget is None else BudgetedSearch(_criteria(records), budget=budget, seed=seed)
+        None if budget is None else BudgetedSearch(criteria_of(records), budget=budget, seed=seed)
     )
     with _alone_in(folder):
         _check_settings(folder, {"seed": seed, **kind, **(settings or {})})
@@ -142,7 +142,7 @@ def select_by_readouts(
     return Selected(search, found, folder / RECORDS, None if chooser is None else chooser.believed)
 
 
-def _criteria(records: Sequence[AlphaRecord]) -> dict[str, dict[str, float]]:
+def criteria_of(records: Sequence[AlphaRecord]) -> dict[str, dict[str, float]]:
     """What may tell good models: each criterion that some records have, and α in either direction.
 
     Raises:
