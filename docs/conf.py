@@ -51,6 +51,7 @@ default_role = "py:obj"
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autosummary_generate = False
@@ -92,10 +93,11 @@ class CommandHelp(Directive):
     def run(self) -> list[nodes.Node]:
         """Ask the command itself."""
         said = StringIO()
-        plain = mock.patch.dict("os.environ", {"COLUMNS": "96", "NO_COLOR": "1"})
+        plain = mock.patch.dict("os.environ", {"COLUMNS": "84", "NO_COLOR": "1"})
         with plain, redirect_stdout(said), redirect_stderr(said), suppress(SystemExit):
             main([self.arguments[0], "--help"])
-        return [nodes.literal_block(said.getvalue(), said.getvalue(), language="text")]
+        text = "".join(c for c in said.getvalue() if c.isprintable() or c == "\n")
+        return [nodes.literal_block(text, text, language="text")]
 
 
 def note_public_names(_: Any, env: Any) -> None:

@@ -63,7 +63,7 @@ def test_python_blocks_run(page, trained, tmp_path, monkeypatch):
         "val_loader": labelled_loader(seed=5),
         "unlabeled_loader": unlabeled_loader(),
     }
-    if page.stem in ("trust", "python"):
+    if page.stem in ("trust", "python", "select"):
         (tmp_path / "runs").symlink_to(folder)
         names["monitor"] = monitor
     for block in blocks("python", page):
