@@ -97,7 +97,7 @@ class CommandHelp(Directive):
         with plain, redirect_stdout(said), redirect_stderr(said), suppress(SystemExit):
             main([self.arguments[0], "--help"])
         text = "".join(c for c in said.getvalue() if c.isprintable() or c == "\n")
-        return [nodes.literal_block(text, text, language="text")]
+        return [nodes.literal_block(text, text, language="none")]
 
 
 def note_public_names(_: Any, env: Any) -> None:
