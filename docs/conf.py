@@ -13,6 +13,7 @@ from unittest import mock
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.nodes import make_refnode
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))  # for the records of the study
@@ -113,6 +114,18 @@ def note_public_names(_: Any, env: Any) -> None:
             objects[other] = objects[described]._replace(aliased=True)
 
 
+def link_public_names(app: Any, doctree: nodes.document, page: str) -> None:
+    """Make a link of each public name that a page writes as code."""
+    objects = app.env.get_domain("py").objects
+    for literal in list(doctree.findall(nodes.literal)):
+        name = literal.astext()
+        inside = isinstance(literal.parent, (nodes.reference, nodes.title))
+        if name in alphareq_lightning.__all__ and not inside:
+            to = objects[f"{alphareq_lightning.__name__}.{name}"]
+            link = make_refnode(app.builder, page, to.docname, to.node_id, literal.deepcopy())
+            literal.replace_self(link)
+
+
 def visit_math(self: Any, node: nodes.Element) -> None:
     """Write MathML, which browsers show without a script."""
     self.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
@@ -123,5 +136,6 @@ def setup(app: Any) -> None:
     """Register what is above."""
     app.connect("config-inited", write_files)
     app.connect("env-updated", note_public_names)
+    app.connect("doctree-resolved", link_public_names)
     app.add_directive("command-help", CommandHelp)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
