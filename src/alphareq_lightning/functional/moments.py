@@ -53,14 +53,9 @@ def moments_dtype(device: torch.device) -> torch.dtype:
 
 def empty_moments(num_features: int, device: torch.device | str = "cpu") -> FeatureMoments:
     """Moments of no samples at all, the start of a running sum."""
-    device = torch.device(device)
-    dtype = moments_dtype(device)
-    return FeatureMoments(
-        torch.zeros((), dtype=dtype, device=device),
-        torch.zeros(num_features, dtype=dtype, device=device),
-        torch.zeros(num_features, num_features, dtype=dtype, device=device),
-        torch.zeros(2, dtype=dtype, device=device),
-    )
+    dtype = moments_dtype(torch.device(device))
+    shapes = (), (num_features,), (num_features, num_features), (2,)
+    return FeatureMoments(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
 
 
 def feature_moments(features: Tensor) -> FeatureMoments:

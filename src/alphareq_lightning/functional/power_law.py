@@ -23,7 +23,8 @@ MIN_RANKS = 3
 """Two points always lie on a line; the third can disagree."""
 
 FLAT_ROUNDING = 16 * torch.finfo(torch.float64).eps
-"""Differences in log λ below this share of it are rounding: the spectrum is flat."""
+"""Differences in log λ below this share of it are rounding, and so is as little more than the sum
+of squares of shares that are all equal: the spectrum is flat."""
 
 
 class PowerLawFit(NamedTuple):
@@ -95,10 +96,7 @@ def fit_power_law(
     if weighting not in ("inverse_rank", "uniform"):
         raise OptionError(f"expected weighting 'inverse_rank' or 'uniform', got {weighting!r}")
     first, last = resolve_fit_range(fit_range, len(eigenvalues), num_samples=num_samples)
-    fitted = eigenvalues[first - 1 : last].detach().double()
-    check_fitted(fitted, first, last)
-
-    ranks = torch.arange(first, last + 1, dtype=torch.float64, device=fitted.device)
+    ranks, fitted = fitted_ranks(eigenvalues, first, last)
     weights = 1 / ranks if weighting == "inverse_rank" else torch.ones_like(ranks)
     weights = weights / weights.sum()
     slope, intercept, r2, variance = weighted_lines(ranks.log(), fitted.log(), weights)
@@ -218,11 +216,16 @@ def check_target(target: float | Sequence[float]) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
-def check_fitted(fitted: Tensor, first: int, last: int) -> None:
-    """Raise `SpectrumError` if an eigenvalue at ranks ``first`` to ``last`` has no logarithm."""
+def fitted_ranks(eigenvalues: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Ranks ``first`` to ``last`` and the eigenvalues there, float64, each with a logarithm.
+
+    Raises:
+        SpectrumError: If an eigenvalue there has none.
+    """
+    fitted = eigenvalues[first - 1 : last].detach().double()
     bad = ~(torch.isfinite(fitted) & (fitted > 0))
     if not bool(bad.any()):
-        return
+        return torch.arange(first, last + 1, dtype=torch.float64, device=fitted.device), fitted
     index = int(bad.nonzero()[0])
     value = fitted[index].item()
     reason = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -128,38 +128,25 @@ def full_precision(device: torch.device) -> Iterator[None]:
     The user's settings are back afterwards, and stay untouched where they ask for nothing fast.
     """
     kind = device.type
-    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    no_autocast = torch.autocast(kind, enabled=False) if is_on else nullcontext()
-    with no_autocast, _no_fast_products(device):
-        yield
-
-
-@contextmanager
-def _no_fast_products(device: torch.device) -> Iterator[None]:
-    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    backend: Any = torch.backends.cuda if kind == "cuda" else torch.backends.mkldnn
     switch: Any = getattr(backend, "matmul", None)
-    if hasattr(switch, "fp32_precision"):
-        # Since torch 2.9 each backend has its own switch, and reading the common one of old
-        # raises where the user has turned these.
-        before = switch.fp32_precision
-        if before in ("ieee", "none"):
-            yield
-            return
-        # A switch that is not set reads as those above it: then it must go on following them.
-        above = [getattr(part, "fp32_precision", None) for part in (backend, torch.backends)]
-        follows = before in above
-        switch.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            switch.fp32_precision = "none" if follows else before
-        return
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
+    with ExitStack() as stack:
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if hasattr(switch, "fp32_precision"):
+            # Since torch 2.9 each backend has its own switch, and reading the common one of old
+            # raises where the user has turned these.
+            before = switch.fp32_precision
+            if before not in ("ieee", "none"):
+                # A switch that is not set reads as those above it: then it must go on following
+                # them.
+                above = [
+                    getattr(part, "fp32_precision", None) for part in (backend, torch.backends)
+                ]
+                own = "none" if before in above else before
+                stack.callback(setattr, switch, "fp32_precision", own)
+                switch.fp32_precision = "ieee"
+        elif (common := torch.get_float32_matmul_precision()) != "highest":
+            stack.callback(torch.set_float32_matmul_precision, common)
+            torch.set_float32_matmul_precision("highest")
         yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

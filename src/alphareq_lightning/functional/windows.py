@@ -11,7 +11,7 @@ from torch import Tensor
 from alphareq_lightning.errors import FitRangeError
 from alphareq_lightning.functional.power_law import (
     FitRange,
-    check_fitted,
+    fitted_ranks,
     resolve_fit_range,
     weighted_lines,
 )
@@ -114,9 +114,7 @@ def window_spread(
     pairs = [resolve_fit_range(w, len(eigenvalues), num_samples=num_samples) for w in chosen]
     bounds = torch.tensor(pairs)
     top = int(bounds[:, 1].max())
-    fitted = eigenvalues[:top].detach().cpu().double()
-    check_fitted(fitted, 1, top)
-    ranks = torch.arange(1, top + 1, dtype=torch.float64)
+    ranks, fitted = fitted_ranks(eigenvalues.cpu(), 1, top)
     inside = (bounds[:, :1] <= ranks) & (ranks <= bounds[:, 1:])
     weights = inside / ranks
     weights = weights / weights.sum(1, keepdim=True)
@@ -156,9 +154,7 @@ def fit_broken_power_law(
         raise FitRangeError(
             f"a broken line needs at least {2 * LEAST_SIDE + 1} ranks, got {(first, last)}"
         )
-    fitted = eigenvalues[first - 1 : last].detach().cpu().double()
-    check_fitted(fitted, first, last)
-    ranks = torch.arange(first, last + 1, dtype=torch.float64)
+    ranks, fitted = fitted_ranks(eigenvalues.cpu(), first, last)
     root = (1 / ranks / (1 / ranks).sum()).sqrt()
     x, y = ranks.log(), fitted.log()
     hinge = (x - breaks.double().log()[:, None]).clamp(min=0)
