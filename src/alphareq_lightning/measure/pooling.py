@@ -64,8 +64,8 @@ class Pooling:
         self._samples_second = puts_samples_second(self.layer.module)
 
     def pick(self, output: Any) -> Any:
-        """The tensor in what the layer gave, see `tensor_in`; a callable has all of it."""
-        return output if callable(self.pool) else tensor_in(output, self.layer).detach()
+        """The tensor in what the layer gave, see `_tensor_in`; a callable has all of it."""
+        return output if callable(self.pool) else _tensor_in(output, self.layer).detach()
 
     def __call__(self, value: Any, mask: Tensor | None = None) -> Tensor:
         """Features of a batch, shape ``(n, d)``, from what `pick` took out.
@@ -202,7 +202,7 @@ def _checked(mask: Tensor, value: Tensor, num_tokens: int) -> Tensor:
     return mask.to(value.device) != 0
 
 
-def tensor_in(output: Any, layer: Layer) -> Tensor:
+def _tensor_in(output: Any, layer: Layer) -> Tensor:
     """The features in what a layer gives.
 
     A tensor; else, by name, a ``last_hidden_state``, ``embedding`` or ``encoded``; else the only
