@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -39,19 +39,27 @@ def as_validation(trainer: Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def not_logging(module: nn.Module) -> Iterator[None]:
-    """Let what a ``forward`` logs go nowhere: it would count as a result of the training."""
-    loggers = [vars(m) for m in module.modules() if hasattr(m, "log_dict") and hasattr(m, STEP)]
-    before: list[dict[str, Any]]
-    before = [{n: own[n] for n in ("log", "log_dict") if n in own} for own in loggers]
-    for own in loggers:
-        own.update(log=_log_nothing, log_dict=_log_nothing)
+def instead(module: nn.Module, **own: Any) -> Iterator[None]:
+    """Let a module have attributes of its own, and then those that it had before."""
+    attributes = vars(module)
+    before = {name: attributes[name] for name in own if name in attributes}
+    attributes.update(own)
     try:
         yield
     finally:
-        for own, mine in zip(loggers, before, strict=True):
-            del own["log"], own["log_dict"]
-            own.update(mine)
+        for name in own:
+            attributes.pop(name, None)
+        attributes.update(before)
+
+
+@contextmanager
+def not_logging(module: nn.Module) -> Iterator[None]:
+    """Let what a ``forward`` logs go nowhere: it would count as a result of the training."""
+    with ExitStack() as stack:
+        for part in module.modules():
+            if hasattr(part, "log_dict") and hasattr(part, STEP):
+                stack.enter_context(instead(part, log=_log_nothing, log_dict=_log_nothing))
+        yield
 
 
 def _log_nothing(*args: Any, **kwargs: Any) -> None:
