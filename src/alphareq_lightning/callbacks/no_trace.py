@@ -22,7 +22,7 @@ PASS_SEED = 0
 """Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
-FEW = 1000
+_FEW = 1000
 """Numbers in a tensor, or items in a list: more are data, which no reader changes."""
 STEP = "training_step"
 
@@ -128,16 +128,16 @@ def _apart(value: Any, done: dict[int, Any], *, is_root: bool = False) -> Any:
     elif isinstance(value, GENERATORS):
         twin = copy.deepcopy(value)
     elif isinstance(value, Tensor | np.ndarray):
-        few = value.size <= FEW if isinstance(value, np.ndarray) else value.numel() <= FEW
+        few = value.size <= _FEW if isinstance(value, np.ndarray) else value.numel() <= _FEW
         twin = copy.deepcopy(value) if few and not is_root else value
     elif isinstance(value, list | dict) and type(value) in (list, dict):
         twin = copy.copy(value)
         done[id(value)] = twin
         places: Any = value.items() if isinstance(value, dict) else enumerate(value)
-        if len(value) <= FEW:
+        if len(value) <= _FEW:
             for place, item in list(places):
                 twin[place] = _apart(item, done)
-    elif isinstance(value, tuple) and type(value) is tuple and len(value) <= FEW:
+    elif isinstance(value, tuple) and type(value) is tuple and len(value) <= _FEW:
         twin = tuple(_apart(item, done) for item in value)
     elif is_root or isinstance(value, Dataset | Sampler) or _draws(value):
         twin = copy.copy(value) if hasattr(value, "__dict__") else value
@@ -155,7 +155,7 @@ def _draws(value: Any, depth: int = 3) -> bool:
     if isinstance(value, GENERATORS):
         return True
     if depth == 0 or isinstance(value, nn.Module | type) or not hasattr(value, "__dict__"):
-        inside = list(value)[:FEW] if isinstance(value, list | tuple) and depth else []
+        inside = list(value)[:_FEW] if isinstance(value, list | tuple) and depth else []
     else:
         inside = list(vars(value).values())
     return any(_draws(part, depth - 1) for part in inside)

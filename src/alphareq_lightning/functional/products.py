@@ -11,13 +11,13 @@ from torch import Tensor
 
 SUM_ROWS = 512
 """Rows that a BLAS adds up in one run, at most: MKL, OpenBLAS and BLIS take 192 to 512."""
-LEAST_SPREAD = 8
+_LEAST_SPREAD = 8
 """Directions that must share the variance, as `participation_ratio` counts them, for float32."""
-SAMPLE_ROWS = 16
+_SAMPLE_ROWS = 16
 """Rows that stand for all when their directions are compared."""
-LARGEST_ROW = 16
+_LARGEST_ROW = 16
 """No row may have more of the variance than so many do on average: the sample would miss it."""
-FLOAT32_SIZES = 1e-10, 1e10
+_FLOAT32_SIZES = 1e-10, 1e10
 """Root mean square of rows whose float32 products neither vanish nor overflow."""
 
 MIN_BLOCK, MAX_BLOCK = 64, 256
@@ -53,17 +53,17 @@ def float32_suffices(rows: Tensor) -> bool:
     trace over the root of the participation ratio. Where one row, one unit or one direction holds
     most of the variance, that is too much for the rest: their terms no longer change the sum.
 
-    A few rows stand for all, so the ratio that this holds to scatters about `LEAST_SPREAD`.
+    A few rows stand for all, so the ratio that this holds to scatters about `_LEAST_SPREAD`.
 
     Args:
         rows: Float32 rows about their mean, on the CPU, shape ``(n, d)``.
     """
-    if len(rows) < LEAST_SPREAD:  # they span too few directions to look
+    if len(rows) < _LEAST_SPREAD:  # they span too few directions to look
         return False
-    sample = rows[:: -(-len(rows) // SAMPLE_ROWS)]
+    sample = rows[:: -(-len(rows) // _SAMPLE_ROWS)]
     gram = sample @ sample.T
     count, mean = len(sample), gram.trace().item() / len(sample)
-    smallest_size, largest_size = (size**2 * rows.shape[1] for size in FLOAT32_SIZES)
+    smallest_size, largest_size = (size**2 * rows.shape[1] for size in _FLOAT32_SIZES)
     if not smallest_size < mean < largest_size:
         return False
     largest = torch.linalg.vector_norm(rows, dim=1).max().item() ** 2
@@ -72,7 +72,7 @@ def float32_suffices(rows: Tensor) -> bool:
     alike /= count * (count - 1) * mean**2
     # The inverse of the ratio: each row with itself, and all pairs of them.
     inverse = (1 + (len(rows) - 1) * alike) / len(rows)
-    return bool(largest <= LARGEST_ROW * mean and inverse * LEAST_SPREAD <= 1)
+    return bool(largest <= _LARGEST_ROW * mean and inverse * _LEAST_SPREAD <= 1)
 
 
 def product_rounding(diagonal: Tensor, num_terms: int) -> Tensor:
@@ -87,7 +87,7 @@ def product_rounding(diagonal: Tensor, num_terms: int) -> Tensor:
         diagonal: Of the float32 sums, shape ``(d,)``.
         num_terms: Terms in each.
     """
-    spread = 1 if diagonal.device.type == "mps" else LEAST_SPREAD
+    spread = 1 if diagonal.device.type == "mps" else _LEAST_SPREAD
     unit_roundoff = torch.finfo(torch.float32).eps / 2
     share = min(num_terms, SUM_ROWS) * unit_roundoff / spread**0.5
     norm: Tensor = torch.linalg.vector_norm(diagonal)

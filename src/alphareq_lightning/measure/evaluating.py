@@ -17,8 +17,8 @@ from torch.nn.parameter import is_lazy
 from alphareq_lightning.errors import FeatureTapError
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-PLAIN = (bool, int, float, str, tuple, type(None))
-OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PLAIN = (bool, int, float, str, tuple, type(None))
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @contextmanager
@@ -74,7 +74,7 @@ class _Kept:
         registries: tuple[dict[str, Any], ...] = (module._buffers, module._modules)
         self.registered = [(registry, dict(registry)) for registry in registries]
         self.parameters = set(module._parameters)
-        self.attributes = {n: v for n, v in own.items() if not sharded or isinstance(v, PLAIN)}
+        self.attributes = {n: v for n, v in own.items() if not sharded or isinstance(v, _PLAIN)}
         written = [*module._buffers.values()]
         if acts_in_train:  # and writes to itself, or to the layer that it wraps
             inside = [c for c in module.children() if not any(True for _ in c.children())]
@@ -86,7 +86,7 @@ class _Kept:
             for tensor in written
             if tensor is not None and not is_lazy(tensor) and can_be_written(tensor)
         ]
-        values = [value for name, value in own.items() if name not in OF_EVERY_MODULE]
+        values = [value for name, value in own.items() if name not in _OF_EVERY_MODULE]
         self.refills = [refill for value in values if (refill := _refill(value)) is not None]
 
     @torch.inference_mode()  # a buffer made in that mode can be written in no other

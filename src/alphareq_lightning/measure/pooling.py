@@ -20,17 +20,17 @@ from alphareq_lightning.measure.layouts import (
 
 PoolName = Literal["mean", "mean_first", "mean_last", "cls", "flatten", "project"]
 Pool = PoolName | Callable[[Any], Any]
-POOLS: tuple[PoolName, ...] = get_args(PoolName)
+_POOLS: tuple[PoolName, ...] = get_args(PoolName)
 
-FEATURE_FIELDS = ("last_hidden_state", "embedding", "encoded")
+_FEATURE_FIELDS = ("last_hidden_state", "embedding", "encoded")
 """Of transformers and of stable-pretraining (twice)."""
-NO_FEATURES = ("loss", "logits", "mask", "prediction", "target", "hidden_states", "attentions")
+_NO_FEATURES = ("loss", "logits", "mask", "prediction", "target", "hidden_states", "attentions")
 
 
 def check_pool(pool: Any) -> Pool:
     """Raise `OptionError` unless ``pool`` is a known name or a callable."""
-    if not callable(pool) and pool not in POOLS:
-        raise OptionError(f"expected pool to be one of {POOLS}, or a callable, got {pool!r}")
+    if not callable(pool) and pool not in _POOLS:
+        raise OptionError(f"expected pool to be one of {_POOLS}, or a callable, got {pool!r}")
     return pool  # type: ignore[no-any-return]
 
 
@@ -215,11 +215,11 @@ def _tensor_in(output: Any, layer: Layer) -> Tensor:
         return output
     fields = _fields(output)
     tensors = {name: v for name, v in fields.items() if isinstance(v, Tensor)}
-    named = [name for name in FEATURE_FIELDS if name in tensors]
+    named = [name for name in _FEATURE_FIELDS if name in tensors]
     usable = [
         name
         for name, tensor in tensors.items()
-        if name not in NO_FEATURES and tensor.is_floating_point() and tensor.ndim > 1
+        if name not in _NO_FEATURES and tensor.is_floating_point() and tensor.ndim > 1
     ]
     if named or len(usable) == 1:
         return tensors[(named or usable)[0]]
