@@ -75,9 +75,7 @@ class UnlabeledPass:
         self.max_images = max_images
         self.whole_module = forward is None
         self.forward = find_forward(forward, module)
-        is_foreign = isinstance(forward, nn.Module) and all(
-            m is not forward for m in module.modules()
-        )
+        is_foreign = isinstance(forward, nn.Module) and forward not in set(module.modules())
         self.foreign = forward if is_foreign else None
 
     def check_shared(self, train_loaders: Iterable[Any]) -> None:

@@ -150,8 +150,7 @@ class _SmoothSpectrum:
         # Near the last attainable rank eigenvalues say little of single population eigenvalues.
         trusted = max(attainable // 2, last)
         octaves = 2.0 ** torch.arange(1 + int(math.log2(trusted)), dtype=torch.float64)
-        ends = octaves if octaves[-1] == num_features else torch.cat([octaves, octaves[:1]])
-        ends[len(octaves) :] = num_features
+        ends = torch.unique(torch.cat([octaves, octaves.new_tensor([num_features])]))
         self.knots = ends.log()
         edges = rank_groups(num_features)
         used = int((edges[1:] <= trusted).sum())

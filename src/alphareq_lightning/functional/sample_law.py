@@ -138,11 +138,8 @@ def expected_eigenvalues(population: Tensor, num_samples: int) -> Tensor:
         Silverstein and Choi, J. Multivariate Anal. 1995.
     """
     values = population.detach().cpu().double()
-    if (
-        values.ndim != 1
-        or num_samples < 3
-        or not bool((values > 0).all() & values.isfinite().all())
-    ):
+    has_logarithms = bool(((values > 0) & values.isfinite()).all())
+    if values.ndim != 1 or num_samples < MIN_SAMPLES or not has_logarithms:
         raise SpectrumError(
             "expected population eigenvalues of shape (d,), finite and above 0, and at least "
             f"{MIN_SAMPLES} samples; got shape {tuple(values.shape)} and {num_samples=}"

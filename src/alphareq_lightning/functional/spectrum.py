@@ -13,10 +13,9 @@ from alphareq_lightning.errors import EigensolverWarning, RoundedTailWarning, Sp
 from alphareq_lightning.functional.moments import (
     CHUNK_ROWS,
     FeatureMoments,
-    accumulate_,
     centre,
     check_features,
-    empty_moments,
+    feature_moments,
     moments_dtype,
     rounding_steps,
 )
@@ -206,9 +205,7 @@ def eigenspectrum(features: Tensor) -> Tensor:
     check_features(features)
     num_samples, num_features = features.shape
     if num_samples >= num_features or num_samples < MIN_SAMPLES:
-        return moments_eigenvalues(
-            accumulate_(empty_moments(num_features, features.device), features)
-        )
+        return moments_eigenvalues(feature_moments(features))
     with full_precision(features.device):
         centred, mean = centre(features)
         gram = torch.zeros(

@@ -65,12 +65,10 @@ class WhatRan:
 
         Those inside of ``layer`` first, then the least deep, then the last to run; no heads.
         """
-        order = {name: place for place, name in enumerate(self.ran)}
         usable = {name: shape for name, shape in self.ran.items() if shape is not None}
         within = f"{layer.name}."
-        names = sorted(
-            usable, key=lambda name: (not name.startswith(within), name.count("."), -order[name])
-        )
+        last_first = reversed(usable)
+        names = sorted(last_first, key=lambda n: (not n.startswith(within), n.count(".")))
         named = ", ".join(f"{name!r} {usable[name]}" for name in names[:SHOWN])
         return f"these did, and pool='mean' suits them: layer= {named}" if named else ""
 
