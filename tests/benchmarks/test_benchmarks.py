@@ -10,7 +10,8 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ["interval_search", "budgeted_search"]
-BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "views", *EXPERIMENTS]
+BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "views", "lidar_memory"]
+BENCHMARKS += EXPERIMENTS
 BENCHMARKS += [pytest.param("growth", marks=pytest.mark.slow)]  # starts processes
 
 
