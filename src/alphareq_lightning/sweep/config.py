@@ -152,7 +152,9 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
     readout = _options("readout", ReadoutOptions, values.get("readout", {}))
     _check_choice("readout: probe", readout.probe, tuple(PROBES))
     stopping = values.get("early_stopping", "none")
-    halving = {} if stopping == "halving" else stopping
+    halving = None
+    if stopping not in (None, "none"):
+        halving = _options("early_stopping", Halving, {} if stopping == "halving" else stopping)
     name = _text("name", values.get("name") or path.stem)
     out = Path(_text("out", values.get("out") or f"runs/{name}"))
     train = path.parent / _text("train", values["train"])
@@ -172,9 +174,7 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
         seed=_whole("seed", values.get("seed", 0), least=0),
         readout=readout,
         search=_options("search", SearchOptions, values.get("search", {})),
-        early_stopping=(
-            None if stopping in (None, "none") else _options("early_stopping", Halving, halving)
-        ),
+        early_stopping=halving,
         out=out,
         storage=_text("storage", storage or values.get("storage") or f"sqlite:///{out}/study.db"),
         heartbeat=_whole("heartbeat", values.get("heartbeat", 60)),
