@@ -105,7 +105,7 @@ def summarize(study: Study) -> SweepSummary:
     for trial in finished:
         spent = trial.user_attrs.get(SECONDS, {})
         seconds.update({str(name): float(value) for name, value in spent.items()})
-    records = [t.user_attrs.get(RECORD) for t in finished]
+    records = (t.user_attrs[RECORD] for t in finished if RECORD in t.user_attrs)
     bounds = AlphaIntervalPruner(**search_options(study)).interval(study)
     low, high = (bound if math.isfinite(bound) else None for bound in bounds)
     return SweepSummary(
@@ -119,7 +119,7 @@ def summarize(study: Study) -> SweepSummary:
         stopped_early=outcomes[STOPPED],
         failed=failed,
         died=sum(is_dead(t) for t in ours),
-        cautions=mixtures(AlphaRecord.from_dict(record) for record in records if record),
+        cautions=mixtures(map(AlphaRecord.from_dict, records)),
         seconds=dict(seconds),
         trials=rows,
     )
@@ -169,12 +169,16 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "trial": trial.number,
         "slot": attributes[SLOT],
         "params": trial.params,
-        "alpha": attributes.get(ALPHA),
-        "r2": attributes.get("r2"),
+        "alpha": _number(attributes.get(ALPHA)),
+        "r2": _number(attributes.get("r2")),
         "accuracy": _accuracy(trial),
         "outcome": "failed" if _failed(trial) else attributes.get(OUTCOME),
         "path": attributes.get(PATH),
     }
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _accuracy(trial: FrozenTrial) -> float | None:
