@@ -24,6 +24,7 @@ from alphareq_lightning.selection.ranking import (
     score_badness,
     window_agreement,
 )
+from alphareq_lightning.selection.seeds import Spread, configurations_of, spread_between_seeds
 from alphareq_lightning.text import shown
 
 BELIEVED = ("twins_error", "rankme", "selfcluster")
@@ -40,7 +41,7 @@ SIGMAS = 2.0
 """Standard errors within which two values of α cannot be told apart."""
 RERUN = 0.05
 """Between two seeds of one configuration α differs by so much, and other scores by this share of
-themselves (H8)."""
+themselves (H8), where no seeds are there to measure it."""
 
 
 class Criterion(NamedTuple):
@@ -65,6 +66,8 @@ class Verdict:
         advice: What to do next, in one sentence.
         scores: Each criterion's order of the candidates, and how well it agrees.
         courses: Where each training stands, by its name.
+        spread: What another seed changes: of each score the standard deviation between seeds as a
+            share, of α as it is. Empty where no configuration has several seeds.
     """
 
     choice: AlphaRecord | None
@@ -74,6 +77,7 @@ class Verdict:
     doubts: tuple[str, ...] = ()
     scores: Mapping[str, Criterion] = field(default_factory=dict)
     courses: Mapping[str, Course] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
 
 
 def trainings_of(records: Iterable[AlphaRecord]) -> dict[str, list[AlphaRecord]]:
@@ -131,13 +135,16 @@ def verdict(
     course: Iterable[AlphaRecord] = (),
     believe: Sequence[str] | None = None,
     target: float | tuple[float, float] = 1.0,
+    configurations: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Choose a checkpoint of one training, or a training of many; or say that nobody can.
 
     Records of one training answer *which checkpoint*: after α has turned, the one with α nearest to
     the target; before, the last; where the training fails, the nearest as well, which is an early
     one. Records of several answer *which training*: those that fail, have collapsed or have not
-    turned are set aside, and `BELIEVED` criteria order the rest by their mean rank.
+    turned are set aside, and `BELIEVED` criteria order the rest by their mean rank. Where one
+    configuration was trained with several seeds, the mean of its seeds stands for it, and what
+    differs by less than seeds do is a tie.
 
     Args:
         records: What can be chosen, of one layer and one fit window.
@@ -148,10 +155,14 @@ def verdict(
             ``"twins_error"``; by default those of `BELIEVED` that all candidates have, and α alone
             where they have none. Checkpoints of one training are chosen by α.
         target: The α to be near, or an interval ``(low, high)``.
+        configurations: What each training was trained with but for its seed, under any name, by
+            the training's (`trainings_of`); one that is not named stands alone. By default as
+            `configurations_of` reads it from the folders, as in ``lambd=1/seed=0``.
 
     Raises:
         SelectionError: If there are no records; if layers, windows, widths or numbers of images are
-            mixed; or if not every candidate has a criterion of ``believe``.
+            mixed; if not every candidate has a criterion of ``believe``; or if a training of
+            ``configurations`` is not there.
     """
     if believe is not None and (isinstance(believe, str) or not believe):
         raise SelectionError(f"expected a list of names of scores to believe, got {shown(believe)}")
@@ -188,7 +199,12 @@ def verdict(
             )
         return _of_checkpoints(history, courses[name], target, doubts, courses)
     newest = {name: history[-1] for name, history in trainings.items()}
-    return _of_trainings(courses, newest, believe, target, doubts)
+    if configurations is None:
+        configurations = configurations_of(trainings)
+    for name in configurations:
+        if name not in trainings:
+            raise SelectionError(f"no training {name!r}; there are: {', '.join(trainings)}")
+    return _of_trainings(courses, newest, configurations, believe, target, doubts)
 
 
 def _check_comparable(records: Sequence[AlphaRecord]) -> None:
@@ -313,6 +329,7 @@ def _other_windows(records: Sequence[AlphaRecord]) -> list[tuple[int, int]]:
 def _of_trainings(
     courses: Mapping[str, Course],
     newest: Mapping[str, AlphaRecord],
+    configurations: Mapping[str, str],
     believe: Sequence[str] | None,
     target: float | tuple[float, float],
     doubts: list[str],
@@ -369,19 +386,12 @@ def _of_trainings(
         doubts.append(
             f"the course of {unknown} of {len(alive)} trainings is not known: they are set aside"
         )
-    candidates = [newest[name] for name, c in as_long.items() if c.turned]
-    scores = _scores(candidates, believe, target)
-    believed = [name for name, criterion in scores.items() if criterion.believed]
-    places = {name: _places(candidates, name, target) for name in scores}
-    mean = np.mean([places[name] for name in believed], axis=0)
-    ordered = [candidates[i] for i in np.argsort(mean, kind="stable")]
-    scores = {
-        name: criterion._replace(agreement=agreement(places[name].tolist(), mean.tolist()))
-        for name, criterion in scores.items()
-    }
+    candidates = {name: newest[name] for name, c in as_long.items() if c.turned}
+    found = _Candidates(candidates, configurations, believe, target)
+    believed = found.believed
     for first, second in combinations(believed, 2):
-        tau = agreement(places[first].tolist(), places[second].tolist())
-        if tau < 0 and len(candidates) >= FEWEST_TO_COMPARE:
+        tau = agreement(found.places(first).tolist(), found.places(second).tolist())
+        if tau < 0 and len(found.groups) >= FEWEST_TO_COMPARE:
             doubts.append(
                 f"{first} and {second} turn the order around (Kendall τ = {tau:.2f}), and nothing "
                 "but labels can say which is right"
@@ -391,7 +401,7 @@ def _of_trainings(
             doubts.append(f"{first} and {second} agree little (Kendall τ = {tau:.2f})")
     if believed == ["alpha"] and len(candidates) >= FEWEST_TO_COMPARE:
         for window, tau in window_agreement(
-            candidates, _other_windows(candidates), target=target
+            found.records, _other_windows(found.records), target=target
         ).taus.items():
             if tau < 0:
                 doubts.append(
@@ -399,58 +409,136 @@ def _of_trainings(
                     f"τ = {tau:.2f})"
                 )
                 return none("pay a few readouts to learn which window to believe: alphareq select")
-    choice, *others = ordered
-
-    def worse(record: AlphaRecord, name: str) -> bool:
-        mine, theirs = (badness(r, name, target) for r in (choice, record))
-        if name == "alpha" and _cannot_tell(choice, record, target):
-            return False
-        return theirs - mine > RERUN * (1.0 if name == "alpha" else abs(mine))
-
-    # A model is worse than the choice if most of what is believed says so, by more than a rerun.
-    ties = tuple(r for r in others if sum(worse(r, name) for name in believed) <= len(believed) / 2)
-    if not ties:
+    best, *others = found.order
+    choice, *siblings = found.in_order(best)
+    # A group is worse than the choice if most of what is believed says so, by more than a rerun.
+    tied = [
+        g for g in others if sum(found.worse(g, best, n) for n in believed) <= len(believed) / 2
+    ]
+    ties = (*siblings, *(record for group in tied for record in found.in_order(group)))
+    doubts += found.doubts_of_seeds(best, courses)
+    if not others and siblings:
+        advice = "take any: these are seeds of one configuration, and no score tells them apart"
+    elif not ties:
         advice = "take the choice"
     elif len(ties) + 1 < len(candidates):
         advice = (
             f"take the choice; {len(ties)} cannot be told from it, so read those out if it counts"
         )
-    elif any(worse(r, name) for r in ties for name in believed):
+    elif any(found.worse(group, best, name) for group in tied for name in believed):
         advice = (
             "take the choice, or pay a few readouts: some scores tell these trainings apart, but "
             "they do not agree"
         )
     else:
         advice = "nothing tells these trainings apart: take any, or pay a few readouts"
-    return Verdict(choice, advice, ties, failing, tuple(doubts), scores, courses)
+    return Verdict(
+        choice, advice, ties, failing, tuple(doubts), found.scores(), courses, found.spread()
+    )
 
 
-def _scores(
-    candidates: Sequence[AlphaRecord],
-    believe: Sequence[str] | None,
-    target: float | tuple[float, float],
-) -> dict[str, Criterion]:
-    """Every criterion that all candidates have, and which of them is believed."""
-    have = [
-        name
-        for name in dict.fromkeys((*(believe or ()), *BELIEVED, *OTHERS))
-        if all(math.isfinite(badness(r, name, target)) for r in candidates)
-    ]
-    if believe is None:
-        chosen = [name for name in have if name in BELIEVED] or ["alpha"]
-    else:
-        chosen = list(believe)
-    for name in chosen:
-        if name not in have:
-            raise SelectionError(f"not every training has {name!r}; there are: {', '.join(have)}")
-    return {
-        name: Criterion(
-            tuple(sorted(candidates, key=lambda r: badness(r, name, target))),
-            math.nan,
-            name in chosen,
+class _Candidates:
+    """The newest records of trainings that have turned, in groups of one configuration each.
+
+    A configuration stands where the mean of its seeds stands: its best seed would be luck, the more
+    seeds the more of it.
+    """
+
+    def __init__(
+        self,
+        newest: Mapping[str, AlphaRecord],
+        configurations: Mapping[str, str],
+        believe: Sequence[str] | None,
+        target: float | tuple[float, float],
+    ) -> None:
+        self.records = list(newest.values())
+        self._target = target
+        self._configurations = configurations
+        groups: dict[str, list[int]] = {}
+        for place, name in enumerate(newest):
+            groups.setdefault(configurations.get(name, name), []).append(place)
+        self.groups = list(groups.values())
+        self._names = list(groups)
+        wanted = dict.fromkeys((*(believe or ()), *BELIEVED, *OTHERS))
+        values = {n: np.array([badness(r, n, target) for r in self.records]) for n in wanted}
+        self._values = {n: v for n, v in values.items() if np.isfinite(v).all()}
+        self.believed = list(believe or [n for n in self._values if n in BELIEVED] or ["alpha"])
+        for name in self.believed:
+            if name not in self._values:
+                raise SelectionError(
+                    f"not every training has {name!r}; there are: {', '.join(self._values)}"
+                )
+        self._means = {
+            name: np.array([of_each[group].mean() for group in self.groups])
+            for name, of_each in self._values.items()
+        }
+        self._place = np.mean([self.places(name) for name in self.believed], axis=0)
+        self.order: list[int] = np.argsort(self._place, kind="stable").tolist()
+
+    def places(self, criterion: str) -> NDArray[np.float64]:
+        """Where each group stands by a criterion."""
+        return _places(self._means[criterion])
+
+    def in_order(self, group: int) -> list[AlphaRecord]:
+        """The records of a group, best first by what is believed."""
+        own = np.mean([_places(self._values[name]) for name in self.believed], axis=0)
+        return [self.records[i] for i in sorted(self.groups[group], key=lambda i: float(own[i]))]
+
+    def scores(self) -> dict[str, Criterion]:
+        """Every criterion that all candidates have."""
+        return {
+            name: Criterion(
+                tuple(
+                    self.records[i]
+                    for group in np.argsort(self._means[name], kind="stable")
+                    for i in sorted(self.groups[group], key=lambda i: float(of_each[i]))
+                ),
+                agreement(self.places(name).tolist(), self._place.tolist()),
+                name in self.believed,
+            )
+            for name, of_each in self._values.items()
+        }
+
+    def _between_seeds(self, criterion: str) -> Spread:
+        if criterion != "alpha":
+            return spread_between_seeds(self._values[criterion], self.groups, relative=True)
+        alphas = np.array([record.alpha for record in self.records])
+        return spread_between_seeds(alphas, self.groups, relative=False)
+
+    def spread(self) -> dict[str, float]:
+        """What another seed changes, by criterion; empty where no seeds are known."""
+        found = {name: self._between_seeds(name) for name in self._values}
+        return {name: spread.sd for name, spread in found.items() if spread.degrees}
+
+    def worse(self, group: int, best: int, criterion: str) -> bool:
+        """Whether a group is worse than the best by more than another seed may change."""
+        mine, theirs = self._means[criterion][best], self._means[criterion][group]
+        scale = 1.0 if criterion == "alpha" else abs(mine)
+        nearest, other = (self.in_order(g)[0] for g in (best, group))
+        if criterion == "alpha" and _cannot_tell(nearest, other, self._target):
+            return False
+        spread, sizes = (
+            self._between_seeds(criterion),
+            map(len, (self.groups[g] for g in (best, group))),
         )
-        for name in have
-    }
+        least = spread.threshold(*sizes) if spread.degrees else RERUN
+        return bool(theirs - mine > least * scale)
+
+    def doubts_of_seeds(self, best: int, courses: Mapping[str, Course]) -> list[str]:
+        """That seeds are unknown, or that some of the choice's are no candidates."""
+        if len(self.groups) > 1 and len(self.groups) == len(self.records):
+            return [
+                "no configuration was trained with several seeds, as far as is known: "
+                f"{RERUN:.0%} of a score, and {RERUN} of α, is taken for what another seed changes"
+            ]
+        own = sum(self._configurations.get(n, n) == self._names[best] for n in courses)
+        lost = own - len(self.groups[best])
+        if not lost:
+            return []
+        return [
+            f"{lost} of {own} trainings of the choice's configuration fail, have not turned or are "
+            "too short: its mean is that of the others"
+        ]
 
 
 def badness(
@@ -465,8 +553,5 @@ def badness(
     return score_badness(record, criterion)
 
 
-def _places(
-    records: Sequence[AlphaRecord], criterion: str, target: float | tuple[float, float]
-) -> NDArray[np.float64]:
-    values = np.array([badness(r, criterion, target) for r in records])
-    return np.asarray((values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1)) / 2)
+def _places(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray((values[:, None] > values).sum(1) + (values[:, None] == values).sum(1) / 2)
