@@ -8,8 +8,8 @@ from planted_trainings import FAILING, training, trainings
 
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.report.verdict import verdict_lines, verdict_values
-from alphareq_lightning.selection.seeds import configurations_of, spread_between_seeds
-from alphareq_lightning.selection.verdict import trainings_of, verdict
+from alphareq_lightning.selection import configurations_of, trainings_of, verdict
+from alphareq_lightning.selection.seeds import spread_between_seeds
 
 
 def grid(values, seeds, noise, rng):

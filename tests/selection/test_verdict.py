@@ -7,7 +7,7 @@ import pytest
 from planted_trainings import FAILING, HEALTHY, SLOW, training, trainings
 
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.selection.verdict import trainings_of, verdict
+from alphareq_lightning.selection import trainings_of, verdict
 
 from plain_records import with_values
 

@@ -28,7 +28,7 @@ from alphareq_lightning.readout import (
 )
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection import Selected, course_of, rank_checkpoints, select_by_readouts
-from alphareq_lightning.selection.verdict import trainings_of
+from alphareq_lightning.selection.trainings import trainings_of
 from alphareq_lightning.text import json_text, printable
 
 

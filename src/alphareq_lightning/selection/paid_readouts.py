@@ -19,7 +19,8 @@ from alphareq_lightning.files import read_small, written_beside
 from alphareq_lightning.records import AlphaRecord, write_records
 from alphareq_lightning.selection.budgeted_search import BudgetedSearch
 from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
-from alphareq_lightning.selection.verdict import BELIEVED, OTHERS, badness
+from alphareq_lightning.selection.ranking import badness
+from alphareq_lightning.selection.which_training import BELIEVED, OTHERS
 from alphareq_lightning.text import one_line, shown
 
 STATE, SETTINGS, RECORDS = "search.json", "settings.json", "records.jsonl"
@@ -95,9 +96,6 @@ def select_by_readouts(
     if budget is not None:  # the interval stays open: who is asked for is read out
         kind, top_k, margin = {"budget": budget}, budget, 0
         chooser = BudgetedSearch(criteria_of(records), budget=budget, seed=seed)
-    chooser = (
-        None if budget is None else BudgetedSearch(criteria_of(records), budget=budget, seed=seed)
-    )
     with _alone_in(folder):
         _check_settings(folder, {"seed": seed, **kind, **(settings or {})})
         search = _search(folder, top_k, margin, set(by_name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -150,6 +151,17 @@ def study_records(study: Study) -> list[AlphaRecord]:
         metrics = {**record.metrics, **params}
         records.append(replace(record, accuracy=_accuracy(trial), metrics=metrics))
     return records
+
+
+def study_configurations(study: Study) -> dict[str, str]:
+    """What each training of a sweep over seeds was trained with, its seed aside, by its ``run``."""
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        params = {k: v for k, v in trial.params.items() if "seed" not in k.rpartition(".")[2]}
+        run = trial.user_attrs.get(RECORD, {}).get("run")
+        if run and len(params) < len(trial.params):
+            found[run] = json.dumps(params, sort_keys=True, default=str)
+    return found
 
 
 def describe(trial: FrozenTrial) -> str:
