@@ -7,7 +7,10 @@ import sys
 import pytest
 
 import alphareq_lightning
+from alphareq_lightning import append_record
 from alphareq_lightning.commands.main import main
+
+from plain_records import plain_record
 
 HEAVY = ("torch", "torchvision", "lightning", "numpy", "rich", "optuna", "jsonargparse")
 ALL = ("train", "demo", "sweep", "rank", "score", "select", "report", "profile")
@@ -23,6 +26,19 @@ def test_help_imports_nothing_heavy(option):
     imported = {line.split("|")[-1].strip().partition(".")[0] for line in told.stderr.splitlines()}
     assert "alphareq_lightning" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+def test_rank_imports_torch_alone_of_what_is_heavy(tmp_path):
+    records = str(tmp_path / "r.jsonl")
+    append_record(records, plain_record(path="a.ckpt"))
+    told = python("-X", "importtime", "-c", f"""
+import sys
+from alphareq_lightning.commands.main import main
+main(["rank", {records!r}])
+""")  # fmt: skip
+    imported = {line.split("|")[-1].strip().partition(".")[0] for line in told.stderr.splitlines()}
+    heavy = {"torchmetrics", "torchvision", "lightning", "optuna", "transformers", "scipy"}
+    assert imported.isdisjoint(heavy)
 
 
 def test_version(capsys):
