@@ -167,7 +167,7 @@ def test_a_near_name_is_told(tmp_path, capsys):
     path = file_of(tmp_path / "a.jsonl", course("a", scores={"rankme": 9.0}))
     assert main(["rank", path, "--by", "rank_me"]) == 2
     told = capsys.readouterr().err
-    assert "no record has 'rank_me'; did you mean 'rankme'? There are: alpha, rankme" in told
+    assert "no record has 'rank_me'; there are: alpha, rankme; did you mean 'rankme'?" in told
 
 
 def test_the_scores_to_order_by_are_in_the_help(capsys):
@@ -226,3 +226,19 @@ def test_seeds_are_told_by_folders_or_by_a_pattern(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["verdict"]["spread"] == {"alpha": 0.0}
     assert main(["rank", path, "--seeds", "("]) == 2
     assert "expected a regular expression, got '('" in capsys.readouterr().err
+
+
+def test_a_report_refuses_what_rank_refuses(tmp_path, capsys):
+    mixed = [r.refit((4, 40)) if r.global_step else r for r in course("a")]
+    path, page = file_of(tmp_path / "a.jsonl", mixed), tmp_path / "report.html"
+    assert main(["rank", path]) == main(["report", path, "--out", str(page)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert all("windows do not compare: ranks 4–40, 4–50; refit on one" in line for line in told)
+    assert main(["report", path, "--out", str(page), "--fit-range", "4", "40"]) == 0
+    assert page.exists()
+
+
+def test_a_near_layer_is_told(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", course("a", layer="backbone"))
+    assert main(["rank", path, "--layer", "bakcbone"]) == 2
+    assert "there are: ['backbone']; did you mean 'backbone'?" in capsys.readouterr().err

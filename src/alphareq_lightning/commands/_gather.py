@@ -15,6 +15,7 @@ from alphareq_lightning.records.checkpoints import course_in_checkpoint, record_
 from alphareq_lightning.selection import AlphaIntervalSearch, configurations_of, trainings_of
 from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
 from alphareq_lightning.selection.trainings import same_alpha
+from alphareq_lightning.text import nearest
 
 RECORD_FILE = ".jsonl"
 JOURNAL = ".journal"
@@ -180,7 +181,8 @@ def _from_file(path: Path, layer: str | None, say: Callable[[str], None]) -> lis
     kept = [record for record in records if layer in (None, record.layer)]
     if not kept:
         layers = sorted({record.layer for record in records})
-        of_layer = "" if layer is None else f" of layer {layer!r}; there are: {layers}"
+        there = f"there are: {layers}{nearest(layer or '', layers)}"
+        of_layer = "" if layer is None else f" of layer {layer!r}; {there}"
         raise SelectionError(f"{path} holds no record{of_layer}")
     return kept
 

@@ -79,6 +79,9 @@ def rank(
         top: Show this many; default: all.
         plot: Draw spectra and scores into this file.
 
+    Example:
+        alphareq rank runs/ --by rankme --top 5
+
     Raises:
         AlphaReQError: If there are no records, or they do not compare.
     """

@@ -73,6 +73,9 @@ def select_checkpoints(
         out: Folder of the state, the features and the records with their accuracies.
         console: Told of every model; the terminal by default.
 
+    Example:
+        alphareq select runs/ --config runs/config.yaml --budget 8
+
     Raises:
         AlphaReQError: If the models do not compare, their weights are gone, or an option cannot
             work; found out before the first readout.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.selection.trainings import same_alpha, trainings_of
+from alphareq_lightning.text import nearest
 
 AGREEMENT = 0.5
 """Two orders with a smaller Kendall τ are called different."""
@@ -107,9 +107,8 @@ def _check_known(records: Sequence[AlphaRecord], by: str) -> None:
     known |= {"accuracy": None} if any(r.accuracy is not None for r in records) else {}
     known |= {n: None for n in LOGGED if any(_key(r, n) in r.metrics for r in records)}
     if records and by not in known:
-        near = difflib.get_close_matches(by, known, n=1)
-        hint = f"did you mean {near[0]!r}? T" if near else "t"
-        raise SelectionError(f"no record has {by!r}; {hint}here are: {', '.join(known)}")
+        there = ", ".join(known)
+        raise SelectionError(f"no record has {by!r}; there are: {there}{nearest(by, known)}")
 
 
 def _each_model_once(records: Iterable[AlphaRecord]) -> list[AlphaRecord]:
