@@ -90,6 +90,13 @@ def select_checkpoints(
     if budget is not None:
         check_count("budget", budget)
         found = _healthy(found, told)
+    if len(found) > 1 and len(trainings_of(found)) == 1:
+        told.print(
+            "these are checkpoints of one training: alphareq rank chooses among them by α, without "
+            "labels; readouts tell trainings apart, and neighbours of one training hardly differ",
+            style="yellow",
+            soft_wrap=True,
+        )
     missing = [r.path for r in found if r.path is None or not isfile(r.path)]
     if missing:
         raise SelectionError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -111,6 +112,7 @@ def which_training(
     candidates = {name: newest[name] for name, c in as_long.items() if c.turned}
     found = _Candidates(candidates, configurations, believe, target)
     believed = found.believed
+    doubts += found.doubts_of_scores()
     for first, second in combinations(believed, 2):
         tau = agreement(found.places(first).tolist(), found.places(second).tolist())
         if tau < 0 and len(found.groups) >= FEWEST_TO_COMPARE:
@@ -245,6 +247,16 @@ class _Candidates:
         )
         least = spread.threshold(*sizes) if spread.degrees else RERUN
         return bool(theirs - mine > least * scale)
+
+    def doubts_of_scores(self) -> list[str]:
+        """That a criterion would be believed, if all candidates had it."""
+        counts = {n: sum(math.isfinite(badness(r, n)) for r in self.records) for n in BELIEVED}
+        return [
+            f"{name} is missing or no number in {len(self.records) - count} of "
+            f"{len(self.records)} trainings: it is passed over"
+            for name, count in counts.items()
+            if 0 < count < len(self.records)
+        ]
 
     def doubts_of_seeds(self, best: int, courses: Mapping[str, Course]) -> list[str]:
         """That seeds are unknown, or that some of the choice's are no candidates."""

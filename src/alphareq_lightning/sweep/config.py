@@ -49,6 +49,7 @@ class SearchOptions:
     """The interval search, see `AlphaIntervalSearch`."""
 
     top_k: int = 5
+    """With 0 nothing is read out: `alphareq select --budget` does when all models are there."""
     margin: int = 0
 
 
@@ -237,7 +238,7 @@ def _search(value: Any) -> SearchOptions:
     values = _mapping("search", value)
     _check_keys("search", values, [f.name for f in fields(SearchOptions)])
     for key, number in values.items():
-        _whole(f"search: {key}", number, least=0 if key == "margin" else 1)
+        _whole(f"search: {key}", number, least=0)
     return SearchOptions(**values)
 
 

@@ -125,8 +125,10 @@ def summarize(study: Study) -> SweepSummary:
 
 
 def search_options(study: Study) -> dict[str, Any]:
-    """``top_k`` and ``margin`` of a sweep's interval search; nothing for a study of others."""
+    """``top_k`` and ``margin`` of a sweep's interval search; nothing where there was none."""
     search = study.user_attrs.get(IDENTITY, {}).get("search", {})
+    if search.get("top_k") == 0:
+        return {}
     return {name: int(search[name]) for name in ("top_k", "margin") if name in search}
 
 
