@@ -131,3 +131,10 @@ def test_the_spread_is_printed_and_in_json():
     [line] = [line for line in verdict_lines(found) if line.startswith("another seed changes")]
     assert "twins_error by 6.4 %" in line
     assert verdict_values(found)["spread"]["twins_error"] == pytest.approx(0.0643, abs=1e-3)
+
+
+def test_a_configuration_may_name_a_training_without_a_straight_line():
+    records = trainings(training("a"), training("b", error=0.3), training("c", r2=0.9))
+    found = verdict(records, min_r2=0.95, configurations={"a": "x", "c": "x"})
+    assert found.choice.run == "a"
+    assert set(found.courses) == {"a", "b"}

@@ -68,13 +68,13 @@ def verdict(
             f"{len(ranked) - len(measured)} of {len(ranked)} checkpoints hold weights that were "
             "not measured; they are left out"
         )
-    straight = [r for r in measured if not r.r2 < min_r2]  # what has no fit may be a collapse
-    if len(straight) < len(measured):
+    of_each = trainings_of(measured)
+    straight = {name: [r for r in rs if not r.r2 < min_r2] for name, rs in of_each.items()}
+    if crooked := len(measured) - sum(map(len, straight.values())):
         doubts.append(
-            f"{len(measured) - len(straight)} of {len(measured)} records have R² below {min_r2:g}, "
-            "and are left out"
+            f"{crooked} of {len(measured)} records have R² below {min_r2:g}, and are left out"
         )
-    trainings = {name: each_once(found) for name, found in trainings_of(straight).items()}
+    trainings = {name: each_once(found) for name, found in straight.items() if found}
     told = trainings_of([*measured, *(r for r in more if r.run)])
     courses = {name: course_of(told[name]) for name in trainings}
     if twice := max((contradictions(told[name]) for name in trainings), default=0):
@@ -98,8 +98,8 @@ def verdict(
     if configurations is None:
         configurations = configurations_of(trainings)
     for name in configurations:
-        if name not in trainings:
-            raise SelectionError(f"no training {name!r}; there are: {', '.join(trainings)}")
+        if name not in of_each:
+            raise SelectionError(f"no training {name!r}; there are: {', '.join(of_each)}")
     return which_training(courses, newest, configurations, believe, target, doubts)
 
 

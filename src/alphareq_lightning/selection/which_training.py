@@ -112,7 +112,7 @@ def which_training(
     candidates = {name: newest[name] for name, c in as_long.items() if c.turned}
     found = _Candidates(candidates, configurations, believe, target)
     believed = found.believed
-    doubts += found.doubts_of_scores()
+    doubts += found.doubts_of_scores() if believe is None else []
     for first, second in combinations(believed, 2):
         tau = agreement(found.places(first).tolist(), found.places(second).tolist())
         if tau < 0 and len(found.groups) >= FEWEST_TO_COMPARE:
@@ -241,11 +241,8 @@ class _Candidates:
         nearest, other = (self.in_order(g)[0] for g in (best, group))
         if criterion == "alpha" and cannot_tell(nearest, other, self._target):
             return False
-        spread, sizes = (
-            self._between_seeds(criterion),
-            map(len, (self.groups[g] for g in (best, group))),
-        )
-        least = spread.threshold(*sizes) if spread.degrees else RERUN
+        spread, seeds = self._between_seeds(criterion), [len(group) for group in self.groups]
+        least = spread.threshold(seeds[best], seeds[group]) if spread.degrees else RERUN
         return bool(theirs - mine > least * scale)
 
     def doubts_of_scores(self) -> list[str]:
