@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning_utilities.core.rank_zero as rank_zero_module
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
@@ -26,7 +27,7 @@ from lightning_utilities.core.apply_func import apply_to_collection
 
 from alphareq_lightning.errors import OptionError
 
-REASON = re.compile(
+_REASON = re.compile(
     r"Option '.*' is not accepted|unrecognized arguments: .*|Expected a .*Got.*|No module named .*"
 )
 
@@ -108,6 +109,16 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def parser_reason(error: ArgumentError) -> str:
+    """The lines of jsonargparse's message that tell, as one."""
+    found = _REASON.search(str(error))
+    if found:
+        return found.group()
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line.removeprefix("- ") for line in lines if line.startswith(("- ", "Given value:"))]
+    return "; ".join(telling) or lines[0]
+
+
 __all__ = [
     "SHARDING_STRATEGIES",
     "Callback",
@@ -118,16 +129,8 @@ __all__ = [
     "isolate_rng",
     "needs_trainer",
     "overrides",
+    "parser_reason",
     "quiet",
     "rank_zero_info",
+    "sized_len",
 ]
-
-
-def parser_reason(error: ArgumentError) -> str:
-    """The lines of jsonargparse's message that tell, as one."""
-    found = REASON.search(str(error))
-    if found:
-        return found.group()
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line.removeprefix("- ") for line in lines if line.startswith(("- ", "Given value:"))]
-    return "; ".join(telling) or lines[0]

@@ -16,7 +16,7 @@ from alphareq_lightning.records import AlphaRecord
 
 SEED = r"seed[=_-]?\d+"
 """What tells seeds apart in the folder of a training, in capitals or not."""
-STUDENT = (12.7, 4.3, 3.2, 2.8, 2.6, 2.4, 2.4, 2.3, 2.3, 2.2)
+_STUDENT = (12.7, 4.3, 3.2, 2.8, 2.6, 2.4, 2.4, 2.3, 2.3, 2.2)
 """97.5 % quantiles of Student's t for 1 to 10 degrees of freedom; for more, 2 is near enough."""
 
 
@@ -30,7 +30,7 @@ class Spread(NamedTuple):
 
     def threshold(self, first: int, second: int) -> float:
         """Means of so many seeds each that differ by less cannot be told apart (95 %)."""
-        quantile = STUDENT[self.degrees - 1] if self.degrees <= len(STUDENT) else 2.0
+        quantile = _STUDENT[self.degrees - 1] if self.degrees <= len(_STUDENT) else 2.0
         return quantile * self.sd * math.sqrt(1 / first + 1 / second)
 
 

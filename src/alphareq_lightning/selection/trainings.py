@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alphareq_lightning.records import AlphaRecord
 
-SAME_ALPHA = 1e-3
+_SAME_ALPHA = 1e-3
 """One model measured twice gives α that differ by this share of themselves at most."""
 
 
@@ -48,7 +48,7 @@ def contradictions(history: Sequence[AlphaRecord]) -> int:
 
 def same_alpha(alpha: float, other: float) -> bool:
     """Whether two values may be of one model: measured anew, it differs by rounding."""
-    return math.isclose(alpha, other, rel_tol=SAME_ALPHA) or (alpha != alpha and other != other)
+    return math.isclose(alpha, other, rel_tol=_SAME_ALPHA) or (alpha != alpha and other != other)
 
 
 def each_once(history: Sequence[AlphaRecord]) -> list[AlphaRecord]:

@@ -9,7 +9,7 @@ from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.answer import Verdict
 from alphareq_lightning.selection.course import FIRST_STEP, Course
 
-SIGMAS = 2.0
+_SIGMAS = 2.0
 """Standard errors within which two values of α cannot be told apart."""
 
 
@@ -105,7 +105,7 @@ def cannot_tell(
     """Whether α of two records differ by less than their standard errors allow."""
     errors = [r.stderr if math.isfinite(r.stderr) else 0.0 for r in (choice, other)]
     apart = other.distance(target) - choice.distance(target)
-    return apart <= SIGMAS * math.hypot(*errors)
+    return apart <= _SIGMAS * math.hypot(*errors)
 
 
 def other_windows(records: Sequence[AlphaRecord]) -> list[tuple[int, int]]:

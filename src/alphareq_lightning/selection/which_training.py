@@ -27,11 +27,11 @@ BELIEVED = ("twins_error", "rankme", "selfcluster")
 """What orders trainings that have turned (``study/HYPOTHESES.md``, H3); of these, what all have."""
 OTHERS = ("alpha", "stable_rank", "loss")
 """Shown beside: they agree or not, and decide nothing unless they are asked to."""
-AS_LONG = 0.75
+_AS_LONG = 0.75
 """A training of less than this share of the longest one's steps is left out."""
-ENOUGH = 0.5
+_ENOUGH = 0.5
 """Less than this share of the trainings that do not fail must not have turned."""
-RERUN = 0.05
+_RERUN = 0.05
 """Between two seeds of one configuration α differs by so much, and other scores by this share of
 themselves (H8), where no seeds are there to measure it."""
 
@@ -60,11 +60,11 @@ def which_training(
     failing = tuple(newest[n] for n, c in courses.items() if c.phase in ("failing", "collapsed"))
     well = {n: c for n, c in courses.items() if c.phase not in ("failing", "collapsed")}
     longest = max((newest[name].global_step for name in well), default=0)
-    as_long = {n: c for n, c in well.items() if newest[n].global_step >= AS_LONG * longest}
+    as_long = {n: c for n, c in well.items() if newest[n].global_step >= _AS_LONG * longest}
     if len(as_long) < len(well):
         doubts.append(
             f"{len(well) - len(as_long)} of {len(well)} trainings that do not fail are shorter "
-            f"than {AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare "
+            f"than {_AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare "
             "over lengths"
         )
     alive = list(as_long.values())
@@ -83,7 +83,7 @@ def which_training(
         return none("choose none of them: all trainings fail or have collapsed")
     unknown = sum(c.phase == "unknown" for c in alive)
     waiting = len(alive) - len(turned) - unknown
-    if not turned or len(turned) < ENOUGH * len(alive):
+    if not turned or len(turned) < _ENOUGH * len(alive):
         if waiting:
             doubts.append(
                 f"{waiting} of {len(alive)} trainings that do not fail have not turned: α stands "
@@ -242,7 +242,7 @@ class _Candidates:
         if criterion == "alpha" and cannot_tell(nearest, other, self._target):
             return False
         spread, seeds = self._between_seeds(criterion), [len(group) for group in self.groups]
-        least = spread.threshold(seeds[best], seeds[group]) if spread.degrees else RERUN
+        least = spread.threshold(seeds[best], seeds[group]) if spread.degrees else _RERUN
         return bool(theirs - mine > least * scale)
 
     def doubts_of_scores(self) -> list[str]:
@@ -260,7 +260,7 @@ class _Candidates:
         if len(self.groups) > 1 and len(self.groups) == len(self.records):
             return [
                 "no configuration was trained with several seeds, as far as is known: "
-                f"{RERUN:.0%} of a score, and {RERUN} of α, is taken for what another seed changes"
+                f"{_RERUN:.0%} of a score, and {_RERUN} of α, is taken for what another seed changes"
             ]
         own = sum(self._configurations.get(n, n) == self._names[best] for n in courses)
         lost = own - len(self.groups[best])
