@@ -276,7 +276,10 @@ def test_a_list_is_read_as_a_list():
     [
         (["--config", "nope.yaml"], "File does not exist: '"),
         (["--model.backbne", "resnet18"], "Option 'backbne' is not accepted; see alphareq train"),
-        (["--model.lambd", "abc"], "Expected a <class 'float'>. Got value: abc"),
+        (
+            ["--model.lambd", "abc"],
+            "alphareq: model.lambd: Expected a <class 'float'>. Got value: abc",
+        ),
         (["--nothing"], "unrecognized arguments: --nothing"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -33,7 +34,12 @@ def train(arguments: Sequence[str]) -> int:
     try:
         LightningCLI(parser_kwargs={**told, **dict.fromkeys(SUBCOMMANDS, told)})
     except ArgumentError as error:
-        raise OptionError(f"{parser_reason(error)}; see alphareq train --help") from error
+        reason = parser_reason(error)
+        above = str(error).partition(reason)[0]  # names the key, part by part
+        key = ".".join(re.findall(r'Parser key "([^"]+)"', above))
+        raise OptionError(
+            f"{f'{key}: ' if key else ''}{reason}; see alphareq train --help"
+        ) from error
     finally:
         sys.argv = before
     return 0

@@ -64,8 +64,8 @@ def which_training(
     if len(as_long) < len(well):
         doubts.append(
             f"{len(well) - len(as_long)} of {len(well)} trainings that do not fail are shorter "
-            f"than {_AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare "
-            "over lengths"
+            f"than {_AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not "
+            "compare over lengths"
         )
     alive = list(as_long.values())
     turned = [c for c in alive if c.turned]
@@ -260,7 +260,8 @@ class _Candidates:
         if len(self.groups) > 1 and len(self.groups) == len(self.records):
             return [
                 "no configuration was trained with several seeds, as far as is known: "
-                f"{_RERUN:.0%} of a score, and {_RERUN} of α, is taken for what another seed changes"
+                f"{_RERUN:.0%} of a score, and {_RERUN} of α, is taken for what another "
+                "seed changes"
             ]
         own = sum(self._configurations.get(n, n) == self._names[best] for n in courses)
         lost = own - len(self.groups[best])
