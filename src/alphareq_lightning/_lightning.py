@@ -7,7 +7,9 @@ The two packages hold the same code under different class trees. The callback in
 from __future__ import annotations
 
 import logging
+import re
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -24,6 +26,10 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from alphareq_lightning.errors import OptionError
+
+_REASON = re.compile(
+    r"Option '.*' is not accepted|unrecognized arguments: .*|Expected a .*Got.*|No module named .*"
+)
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -103,6 +109,16 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def parser_reason(error: ArgumentError) -> str:
+    """The lines of jsonargparse's message that tell, as one."""
+    found = _REASON.search(str(error))
+    if found:
+        return found.group()
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line.removeprefix("- ") for line in lines if line.startswith(("- ", "Given value:"))]
+    return "; ".join(telling) or lines[0]
+
+
 __all__ = [
     "SHARDING_STRATEGIES",
     "Callback",
@@ -113,6 +129,7 @@ __all__ = [
     "isolate_rng",
     "needs_trainer",
     "overrides",
+    "parser_reason",
     "quiet",
     "rank_zero_info",
     "sized_len",

@@ -83,6 +83,9 @@ def profile_model(
         seed: Of random weights.
         out: Folder of the JSON file and the picture.
 
+    Example:
+        alphareq profile --model resnet18 --pretrained --images photos/
+
     Raises:
         AlphaReQError: If an option cannot work, or the model does not run on the images.
     """

@@ -64,6 +64,9 @@ def score_checkpoints(
         device: Where to run; auto is a GPU if there is one.
         out: The file of records; they are added to it.
 
+    Example:
+        alphareq score runs/ --config runs/config.yaml
+
     Raises:
         AlphaReQError: If an option cannot work; found out before the first pass.
     """

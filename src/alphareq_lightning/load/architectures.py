@@ -116,7 +116,7 @@ def is_of_timm(name: str) -> bool:
         if timm.is_model(bare):
             return True
         known, why = [*known, *timm.list_models()], ""
-    near = difflib.get_close_matches(bare, [*known, NARROW], n=4)
+    near = difflib.get_close_matches(bare, dict.fromkeys([*known, NARROW]), n=4)
     hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models"
     raise OptionError(f"there is no model {name!r}{why}; {hint}")
 
