@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 from pathlib import Path
@@ -115,21 +116,33 @@ def test_our_errors_end_with_code_2_and_their_message_alone(tmp_path, capsys):
     assert "Traceback" not in error
 
 
-def test_demo_ranks_its_checkpoints_and_says_where_things_are(tmp_path):
-    console = Console(record=True, width=120)
-    result = run_demo(tmp_path, epochs=2, console=console)
+@pytest.mark.parametrize("hard", [False, True])
+def test_the_demo_chooses_among_eight_trainings_and_says_where_things_are(tmp_path, hard):
+    console = Console(record=True, width=160)
+    result = run_demo(tmp_path, hard=hard, epochs=1, console=console)
     text = console.export_text()
-    for expected in ("val_alpha", "R²", "RankMe", "seconds on α", "α nearest to 1", "best readout"):
+    for expected in ("val_alpha", "R²", "RankMe", "phase", "no label is read", "the best of all"):
         assert expected in text
+    assert text.index("verdict: ") < text.index("The check"), "it is found before labels are read"
+    assert len(re.findall(r"^ +[\d.]+ ", text, re.MULTILINE)) == 8, "a row a training"
     assert f"tensorboard --logdir {result.log_dir}" in text
-    assert result.figure.stat().st_size > 10_000
-    assert len(result.ranked) == 2
-    distances = [abs(record.alpha - 1) for record in result.ranked]
-    assert distances == sorted(distances)
-    assert all(10 < accuracy <= 100 for accuracy in result.accuracies.values())
-    assert len(scalars(result.log_dir).Scalars("val_alpha")) == 2
+    assert [r.path.split("lambd=")[1].split("/")[0] for r in result.records] == [
+        "0.0001", "0.00044", "0.0019", "0.0083", "0.036", "0.16", "0.69", "3",
+    ]  # fmt: skip
+    assert all(10 < record.accuracy <= 100 for record in result.records)
+    assert result.verdict.choice is None, "nine steps are too few to tell"
+    assert f"{result.report}" in text and result.report.stat().st_size > 10_000
+    assert len(scalars(result.log_dir / "lambd=0.036").Scalars("val_alpha")) >= 1
+
+
+def test_the_demo_overwrites_nothing_and_can_be_ranked_again(tmp_path, capsys):
+    first = run_demo(tmp_path, epochs=1, console=Console(quiet=True))
     again = run_demo(tmp_path, epochs=1, console=Console(quiet=True))
-    assert again.log_dir != result.log_dir  # nothing is overwritten
+    assert again.log_dir != first.log_dir
+    assert main(["rank", str(first.log_dir), "--json"]) == 3
+    ranked = json.loads(capsys.readouterr().out)
+    assert len(ranked["records"]) == 8
+    assert ranked["verdict"]["advice"] == first.verdict.advice
 
 
 def test_an_existing_config_is_not_overwritten(tmp_path, monkeypatch):
