@@ -53,7 +53,7 @@ class _Design:
 EASY = _Design(
     {"backbone": "mlp", "projector_dim": 128, "learning_rate": 2e-3},
     66,
-    "Eight Barlow Twins of 594 steps on scikit-learn's digits, a small MLP, that differ in λ only.\n"
+    "Eight Barlow Twins of 594 steps on scikit-learn's digits: a small MLP, another λ in each.\n"
     "This network was picked among several with labels in view, so that α has something to show;\n"
     "`alphareq demo --hard` shows a design where it fails.",
 )
