@@ -78,8 +78,9 @@ class AlphaMonitor(Callback):
 
     Args:
         layer: Dotted name of the layer, or several names: the first gets the plain keys, the
-            others their name as a suffix. `None` chooses the penultimate layer by the rule of
-            `choose_layer`.
+            others their name as a suffix. ``"blocks.*"`` names all children of ``blocks`` in the
+            module's order, see `matches`; ``["blocks.11", "blocks.*"]`` gives the last of them the
+            plain keys. `None` chooses the penultimate layer by the rule of `choose_layer`.
         take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
         pool: How maps and tokens become one vector, see `pool_features`; or a callable (in YAML
             its import path), which is given what the layer gives and returns ``(n, d)``.

@@ -75,7 +75,8 @@ def profile_model(
         max_images: At most this many held-out images, drawn by chance, always the same ones.
         batch_size: Images in a batch.
         num_workers: Processes that load them.
-        layers: Patterns, such as 'layer*.?'; default: every block.
+        layers: Names or patterns, such as 'layer*.?', where * stays between two dots and ** does
+            not; default: every block.
         pool: How a layer becomes one vector an image.
         fit_range: Ranks of the fit; default: auto.
         scores: Extra scores.

@@ -56,7 +56,7 @@ def score_checkpoints(
         paths: Checkpoints, weight files, or folders of them.
         model: What the weights belong to.
         images: Which images.
-        layer: Layer names; default: the penultimate layer.
+        layer: Names or patterns, such as 'blocks.*'; default: the penultimate layer.
         take: The layer's output, or its first input.
         pool: How a layer becomes one vector an image.
         fit_range: Ranks of the fit; default: auto.
