@@ -222,7 +222,7 @@ def test_a_text_classifier_with_its_own_pooling(conforms):
     conforms(module, by_batch(sentences()), "pool", itself, layer="pool")
 
 
-@pytest.mark.parametrize("layer", ["**.layernorm_after", "**.layer.*"])
+@pytest.mark.parametrize("layer", ["**.layernorm_after", "**.layer*.?"])
 def test_every_block_by_a_pattern(tmp_path, layer):
     """Where the blocks are differs between versions, so the pattern begins anywhere."""
     monitor = AlphaMonitor(layer, fit_range=(2, 9), figures=False)

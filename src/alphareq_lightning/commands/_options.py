@@ -80,7 +80,7 @@ def _add_parameters(parser: Any, call: Callable[..., Any]) -> None:
             told = re.sub(r"``(\w+)``", lambda name: _flag(name[1]), meaning[name])
             settings = _reading(kind, default) | {"help": _plain(told).replace("%", "%%")}
             if get_origin(kind) is Annotated:
-                settings["help"] += f": {', '.join(get_args(kind)[1])}"
+                settings["help"] += f": {', '.join(get_args(kind)[1]())}"
             if default is not Parameter.empty:
                 settings["default"] = default
                 if not (default is None or default is False or default == ()):
