@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -126,6 +126,24 @@ def can_be_written(tensor: Tensor) -> bool:
     return all(
         stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
+
+
+@contextmanager
+def seeded(generators: Iterable[Any], seed: int) -> Iterator[None]:
+    """Let generators draw from a seed, and then from where they were."""
+    before = [(generator, _state(generator)) for generator in generators]
+    for generator, _ in before:
+        if isinstance(generator, np.random.Generator):
+            _set_state(generator, _state(np.random.Generator(type(generator.bit_generator)(seed))))
+        elif isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        else:
+            generator.seed(seed)
+    try:
+        yield
+    finally:
+        for generator, state in before:
+            _set_state(generator, state)
 
 
 def _state(generator: Any) -> Any:

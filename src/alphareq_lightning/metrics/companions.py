@@ -29,9 +29,11 @@ def companions(scores: Sequence[str]) -> dict[str, Companion]:
 
     Those of views are for one score each, and have its name.
     """
-    kinds = dict.fromkeys(SCORES[name].reads for name in scores)
-    shared = {kind: _COMPANIONS[kind]() for kind in kinds if kind in _COMPANIONS}
-    return {**shared, **{name: _OF_VIEWS[name]() for name in scores if name in _OF_VIEWS}}
+    found: dict[str, Companion] = {n: _OF_VIEWS[n]() for n in scores if n in _OF_VIEWS}
+    for kind in dict.fromkeys(SCORES[name].reads for name in scores):
+        if kind in _COMPANIONS:
+            found[kind] = _COMPANIONS[kind]()
+    return found
 
 
 def score_metric(name: str, **kwargs: Any) -> SpectralScore | SampleScore | OfViews:

@@ -174,7 +174,12 @@ COSTS: dict[Reads, str] = {
 
 def without_views() -> list[str]:
     """The scores that need nothing but the images."""
-    return [name for name, score in SCORES.items() if score.reads != "views"]
+    return [name for name in SCORES if not read_views([name])]
+
+
+def read_views(scores: Sequence[str]) -> list[str]:
+    """Those of the scores that need views of the images."""
+    return [name for name in scores if SCORES[name].reads == "views"]
 
 
 def check_scores(scores: str | Sequence[str], views: int = 0) -> tuple[str, ...]:
@@ -195,12 +200,11 @@ def check_scores(scores: str | Sequence[str], views: int = 0) -> tuple[str, ...]
     unknown = [name for name in names if name not in SCORES]
     if unknown:
         raise OptionError(f"unknown scores {unknown}; there are: {', '.join(SCORES)}")
-    reading_views = [name for name in names if SCORES[name].reads == "views"]
-    if reading_views and views < 2:
+    if views < 2 and read_views(names):
         raise OptionError(
-            f"{reading_views[0]!r} needs two views of each image or more, and here are none: they "
-            "are made in a training, by AlphaMonitor(dataloader=..., views=2, augment=...), or in "
-            "a loop of your own, with GaugeOptions(views=2)"
+            f"{read_views(names)[0]!r} needs two views of each image or more, and here are none: "
+            "they are made in a training, by AlphaMonitor(dataloader=..., views=2, augment=...), "
+            "or in a loop of your own, with GaugeOptions(views=2)"
         )
     return names
 

@@ -252,6 +252,10 @@ class CrossValidatedAlpha(SpectralScore, OfViews):
         """
         super().update(pair_features(view_a, view_b))
 
+    def gathered(self) -> FeatureMoments:
+        """The moments of pairs, see `pair_moments`."""
+        return self.moments()
+
     def eigenvalues(self) -> Tensor:
         """The shared spectrum of what this process has seen, see `cross_validated_eigenvalues`."""
         return cross_validated_eigenvalues(self.moments())
