@@ -5,6 +5,7 @@ from alphareq_lightning.metrics.moments import StreamingMoments
 from alphareq_lightning.metrics.sample import (
     Coherence,
     FeatureSample,
+    IdEst,
     IntrinsicDimension,
     SampleScore,
     Uniformity,
@@ -31,6 +32,7 @@ __all__ = [
     "CrossValidatedAlpha",
     "EffectiveRank",
     "FeatureSample",
+    "IdEst",
     "IntrinsicDimension",
     "LiDAR",
     "MatrixEntropy",

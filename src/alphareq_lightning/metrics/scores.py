@@ -26,6 +26,7 @@ from alphareq_lightning.functional.scores import (
     rankme,
     stable_rank,
 )
+from alphareq_lightning.functional.spanning_tree import mst_dimension
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
 from alphareq_lightning.functional.sphere import selfcluster_of_moments, uniformity
 from alphareq_lightning.functional.two_views import (
@@ -136,6 +137,12 @@ SCORES: dict[str, Score] = {
         "TwoNN on 4,096 features",
         "reads low above about 20 dimensions; noise has many",
         "Facco et al., Scientific Reports 2017.",
+    ),
+    "idest": Score(
+        *("sample", mst_dimension, "lower"),
+        "growth of minimum spanning trees of 4,096 features",
+        "low under collapse, too; rough above about 10 dimensions; takes seconds",
+        'Mordacq et al., "IdEst", ICML 2026.',
     ),
     "lidar": Score(
         *("views", lidar, "higher"),
