@@ -19,6 +19,7 @@ from alphareq_lightning.functional import cross_validated_eigenvalues, fit_power
 from alphareq_lightning.measure import profile_layers
 
 import oracles
+from ranks import Frozen
 from tiny import NoValidation, TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
@@ -90,17 +91,6 @@ def test_the_scores_are_those_of_the_views_and_alpha_that_of_the_images(tmp_path
     for name, value in truth.items():  # the network ran in float32
         assert record.scores[name] == pytest.approx(value, rel=1e-4), name
         assert trainer.callback_metrics[f"val_{name}"].item() == pytest.approx(value, rel=1e-4)
-
-
-class Frozen(TinyModule):
-    """Nothing moves, BatchNorm statistics included, but every step draws."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone[2].momentum = 0.0
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
 class Own:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 
-from ranks import TellsHistory, ddp_trainer, reports
+from ranks import Frozen, TellsHistory, ddp_trainer, reports
 from tiny import NoValidation, TinyModule, images, labelled_loader, unlabeled_loader
 
 HERE = Path(__file__).parent
@@ -99,23 +99,12 @@ def test_views_are_the_same_on_one_rank_and_on_two(tmp_path):
         callbacks = [monitor, TellsScores(tmp_path, monitor)]
         options = {"enable_checkpointing": False, "max_epochs": 1}
         trainer = ddp_trainer(tmp_path, world_size, *callbacks, **options)
-        trainer.fit(Still(), labelled_loader())
+        trainer.fit(Frozen(), labelled_loader(), labelled_loader(seed=5))
     [alone], [first], [second] = (
         json.loads(f.read_text()) for f in sorted(tmp_path.glob("*-*.json"))
     )
     assert first == second
     assert first == pytest.approx(alone, rel=1e-9)
-
-
-class Still(NoValidation):
-    """Nothing moves, BatchNorm statistics included."""
-
-    def __init__(self):
-        super().__init__()
-        self.backbone[2].momentum = 0.0
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
 @pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="FSDP2 by that name came in torch 2.6")
