@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alphareq_lightning._lightning import LightningModule, Trainer, apply_to_collection
-from alphareq_lightning.callbacks.no_trace import FEW, PASS_SEED
+from alphareq_lightning.callbacks.no_trace import PASS_SEED
 from alphareq_lightning.errors import FeatureTapError, OptionError
 from alphareq_lightning.functional.products import full_precision
 from alphareq_lightning.measure.batches import images_of
@@ -21,9 +21,11 @@ from alphareq_lightning.measure.evaluating import GENERATORS, seeded
 from alphareq_lightning.metrics.scores import SCORES, read_views
 
 Augment = Callable[[Tensor], Tensor]
-DEEPEST = 6
+_DEEPEST = 6
 """Levels to a generator: a chain, its list, a transform, what that calls, the owner, it."""
-HOLDERS = (list, tuple, partial, MethodType, FunctionType, *GENERATORS)
+_MOST = 1000
+"""Items of a list that are looked at: more are data."""
+_HOLDERS = (list, tuple, partial, MethodType, FunctionType, *GENERATORS)
 """What of a module's attributes is looked into; its submodules are anyway."""
 
 
@@ -112,9 +114,11 @@ def find_augment(given: Augment | None, trainer: Trainer, module: LightningModul
 
 def generators_of(augment: Any) -> list[Any]:
     """Generators of its own that a callable draws from, as far as they can be found."""
-    found, seen, level = [], set(), [augment]
-    for _ in range(DEEPEST):
-        new = [part for part in level if id(part) not in seen]
+    found: list[Any] = []
+    seen: set[int] = set()
+    level: list[Any] = [augment]
+    for _ in range(_DEEPEST):
+        new = list({id(part): part for part in level if id(part) not in seen}.values())
         seen.update(map(id, new))
         found += [part for part in new if isinstance(part, GENERATORS)]
         level = [inner for part in new for inner in _inside(part)]
@@ -124,9 +128,9 @@ def generators_of(augment: Any) -> list[Any]:
 def _inside(value: Any) -> list[Any]:
     if isinstance(value, nn.Module):
         own = [v for part in value.modules() for v in vars(part).values()]
-        return [v for v in own if isinstance(v, HOLDERS)]
+        return [v for v in own if isinstance(v, _HOLDERS)]
     if isinstance(value, list | tuple):
-        return list(value[:FEW])
+        return list(value[:_MOST])
     if isinstance(value, partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, MethodType):

@@ -10,15 +10,15 @@ from alphareq_lightning.errors import OptionError, SpectrumError
 from alphareq_lightning.functional.moments import rounding_steps
 from alphareq_lightning.functional.point_cloud import finite_features
 
-MIN_POINTS = 64
+_MIN_POINTS = 64
 """Fewer different samples leave trees of a handful of points, whose growth is noise."""
-NUM_SIZES = 16
+_NUM_SIZES = 16
 """Trees of n/16, 2n/16, … n points: the paper's steps of one size; it does not say how many."""
-ORDER_SEED = 0
+_ORDER_SEED = 0
 """Which of the points are in the smaller trees is drawn by this seed, always the same."""
 
 
-def mst_dimension(features: Tensor, *, num_sizes: int = NUM_SIZES) -> Tensor:
+def mst_dimension(features: Tensor, *, num_sizes: int = _NUM_SIZES) -> Tensor:
     r"""Intrinsic dimension from how the length of a minimum spanning tree grows with its points.
 
     The tree of :math:`n` points of a :math:`d`-dimensional set is about :math:`n^{(d-1)/d}` long.
@@ -50,17 +50,17 @@ def mst_dimension(features: Tensor, *, num_sizes: int = NUM_SIZES) -> Tensor:
         intrinsic dimension", ICML 2026. Costa and Hero, "Determining intrinsic dimension and
         entropy of high-dimensional shape spaces", 2006. Steele, Annals of Probability 1988.
     """
-    if not 2 <= num_sizes <= MIN_POINTS // 4:
-        raise OptionError(f"expected num_sizes from 2 to {MIN_POINTS // 4}, got {num_sizes}")
+    if not 2 <= num_sizes <= _MIN_POINTS // 4:
+        raise OptionError(f"expected num_sizes from 2 to {_MIN_POINTS // 4}, got {num_sizes}")
     x = torch.unique(finite_features(features), dim=0)  # sorted: any order of samples gives this
-    if len(x) < MIN_POINTS:
+    if len(x) < _MIN_POINTS:
         raise SpectrumError(
-            f"a dimension from spanning trees needs {MIN_POINTS} different samples, got {len(x)}"
+            f"a dimension from spanning trees needs {_MIN_POINTS} different samples, got {len(x)}"
         )
     relative, absolute = rounding_steps(features, None)
     if not x.var(dim=0).mean() > relative**2 * x.square().mean() + absolute**2:
         raise SpectrumError("the samples vary no more than their rounding: no intrinsic dimension")
-    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(ORDER_SEED)).to(x.device)]
+    x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(_ORDER_SEED)).to(x.device)]
     x = x - x.mean(dim=0)
     norms = x.square().sum(dim=1)
     squares = (norms[:, None] + norms - 2 * x @ x.T).cpu().numpy()
