@@ -20,7 +20,8 @@ from alphareq_lightning.measure.batches import images_of
 from alphareq_lightning.measure.evaluating import GENERATORS, seeded
 from alphareq_lightning.metrics.scores import SCORES, read_views
 
-Augment = Callable[[Tensor], Tensor]
+Augment = Callable[[Any], Any]
+"""Of tensors; said so, jsonargparse would refuse every function without annotations."""
 _DEEPEST = 6
 """Levels to a generator: a chain, its list, a transform, what that calls, the owner, it."""
 _MOST = 1000
