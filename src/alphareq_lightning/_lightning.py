@@ -22,7 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.seed import isolate_rng as _isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from alphareq_lightning.errors import OptionError
@@ -91,6 +91,19 @@ def _with_trainer(hook: Callable[..., Any], message: str) -> Callable[..., Any]:
         return hook(self, *args, **kwargs)
 
     return checked
+
+
+@contextmanager
+def isolate_rng() -> Iterator[None]:
+    """Lightning's, which puts nothing back after an exception; this does."""
+    failed: BaseException | None = None
+    with _isolate_rng():
+        try:
+            yield
+        except BaseException as error:
+            failed = error
+    if failed is not None:
+        raise failed
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,13 +26,19 @@ from alphareq_lightning._lightning import (
     overrides,
     rank_zero_info,
 )
+from alphareq_lightning.callbacks.augmented_views import (
+    Augment,
+    AugmentedViews,
+    check_augment,
+    find_augment,
+)
 from alphareq_lightning.callbacks.feature_sources import (
     FeatureSource,
     OwnImages,
     ValidationBatches,
 )
 from alphareq_lightning.callbacks.figures import has_room, publish_figure
-from alphareq_lightning.callbacks.unlabeled_pass import find_forward, find_loader
+from alphareq_lightning.callbacks.unlabeled_pass import Forward, find_forwards, find_loader
 from alphareq_lightning.errors import (
     HistoryWarning,
     OptionError,
@@ -49,6 +55,7 @@ from alphareq_lightning.measure.measurement import logged_names, logged_values
 from alphareq_lightning.measure.pooling import Pool
 from alphareq_lightning.measure.ranks import AllProcesses, OneProcess
 from alphareq_lightning.measure.what_ran import ELSEWHERE
+from alphareq_lightning.metrics.scores import read_views
 from alphareq_lightning.records.checkpoints import (
     STATE_KEY_PREFIX,
     history_from_state,
@@ -78,8 +85,9 @@ class AlphaMonitor(Callback):
 
     Args:
         layer: Dotted name of the layer, or several names: the first gets the plain keys, the
-            others their name as a suffix. `None` chooses the penultimate layer by the rule of
-            `choose_layer`.
+            others their name as a suffix. ``"blocks.*"`` names all children of ``blocks`` in the
+            module's order, see `matches`; ``["blocks.11", "blocks.*"]`` gives the last of them the
+            plain keys. `None` chooses the penultimate layer by the rule of `choose_layer`.
         take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
         pool: How maps and tokens become one vector, see `pool_features`; or a callable (in YAML
             its import path), which is given what the layer gives and returns ``(n, d)``.
@@ -90,7 +98,9 @@ class AlphaMonitor(Callback):
         dataloader_idx: Which of several validation dataloaders to measure; the first by default,
             with a warning where that looks like the wrong one.
         forward: What to run on those images: `None` for the LightningModule itself, or the name of
-            a submodule; or a callable, which gets the whole batch: with masks, for example.
+            a submodule; or a callable, which gets the whole batch: with masks, for example. Of
+            several, as in ``["student", "teacher"]``, each runs on every batch, and then a layer
+            may run in one of them only.
         fit_range: First and last rank of the fit, one-based and inclusive; ``"auto"`` fits the
             window to the width of the layer.
         bias_correction: Also log ``val_alpha_corrected``, an estimate of the α of ever more images,
@@ -99,8 +109,14 @@ class AlphaMonitor(Callback):
             distance and every choice by it stay those of the images as they are.
         target: The α to be near, or an interval ``(low, high)``.
         scores: Names of extra scores, in the table of `alphareq_lightning.metrics.scores`. Those
-            that read directions or a sample keep a state beside the covariance. A score that does
-            not exist is logged as NaN.
+            that read directions or a sample keep a state beside the covariance. Those that read
+            views need own images and an ``augment``. A score that does not exist is logged as NaN.
+        views: How many random views of each image those scores are given. α and all other scores
+            stay those of the images as they are.
+        augment: Turns a batch of images, on the device, into one random view of each, of the same
+            shape; by default a method ``alpha_view(images)`` of the LightningModule or DataModule.
+            It draws the same views at every measurement, so that a course is of the model alone,
+            and leaves the generators of the training as they were.
         max_samples: Measure at most this many images, over all ranks.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
@@ -132,11 +148,13 @@ class AlphaMonitor(Callback):
         pool: Pool = "mean",
         dataloader: Iterable[Any] | None = None,
         dataloader_idx: int | None = None,
-        forward: str | Callable[[Any], Any] | None = None,
+        forward: Forward | Sequence[Forward] | None = None,
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
         bias_correction: Literal["inversion"] | None = None,
         target: float | tuple[float, float] = 1.0,
         scores: str | Sequence[str] = ("rankme",),
+        views: int = 2,
+        augment: Augment | None = None,
         max_samples: int | None = None,
         every_n_epochs: int = 1,
         at_steps: Sequence[int] | Literal["log"] = (),
@@ -155,9 +173,11 @@ class AlphaMonitor(Callback):
         self.fit_range = fit_range
         self.bias_correction = bias_correction
         self.scores = scores
+        self.views = views
         self.max_samples = max_samples
         options = self._options()
         self.layer, self.scores = options.layer, options.scores
+        self.augment = check_augment(augment, self.scores)
         self.dataloader = dataloader
         self.dataloader_idx = dataloader_idx
         self.forward = forward
@@ -231,11 +251,22 @@ class AlphaMonitor(Callback):
         self._warn_of_stale_values(trainer)
 
     def _find_source(self, trainer: Trainer, pl_module: LightningModule) -> FeatureSource:
-        find_forward(self.forward, pl_module)
+        find_forwards(self.forward, pl_module)
         loader = find_loader(self.dataloader, trainer, pl_module)
+        reading_views = read_views(self.scores)
         if loader is None:
+            if reading_views:
+                raise OptionError(
+                    f"{reading_views[0]!r} needs views of own images, which validation batches are "
+                    "not: pass dataloader= or write a method alpha_dataloader()"
+                )
             return ValidationBatches(self._gauge, trainer, self.dataloader_idx, self.at_steps)
-        return OwnImages(self._gauge, trainer, pl_module, loader, self.forward, self.at_steps)
+        views = None
+        if reading_views:
+            views = AugmentedViews(find_augment(self.augment, trainer, pl_module), self.views)
+        return OwnImages(
+            self._gauge, trainer, pl_module, loader, self.forward, self.at_steps, views
+        )
 
     def _logs_same_keys(self, other: Any) -> bool:
         return isinstance(other, AlphaMonitor) and other is not self and other.prefix == self.prefix

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from alphareq_lightning._lightning import LightningModule, Trainer
-from alphareq_lightning.callbacks.unlabeled_pass import UnlabeledPass
+from alphareq_lightning.callbacks.augmented_views import AugmentedViews
+from alphareq_lightning.callbacks.unlabeled_pass import Forward, UnlabeledPass
 from alphareq_lightning.errors import (
     AlphaReQError,
     DataError,
@@ -148,6 +149,7 @@ class OwnImages(FeatureSource):
         loader: Batches of images.
         forward: What to run on them, see `UnlabeledPass`.
         at_steps: Whether it is measured between validations, too.
+        views: Of the same images, for scores that read them.
 
     Raises:
         OptionError: If the loader cannot work, or the weights in place would not be those that
@@ -160,11 +162,12 @@ class OwnImages(FeatureSource):
         trainer: Trainer,
         module: LightningModule,
         loader: Iterable[Any],
-        forward: str | Callable[[Any], Any] | None,
+        forward: Forward | Sequence[Forward] | None,
         at_steps: Any,
+        views: AugmentedViews | None = None,
     ) -> None:
         self.gauge, self.loader = gauge, loader
-        self._pass = UnlabeledPass(loader, forward, module, gauge.options.max_samples)
+        self._pass = UnlabeledPass(loader, forward, module, gauge.options.max_samples, views)
         self._was_tried = False
         averaging = [c for c in getattr(trainer, "callbacks", ()) if _averages(c)]
         between = at_steps or not trainer.enable_validation
@@ -222,7 +225,7 @@ class OwnImages(FeatureSource):
         failed: Exception | None = None
         started = time.perf_counter()
         try:
-            num_batches = self._pass.run(trainer, module, self.gauge.watching, max_batches)
+            num_batches = self._pass.run(trainer, module, self.gauge, max_batches)
             if num_batches == 0 and trainer.world_size == 1:
                 raise DataError("the unlabeled dataloader gave no batch")
         except Exception as error:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from alphareq_lightning.metrics.sample import (
         Coherence,
         FeatureSample,
+        IdEst,
         IntrinsicDimension,
         SampleScore,
         Uniformity,
@@ -37,6 +38,7 @@ __all__ = [
     "CrossValidatedAlpha",
     "EffectiveRank",
     "FeatureSample",
+    "IdEst",
     "IntrinsicDimension",
     "LiDAR",
     "MatrixEntropy",

@@ -20,7 +20,7 @@ from optuna.distributions import (
 from torch import nn
 
 from alphareq_lightning.callbacks import AlphaMonitor
-from alphareq_lightning.callbacks.unlabeled_pass import find_forward
+from alphareq_lightning.callbacks.unlabeled_pass import find_forwards
 from alphareq_lightning.errors import SpectrumError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.load.sources import from_datamodule
@@ -153,8 +153,10 @@ def _read_out(sweep: Sweep, trial: Trial, cli: LightningCLI, monitor: AlphaMonit
 def monitored_features(module: nn.Module, monitor: AlphaMonitor) -> LayerFeatures:
     """The module, cut off at the layer whose α the monitor measures."""
     layer = resolve_layers(module, monitor.layer, monitor.take)[0]
-    run = None if monitor.forward is None else find_forward(monitor.forward, module)  # type: ignore[arg-type]
-    return LayerFeatures(module, layer.label, monitor.pool, run)
+    runs = find_forwards(monitor.forward, module)
+    return LayerFeatures(
+        module, layer.label, monitor.pool, lambda images: [run.on(images) for run in runs]
+    )
 
 
 def _add_seconds(trial: Trial, **seconds: float) -> None:
