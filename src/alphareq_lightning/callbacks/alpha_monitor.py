@@ -105,9 +105,10 @@ class AlphaMonitor(Callback):
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
         at_steps: Measure the own images also after these numbers of optimizer steps, on top of
-            every validation; 0 is before the first. ``"log"`` is 0, 10, 20, 40 and so on: a
-            training does most of its way early. Loggers get the values; ModelCheckpoint, which
-            reads those of validations, does not.
+            every validation; 0 is before the first. `None` is 0 where there are own images: α of
+            the untrained network, by which the course of a training is told. ``"log"`` is 0, 10,
+            20, 40 and so on: a training does most of its way early. Loggers get the values;
+            ModelCheckpoint, which reads those of validations, does not.
         prefix: Put before every key.
         figures: Draw the spectrum at every measurement.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
@@ -139,7 +140,7 @@ class AlphaMonitor(Callback):
         scores: str | Sequence[str] = ("rankme",),
         max_samples: int | None = None,
         every_n_epochs: int = 1,
-        at_steps: Sequence[int] | Literal["log"] = (),
+        at_steps: Sequence[int] | Literal["log"] | None = None,
         prefix: str = "val_",
         figures: bool = True,
         on_collapse: Literal["warn", "stop", "raise"] = "warn",
@@ -163,7 +164,7 @@ class AlphaMonitor(Callback):
         self.forward = forward
         self.target = check_target(target)
         self.every_n_epochs = every_n_epochs
-        self.at_steps = check_steps(at_steps)
+        self.at_steps = None if at_steps is None else check_steps(at_steps)
         self.prefix = prefix
         self.figures = figures
         self.on_collapse = on_collapse
@@ -264,11 +265,15 @@ class AlphaMonitor(Callback):
     # -- one measurement -------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check what the Trainer reads, and try one unlabeled batch, before the first step."""
-        self._source.before_training(trainer, pl_module)
-        self._announce(trainer)
+        """Measure the untrained network, or at least check what would be measured."""
         self._last_step = trainer.global_step - (trainer.global_step == 0)
-        self._measure_at_step(trainer, pl_module)
+        is_due = self._passes_step(trainer) and not any(
+            r.run == self._run and r.global_step == 0 for r in self.history
+        )
+        self._source.before_training(trainer, pl_module, whole=is_due)
+        self._announce(trainer)
+        if is_due:
+            self._log_at_step(trainer)
 
     def on_train_batch_end(
         self,
@@ -279,7 +284,10 @@ class AlphaMonitor(Callback):
         batch_idx: int,
     ) -> None:
         """Measure after the steps that were asked for."""
-        self._measure_at_step(trainer, pl_module)
+        if self._passes_step(trainer):
+            self._source.start(trainer, pl_module)
+            self._source.finish(trainer, pl_module)
+            self._log_at_step(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty state."""
@@ -351,17 +359,17 @@ class AlphaMonitor(Callback):
         """See to the last epoch, too."""
         self._check_keys(trainer)
 
-    def _measure_at_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _passes_step(self, trainer: Trainer) -> bool:
         before, self._last_step = self._last_step, trainer.global_step
-        if not passes_step(self.at_steps, before, self._last_step):
-            return
-        self._source.start(trainer, pl_module)
-        self._source.finish(trainer, pl_module)
+        return passes_step(self._source.at_steps, before, self._last_step)
+
+    def _log_at_step(self, trainer: Trainer) -> None:
         self._measure(trainer)
         if trainer.is_global_zero:
             for logger in trainer.loggers:  # `log` would wait for the end of the epoch
                 logger.log_metrics(self._values(), step=trainer.global_step)
-        self._obey_on_collapse(trainer)
+        if trainer.global_step > 0:  # a network that has not learnt cannot have collapsed
+            self._obey_on_collapse(trainer)
         self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -372,7 +380,8 @@ class AlphaMonitor(Callback):
         return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
     def _measure(self, trainer: Trainer) -> None:
-        self._measured = self._gauge.record()
+        is_trained = trainer.state.fn != "fit" or trainer.global_step > 0
+        self._measured = self._gauge.record(warn=is_trained)  # before, a poor fit is no news
         self._announce(trainer)
 
     def _announce(self, trainer: Trainer) -> None:
