@@ -34,6 +34,7 @@ from alphareq_lightning.callbacks.feature_sources import (
 from alphareq_lightning.callbacks.figures import has_room, publish_figure
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward, find_loader
 from alphareq_lightning.errors import (
+    CourseWarning,
     HistoryWarning,
     OptionError,
     OutputWarning,
@@ -56,6 +57,7 @@ from alphareq_lightning.records.checkpoints import (
     read_checkpoint,
 )
 from alphareq_lightning.records.record import AlphaRecord
+from alphareq_lightning.selection.course import FIRST_STEP, alarm, with_course
 
 
 @needs_trainer(
@@ -66,9 +68,11 @@ class AlphaMonitor(Callback):
     """Measures, logs and stores the eigenspectrum decay α of a layer's features.
 
     At every validation it logs ``val_alpha``, ``val_alpha_distance`` (from ``target``),
-    ``val_alpha_r2``, ``val_alpha_samples`` and one key per extra score, on every rank; draws the
+    ``val_alpha_r2``, ``val_alpha_samples``, ``val_alpha_drift`` (over the last quarter of the
+    training; NaN until there is one) and one key per extra score, on every rank; draws the
     spectrum for loggers that show figures; and leaves a record in ``history`` and in every
-    checkpoint. Keep the best checkpoints with a stock
+    checkpoint, which knows where the training stands (`course_of`). Keep the best checkpoints with
+    a stock
     ``ModelCheckpoint(monitor="val_alpha_distance", mode="min")``.
 
     By default the features of the user's own validation batches are taken as they pass, with no
@@ -380,9 +384,27 @@ class AlphaMonitor(Callback):
         return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
     def _measure(self, trainer: Trainer) -> None:
-        is_trained = trainer.state.fn != "fit" or trainer.global_step > 0
-        self._measured = self._gauge.record(warn=is_trained)  # before, a poor fit is no news
+        epoch, step = trainer.current_epoch, trainer.global_step
+        if self._loaded_at is not None and trainer.state.fn != "fit":
+            epoch, step = self._loaded_at  # of the weights; the Trainer's own stand at 0
+        is_trained = trainer.state.fn != "fit" or step > 0  # before, a poor fit is no news
+        about = {"run": self._run, "epoch": epoch, "global_step": step}
+        measured = self._gauge.record(warn=is_trained, **about)
+        self._measured = [self._placed(trainer, record) for record in measured]
         self._announce(trainer)
+
+    def _placed(self, trainer: Trainer, record: AlphaRecord) -> AlphaRecord:
+        """A record that knows where its training stands; if that is badly, it is said once."""
+        if self._unknown_weights is not None:
+            return record
+        try:
+            record, course = with_course(record, self.history)
+            heard = alarm(course) if course.latest.global_step >= FIRST_STEP else None
+        except Exception as error:  # an observer must not end the training it observes
+            heard = f"where the training stands could not be told: {error}"
+        if heard is not None and trainer.state.fn == "fit":
+            self._gauge.warn(CourseWarning, heard, about=record.layer)
+        return record
 
     def _announce(self, trainer: Trainer) -> None:
         """Say once in a fit what is measured, as soon as it has been seen."""
@@ -464,13 +486,7 @@ class AlphaMonitor(Callback):
             for name, value in trainer.callback_metrics.items()
             if name not in own
         }
-        epoch, global_step = trainer.current_epoch, trainer.global_step
-        if self._loaded_at is not None and trainer.state.fn != "fit":
-            epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
-        records = [
-            replace(record, run=self._run, epoch=epoch, global_step=global_step, metrics=metrics)
-            for record in self._measured
-        ]
+        records = [replace(record, metrics=metrics) for record in self._measured]
         if self._unknown_weights is not None:
             records = []
             self._gauge.warn(
