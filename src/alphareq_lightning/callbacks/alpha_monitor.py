@@ -31,7 +31,12 @@ from alphareq_lightning.callbacks.feature_sources import (
     OwnImages,
     ValidationBatches,
 )
-from alphareq_lightning.callbacks.figures import has_room, publish_figure
+from alphareq_lightning.callbacks.figures import (
+    course_figure,
+    has_room,
+    publish_figure,
+    spectrum_figure,
+)
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward, find_loader
 from alphareq_lightning.errors import (
     CourseWarning,
@@ -57,7 +62,7 @@ from alphareq_lightning.records.checkpoints import (
     read_checkpoint,
 )
 from alphareq_lightning.records.record import AlphaRecord
-from alphareq_lightning.selection.course import FIRST_STEP, alarm, with_course
+from alphareq_lightning.selection.course import FIRST_STEP, alarm, of_one_course, with_course
 
 
 @needs_trainer(
@@ -114,7 +119,7 @@ class AlphaMonitor(Callback):
             20, 40 and so on: a training does most of its way early. Loggers get the values;
             ModelCheckpoint, which reads those of validations, does not.
         prefix: Put before every key.
-        figures: Draw the spectrum at every measurement.
+        figures: Draw the spectrum at every measurement, and the course of the training up to it.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
             this epoch, or raise `SpectrumError`.
 
@@ -507,11 +512,18 @@ class AlphaMonitor(Callback):
             folder = Path(log_dir or trainer.default_root_dir)
             if not has_room(folder):
                 raise OSError(f"the disk of {folder} is nearly full")
+            to = None if log_dir is None else Path(log_dir)
             for record in records:
-                tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
-                publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
+                tag, layer = f"{self.prefix}alpha", in_key(record.layer)
+                course = of_one_course(record, self.history)
+                figure = spectrum_figure(record, course[:-1])
+                publish_figure(trainer, f"{tag}_spectrum_{layer}", figure, record, to)
+                if len(course) > 1:
+                    figure = course_figure(course, self.target)
+                    name = f"{tag}_course_{layer}"
+                    publish_figure(trainer, name, figure, record, to, replaces=True)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
-            self._gauge.warn(OutputWarning, f"the figure of the spectrum was lost: {error}")
+            self._gauge.warn(OutputWarning, f"a figure of α was lost: {error}")
 
     # -- state -----------------------------------------------------------------------------------
 

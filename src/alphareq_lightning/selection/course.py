@@ -115,28 +115,30 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
     return course("settling" if moves else "settled")
 
 
-def with_course(
-    record: AlphaRecord, history: Sequence[AlphaRecord]
-) -> tuple[AlphaRecord, Course]:
+def with_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> tuple[AlphaRecord, Course]:
     """A new record that knows where its training stands, and the course up to it.
 
     Args:
         record: The new measurement.
         history: Earlier records, also of other layers, windows and trainings: they are passed over.
     """
-    earlier = [
+    told = [*of_one_course(record, history), replace(record, phase="")]
+    course = course_of(told)
+    drift = course.drift if record.fit is not None and math.isfinite(course.drift) else None
+    untrained = next((r.alpha for r in told if r.global_step == 0 and r.fit is not None), None)
+    return replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained), course
+
+
+def of_one_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
+    """Of some records those of one layer, window and training, up to a moment of it."""
+    found = [
         r
         for r in history
         if (r.layer, r.run or record.run) == (record.layer, record.run)
         and r.global_step <= record.global_step
     ]
-    told = [*earlier, replace(record, phase="")]
-    windows = [r.fit_range for r in told if r.fit_range is not None]
-    told = [r for r in told if r.fit_range is None or r.fit_range == windows[-1]]
-    course = course_of(told)
-    drift = course.drift if record.fit is not None and math.isfinite(course.drift) else None
-    untrained = next((r.alpha for r in told if r.global_step == 0 and r.fit is not None), None)
-    return replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained), course
+    windows = [r.fit_range for r in (*found, record) if r.fit_range is not None]
+    return [r for r in found if r.fit_range in (None, *windows[-1:])]
 
 
 def alarm(course: Course) -> str | None:
