@@ -190,7 +190,7 @@ class OwnImages(FeatureSource):
     ) -> None:
         """Refuse a loader that the training reads, and run one batch, or all of them.
 
-        What goes wrong past the first batch is a problem of this one measurement.
+        A file that cannot be read past the first batch is a problem of this one measurement.
 
         Raises:
             AlphaReQError: On all ranks, if it failed on one.
@@ -201,7 +201,8 @@ class OwnImages(FeatureSource):
         self._was_tried = True
         self.start(trainer, module)
         error = self._run(trainer, module, max_batches=None if whole else 1)
-        error = None if self._has_begun else error
+        may_pass = whole and self._has_begun
+        error = None if may_pass and not isinstance(error, AlphaReQError) else error
         failed = self.gauge.ranks.any(error is not None)
         if isinstance(error, AlphaReQError):
             raise error
@@ -212,7 +213,7 @@ class OwnImages(FeatureSource):
             ) from error
         if failed:
             raise FeatureTapError("running the model on the unlabeled images failed on a rank")
-        self.gauge.check(problems=not self._has_begun)
+        self.gauge.check(problems=not may_pass)
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin with an empty state; the pass counts images over all ranks itself."""
