@@ -1,10 +1,18 @@
+import json
+import re
 import shutil
 from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
 from alphareq_lightning import AlphaMonitor, course_figure, spectrum_figure
 from alphareq_lightning.errors import OutputWarning
@@ -154,6 +162,50 @@ def test_tensorboard_gets_scalars_and_figure_at_every_epoch(tmp_path):
     assert steps == [event.step for event in events.Scalars("val_alpha_distance")]
     assert [image.step for image in events.Images("val_alpha_course_backbone")] == steps[1:]
     assert not list(tmp_path.rglob("*.png"))
+
+
+def layout_of(logger):
+    """What TensorBoard's own plugin makes of the event files: the last layout of a run counts."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(logger.log_dir).Reload()
+    provider = MultiplexerDataProvider(multiplexer, logger.log_dir)
+    plugin = CustomScalarsPlugin(TBContext(data_provider=provider, logdir=logger.log_dir))
+    return plugin.layout_impl(RequestContext(), "")
+
+
+def test_tensorboard_shows_alpha_beside_the_loss(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    fit(tmp_path, logger, layer=["backbone", "backbone.3"])
+    [category] = json.loads(layout_of(logger))["category"]
+    assert category["title"] == "val_alpha beside the loss"
+    charts = {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
+    assert list(charts) == ["α", "R²", "loss", "RankMe"]
+    scalars = EventAccumulator(logger.log_dir).Reload().Tags()["scalars"]
+    shown = {
+        title: [key for tag in tags for key in scalars if re.match(tag, key)]
+        for title, tags in charts.items()
+    }
+    layers = ["", "_backbone_3"]
+    assert shown["α"] == [f"val_{n}{e}" for e in layers for n in ("alpha", "alpha_distance")]
+    assert shown["R²"] == [f"val_alpha_r2{end}" for end in layers]
+    assert sorted(shown["loss"]) == ["train_loss", "val_loss"]
+    assert shown["RankMe"] == [f"val_rankme{end}" for end in layers]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_layout_of_the_users_own_stays(tmp_path, after):
+    class Own(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            trainer.logger.experiment.add_custom_scalars(theirs)
+
+    theirs = {"mine": {"loss": ["Multiline", ["val_loss"]]}}
+    logger = TensorBoardLogger(tmp_path)
+    if not after:
+        logger.experiment.add_custom_scalars(theirs)
+    callbacks = [AlphaMonitor(), *([Own()] if after else [])]
+    make_trainer(tmp_path, *callbacks, logger=logger).fit(
+        TinyModule(), labelled_loader(), labelled_loader(seed=5)
+    )
+    assert [c["title"] for c in json.loads(layout_of(logger))["category"]] == ["mine"]
 
 
 def test_mlflow_gets_figures_and_scalars(tmp_path, monkeypatch):

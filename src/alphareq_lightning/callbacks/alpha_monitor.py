@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -35,6 +36,7 @@ from alphareq_lightning.callbacks.figures import (
     course_figure,
     has_room,
     publish_figure,
+    publish_layout,
     spectrum_figure,
 )
 from alphareq_lightning.callbacks.unlabeled_pass import find_forward, find_loader
@@ -119,7 +121,9 @@ class AlphaMonitor(Callback):
             20, 40 and so on: a training does most of its way early. Loggers get the values;
             ModelCheckpoint, which reads those of validations, does not.
         prefix: Put before every key.
-        figures: Draw the spectrum at every measurement, and the course of the training up to it.
+        figures: Draw the spectrum at every measurement, and the course of the training up to it;
+            and group α and the loss under "Custom Scalars" in TensorBoard, where a run has no
+            layout of its own.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
             this epoch, or raise `SpectrumError`.
 
@@ -182,7 +186,7 @@ class AlphaMonitor(Callback):
         self._is_attached = False
         self._run = ""
         self._measuring = False
-        self._announced = False
+        self._announced = self._has_layout = False
         self._last_step = -1
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
@@ -237,6 +241,7 @@ class AlphaMonitor(Callback):
         self._gauge = Gauge(self._options(), pl_module, ranks=ranks)
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
+        self._has_layout = False
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
 
@@ -522,8 +527,27 @@ class AlphaMonitor(Callback):
                     figure = course_figure(course, self.target)
                     name = f"{tag}_course_{layer}"
                     publish_figure(trainer, name, figure, record, to, replaces=True)
+            self._lay_out(trainer)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
             self._gauge.warn(OutputWarning, f"a figure of α was lost: {error}")
+
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Once in a fit, as soon as the keys of a validation are known."""
+        if self._has_layout or trainer.state.fn != "fit" or trainer.global_step == 0:
+            return
+        self._has_layout = True
+        ends = [self._suffix(index, tap.layer.label) for index, tap in enumerate(self._gauge.taps)]
+
+        def tags(*names: str) -> list[str]:
+            return [f"{re.escape(self.prefix + name + end)}$" for end in ends for name in names]
+
+        charts = {"α": tags("alpha", "alpha_distance"), "R²": tags("alpha_r2")}
+        charts["loss"] = [".*loss(_epoch)?$"]
+        if "rankme" in self.scores:
+            charts["RankMe"] = tags("rankme")
+        if any(key.endswith("twins_error") for key in trainer.callback_metrics):
+            charts["Barlow Twins error"] = [".*twins_error$"]
+        publish_layout(trainer, f"{self.prefix}alpha beside the loss", charts)
 
     # -- state -----------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,9 @@ ROOM_FOR_FIGURES = 2**24
 """Bytes. On a disk with less, the last of them are for the scalars and checkpoints of the user: a
 picture that fills it makes TensorBoard's writer thread fail, and the next scalar ends the run."""
 EARLIER_SPECTRA = 6
+LAYOUT_TAG = b"custom_scalars__config__"
+LAYOUT_WITHIN = 2**22
+"""Bytes of an event file: a layout is written when a training begins."""
 COLOURS = {
     "warming up": "gold",
     "settling": "tab:blue",
@@ -211,6 +214,34 @@ def publish_figure(
         moment = "" if replaces else f"-epoch={record.epoch}-step={record.global_step}"
         with written_beside(folder / f"{tag}{moment}.png") as unfinished:
             figure.savefig(unfinished, format="png")
+
+
+def publish_layout(trainer: Any, title: str, charts: Mapping[str, Sequence[str]]) -> None:
+    """Put scalars side by side in TensorBoard, under "Custom Scalars"; other loggers have no such.
+
+    A run has one layout, and the last one counts. So a run that has one already keeps it, and one
+    that is written later takes the place of this.
+
+    Args:
+        trainer: Its ``loggers`` are asked what they can do.
+        title: Of the group.
+        charts: The tags of each, as regular expressions.
+    """
+    layout = {title: {name: ["Multiline", list(tags)] for name, tags in charts.items()}}
+    for logger in trainer.loggers:
+        experiment = logger.experiment
+        if hasattr(experiment, "add_custom_scalars") and not _has_layout(experiment):
+            experiment.add_custom_scalars(layout)
+
+
+def _has_layout(experiment: Any) -> bool:
+    """Whether the files of a run hold a layout: nothing else tells."""
+    experiment.flush()
+    for path in Path(experiment.log_dir).glob("events.out.tfevents.*"):
+        with path.open("rb") as file:
+            if LAYOUT_TAG in file.read(LAYOUT_WITHIN):
+                return True
+    return False
 
 
 def _show(logger: Any, tag: str, name: str, figure: Figure, step: int) -> bool:
