@@ -51,6 +51,8 @@ def spectrum_figure(record: AlphaRecord, earlier: Sequence[AlphaRecord] = ()) ->
     Returns:
         A matplotlib figure that pyplot does not know, so nothing has to be closed.
     """
+    from matplotlib.ticker import NullLocator
+
     figure = _figure(5.6, 4.2, dpi=110)
     figure.subplots_adjust(0.13, 0.12, 0.98, 0.92)  # a layout that is solved takes twice the time
     axes = figure.add_subplot()
@@ -62,6 +64,8 @@ def spectrum_figure(record: AlphaRecord, earlier: Sequence[AlphaRecord] = ()) ->
         axes.text(0.5, 0.5, "no eigenvalue above 0", ha="center", transform=axes.transAxes)
         return figure
     axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):  # each tick takes time
+        axis.set_minor_locator(NullLocator())
     axes.plot(range(1, len(shares) + 1), shares, lw=2.2, zorder=3, label="eigenvalues")
     if record.fit is not None:
         label = f"α = {record.alpha:.3f}, R² = {record.r2:.3f}"
@@ -79,7 +83,7 @@ def spectrum_figure(record: AlphaRecord, earlier: Sequence[AlphaRecord] = ()) ->
             alpha=0.15 + 0.4 * place / len(behind),  # the older, the fainter
             label=label if place == len(behind) else None,
         )
-    axes.legend()
+    axes.legend(loc="lower left")  # where a spectrum never is
     return figure
 
 
