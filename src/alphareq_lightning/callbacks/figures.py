@@ -140,8 +140,16 @@ def course_figure(
     panels[-1].set_xlabel("step")
     handles, labels = panels[0].get_legend_handles_labels()
     by_label = dict(zip(labels, handles, strict=True))  # a phase may come back
-    places = {"loc": "lower center", "ncols": 3, "handlelength": 1.5, "columnspacing": 1.2}
-    figure.legend(by_label.values(), by_label, fontsize=10, frameon=False, **places)
+    figure.legend(
+        list(by_label.values()),
+        list(by_label),
+        loc="lower center",
+        ncols=3,
+        fontsize=10,
+        frameon=False,
+        handlelength=1.5,
+        columnspacing=1.2,
+    )
     return figure
 
 
@@ -156,8 +164,9 @@ def _draw_alpha(
 ) -> None:
     alphas = [record.alpha for record in history]
     errors = [record.stderr if math.isfinite(record.stderr) else 0.0 for record in history]
-    ends = ([a + sign * e for a, e in zip(alphas, errors, strict=True)] for sign in (-1, 1))
-    axes.fill_between(steps, *ends, color="C0", alpha=0.25, lw=0)
+    under = [alpha - error for alpha, error in zip(alphas, errors, strict=True)]
+    over = [alpha + error for alpha, error in zip(alphas, errors, strict=True)]
+    axes.fill_between(steps, under, over, color="C0", alpha=0.25, lw=0)
     axes.plot(steps, alphas, "o-", ms=4, color="C0", zorder=3, label="α ± standard error")
     low, high = target
     if low == high:
