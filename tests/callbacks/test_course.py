@@ -175,9 +175,9 @@ def test_a_collapse_is_said_from_the_hundredth_step_on(tmp_path):
     """RankMe of so steep a spectrum is under a fiftieth of its 64 features."""
     steep = {0: 10.0, 100: 1.5, 200: 10.0, 300: 10.0}
     [sentence] = heard_in(tmp_path, own(), steep)
-    assert "of layer 'backbone' have collapsed at step 200: RankMe is 1.0 of 64" in sentence
+    assert "of layer 'backbone' have collapsed at step 200: RankMe is 1.2 of 64" in sentence
     untrained = own(at_steps=[0, 50])
-    assert heard_in(tmp_path, untrained, {0: 10.0, 100: 1.5, 200: 1.5}) == []
+    assert heard_in(tmp_path, untrained, {0: 12.0, 100: 1.5, 200: 1.5}) == []
     assert untrained.history[0].phase == "collapsed"
 
 
