@@ -144,5 +144,5 @@ def test_every_pass_sees_the_same_images(tmp_path, with_generator):
     make_trainer(tmp_path, monitor).fit(
         module, labelled_loader(shuffle=True, generator=generator), labelled_loader(seed=5)
     )
-    first, second = monitor.history
-    assert first.eigenvalues == second.eigenvalues
+    untrained, first, second = monitor.history
+    assert untrained.eigenvalues == first.eigenvalues == second.eigenvalues

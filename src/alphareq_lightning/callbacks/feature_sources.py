@@ -25,10 +25,14 @@ class FeatureSource(ABC):
     """What `AlphaMonitor` asks of a source, at each of its hooks."""
 
     gauge: Gauge
+    at_steps: Any = ()
+    """Numbers of steps after which it is measured between validations."""
 
     @abstractmethod
-    def before_training(self, trainer: Trainer, module: LightningModule) -> None:
-        """Fail before the first step, or never."""
+    def before_training(
+        self, trainer: Trainer, module: LightningModule, *, whole: bool = False
+    ) -> None:
+        """Fail before the first step, or never; if ``whole``, bring about all features as well."""
 
     @abstractmethod
     def start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -64,7 +68,7 @@ class ValidationBatches(FeatureSource):
         gauge: Listens to the batches.
         trainer: The Trainer.
         index: Which of several validation dataloaders; `None` for the first.
-        at_steps: Must be empty.
+        at_steps: Must be empty or `None`.
 
     Raises:
         OptionError: If there will be no validation, or more is asked for than validations.
@@ -86,7 +90,9 @@ class ValidationBatches(FeatureSource):
                 "alpha_dataloader()"
             )
 
-    def before_training(self, trainer: Trainer, module: LightningModule) -> None:
+    def before_training(
+        self, trainer: Trainer, module: LightningModule, *, whole: bool = False
+    ) -> None:
         """Find which of several validation loaders is measured.
 
         Raises:
@@ -148,7 +154,8 @@ class OwnImages(FeatureSource):
         module: Its LightningModule.
         loader: Batches of images.
         forward: What to run on them, see `UnlabeledPass`.
-        at_steps: Whether it is measured between validations, too.
+        at_steps: When it is measured between validations, too; `None` is before the first step,
+            if the weights in place are those that checkpoints hold.
         views: Of the same images, for scores that read them.
 
     Raises:
@@ -177,9 +184,15 @@ class OwnImages(FeatureSource):
                 "in place in validations only: own images need a validation loop then, and no "
                 "at_steps="
             )
+        untrained = () if averaging else (0,)
+        self.at_steps = untrained if at_steps is None else at_steps
 
-    def before_training(self, trainer: Trainer, module: LightningModule) -> None:
-        """Refuse a loader that the training reads, and run one batch.
+    def before_training(
+        self, trainer: Trainer, module: LightningModule, *, whole: bool = False
+    ) -> None:
+        """Refuse a loader that the training reads, and run one batch, or all of them.
+
+        A file that cannot be read past the first batch is a problem of this one measurement.
 
         Raises:
             AlphaReQError: On all ranks, if it failed on one.
@@ -189,7 +202,9 @@ class OwnImages(FeatureSource):
             return
         self._was_tried = True
         self.start(trainer, module)
-        error = self._run(trainer, module, max_batches=1)
+        error = self._run(trainer, module, max_batches=None if whole else 1)
+        may_pass = whole and self._pass.has_begun
+        error = None if may_pass and not isinstance(error, AlphaReQError) else error
         failed = self.gauge.ranks.any(error is not None)
         if isinstance(error, AlphaReQError):
             raise error
@@ -200,7 +215,7 @@ class OwnImages(FeatureSource):
             ) from error
         if failed:
             raise FeatureTapError("running the model on the unlabeled images failed on a rank")
-        self.gauge.check()
+        self.gauge.check(problems=not may_pass)
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin with an empty state; the pass counts images over all ranks itself."""

@@ -68,6 +68,9 @@ class UnlabeledPass:
         max_images: Run as many images over all ranks: the same images on any number.
         views: Run these of each batch, too, after the batch itself.
 
+    Attributes:
+        has_begun: Whether a batch was run, in this pass or an earlier one, without a problem.
+
     Raises:
         OptionError: If the loader cannot be iterated again and again, may never end, or there is
             no submodule of that name.
@@ -86,6 +89,7 @@ class UnlabeledPass:
         self.template = apart(loader)
         self.max_images = max_images
         self.views = views
+        self.has_begun = False
         self.runs = find_forwards(forward, module)
         own = set(module.modules())
         networks = [run.given for run in self.runs if isinstance(run.given, nn.Module)]
@@ -167,6 +171,7 @@ class UnlabeledPass:
                             for run in self.runs:
                                 self._forward(trainer, module, run, precision.convert_input(view))
                 num_batches += counts
+                self.has_begun |= counts and all(tap.problem is None for tap in gauge.taps)
         return num_batches
 
     def _shared_out(

@@ -228,8 +228,11 @@ class Gauge:
         for tap in self.taps:
             tap.problem = problem
 
-    def check(self) -> None:
+    def check(self, *, problems: bool = True) -> None:
         """Raise what is certain to fail every time, after a first batch; all ranks must call it.
+
+        Args:
+            problems: Whether a problem so far is one of the first batch.
 
         Raises:
             FeatureTapError: If a layer gave no features here, or ran on no rank.
@@ -239,7 +242,7 @@ class Gauge:
             ran = tap.num_samples > 0
             # A rank may have had no batch; that the layer ran nowhere is for all ranks to say.
             ran_somewhere = self.ranks.any(ran)
-            if tap.problem is not None:
+            if problems and tap.problem is not None:
                 raise FeatureTapError(tap.problem)
             if not ran_somewhere:
                 raise FeatureTapError(self._did_not_run(tap.layer))

@@ -50,12 +50,16 @@ class StopEarly(pl.Callback):
         self.monitor = monitor
         self._seen = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was measured before the first step says nothing of this trial."""
+        self._seen = len(self.monitor.history)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation is over by now, and the last epoch is not worth stopping."""
-        if len(self.monitor.history) == self._seen:
+        distance = trainer.callback_metrics.get(f"{self.monitor.prefix}alpha_distance")
+        if distance is None or len(self.monitor.history) == self._seen:
             return
         self._seen = len(self.monitor.history)
-        distance = trainer.callback_metrics[f"{self.monitor.prefix}alpha_distance"]
         epochs = trainer.current_epoch + 1
         self.trial.report(-distance.item(), step=epochs)
         if epochs != trainer.max_epochs and self.trial.should_prune():
