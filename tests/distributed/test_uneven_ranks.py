@@ -182,7 +182,7 @@ def counts_bytes(rank, world_size, num_features, folder):
 @pytest.mark.timeout(120)
 def test_bytes_of_a_sync_and_one_rank_that_works_alone(tmp_path):
     spawn(counts_bytes, 2, 2048, tmp_path)
-    # As the README says.
+    # As docs/held.md says.
     assert 32 + 8 * (2048 + 3) + 8 * 2048**2 == 33_570_872
     assert 32 + 8 * (8192 + 3) + 8 * 8192**2 == 536_936_504
 
