@@ -128,6 +128,7 @@ def test_the_demo_chooses_among_eight_trainings_and_says_where_things_are(tmp_pa
     assert result.report.stat().st_size > 10_000
     assert len(scalars(result.log_dir / "lambd=0.036").Scalars("val_alpha")) >= 1
 
+    capsys.readouterr()
     assert main(["rank", str(result.log_dir), "--json"]) == 3
     ranked = json.loads(capsys.readouterr().out)
     assert len(ranked["records"]) == 8
