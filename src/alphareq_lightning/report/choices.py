@@ -42,12 +42,19 @@ class ChoiceByScore(NamedTuple):
 
 
 def choices_by_score(
-    records: Sequence[AlphaRecord], target: float | tuple[float, float] = 1.0
+    records: Sequence[AlphaRecord],
+    target: float | tuple[float, float] = 1.0,
+    chosen: AlphaRecord | None = None,
 ) -> tuple[int, list[ChoiceByScore]]:
     """How many models were compared, and the choice of each score, of chance and of the labels.
 
     Compared are the models with a readout: the checkpoints of one training, or of several the
     newest of each. Nothing is returned where there are fewer than two.
+
+    Args:
+        records: Models, some of them with an ``accuracy``.
+        target: The α to be near, or an interval ``(low, high)``.
+        chosen: The choice of a verdict, which comes first if its accuracy is known.
     """
     read_out = [r for r in records if r.accuracy is not None and math.isfinite(r.accuracy)]
     trainings = trainings_of(read_out)
@@ -58,6 +65,9 @@ def choices_by_score(
     accuracies = [_accuracy(record) for record in read_out]
     best = max(accuracies)
     found = []
+    if chosen is not None and any(chosen is record for record in read_out):
+        accuracy = _accuracy(chosen)
+        found.append(ChoiceByScore("the verdict", chosen, accuracy, best - accuracy))
     for name, shown in CRITERIA.items():
         goodness = [-badness(record, name, target) for record in read_out]
         if all(map(math.isfinite, goodness)):

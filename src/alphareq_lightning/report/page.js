@@ -61,7 +61,7 @@ function element(tag, properties = {}, ...inside) {
 }
 /** A text that breaks behind the marks that part a name, and not within its words. */
 function soft(text) {
-  return text.split(/(?<=[/,_])/).flatMap(part => [part, document.createElement("wbr")]);
+  return text.split(/(?<=[/,])/).flatMap(part => [part, document.createElement("wbr")]);
 }
 function save(name, text, type) {
   element("a", {href: URL.createObjectURL(new Blob([text], {type})), download: name}).click();
@@ -116,6 +116,7 @@ const views = {};
 function number(field, title, domain, axis = {}, scale = {}) {
   return {field, type: "quantitative", title, scale: {domain, nice: false, ...scale}, axis};
 }
+const DECADES = [...Array(30).keys()].map(i => 10 ** (i - 18));
 const own = {field: "colour", type: "nominal", scale: null, legend: null};
 const slim = some => some.map(({spectrum, line, interval, ...model}) => model);
 const HERE = "datum.key === here || datum.key === picked";
@@ -150,7 +151,7 @@ function figure(parent, id, title, ...text) {
     element("figcaption", {}, element("b", {}, title), ...text), button, box, tip));
 }
 function key(mark, text) {
-  return element("span", {textContent: `${mark} ${text}`});
+  return element("span", {className: "key", textContent: `${mark} ${text}`});
 }
 /** The picture of a chart as a file of its own, which has no style sheet to look colours up in. */
 function drawing(box) {
@@ -255,7 +256,7 @@ function setUpCourse() {
   const told = phases.map(phase => {
     const swatch = element("i");
     swatch.style.background = `color-mix(in srgb, var(${PHASES[phase]}) 45%, transparent)`;
-    return element("span", {}, swatch, phase);
+    return element("span", {className: "key"}, swatch, phase);
   });
   find("p", section).append(several ? "A line for each training. " :
     "The band around α is two standard errors of its fit. ",
@@ -278,9 +279,9 @@ function drawCourse() {
     const x = number("step", field === last ? "step" : null, ends,
       {...(uneven && {values: all}), format: ",d"},
       uneven ? {type: "symlog", constant: positive[0]} : {});
-    const log = spansDecades(values), seen = field === "alpha" && !several ? page.target : [];
+    const log = spansDecades(values), seen = field === "alpha" ? page.target : [];
     const y = number(field, null, log ? [Math.min(...values), Math.max(...values)]
-      : range([...values, ...seen]), {tickCount: 4, format: log ? "~s" : "~g"},
+      : range([...values, ...seen]), log ? {values: DECADES, format: "~s"} : {tickCount: 4},
       log ? {type: "log"} : {});
     const lines = {data: {values: known}, encoding: {x, y, detail: {field: "training"}, color: own}};
     const layer = [
@@ -447,9 +448,10 @@ function drawClosing() {
   const points = values.map(model => pointOf(model, model.at, model.alpha,
     `${model.at}. ${model.name}`));
   return draw("closing", {height: 200, title: "α", layer: [
-    {data: {values: open}, mark: {type: "area", interpolate: "step-after", color: "var(--accent)",
-      opacity: 0.13, line: {color: "var(--accent)", opacity: 1, strokeWidth: 1}, clip: true},
-      encoding: {x, y: {...y, field: "low"}, y2: {field: "high"}}},
+    {data: {values: open}, encoding: {x, y: {...y, field: "low"}, y2: {field: "high"}},
+      mark: {type: "area", interpolate: "step-after", color: "var(--accent)", opacity: 0.13}},
+    ...["low", "high"].map(field => ({data: {values: open}, encoding: {x, y: {...y, field}},
+      mark: {type: "line", interpolate: "step-after", color: "var(--accent)", strokeWidth: 1.5}})),
     targetAt("y", y),
     {data: {values}, mark: {type: "point", filled: true}, encoding: {x, y, opacity: later,
       shape: {condition: {test: "datum.paid", value: "circle"}, value: "M-1-.7L-.7-1L0-.3L.7-1L1-.7L.3 0L1 .7L.7 1L0 .3L-.7 1L-1 .7L-.3 0Z"},
@@ -537,18 +539,19 @@ function drawSpectra() {
   const rows = some => some.flatMap(model => model.spectrum.map((value, i) => ({
     key: model.key, training: model.training, colour: model.colour, step: model.step,
     until: model.until, rank: page.ranks[i], share: 10 ** value})));
-  const x = number("rank", "rank n", [1, Math.max(page.ranks.at(-1), 2)], {format: "d"},
-    {type: "log"});
+  const x = number("rank", "rank n", [1, Math.max(page.ranks.at(-1), 2)],
+    {format: "d", values: DECADES.flatMap(ten => [ten, 2 * ten, 5 * ten])}, {type: "log"});
   const lowest = Math.min(...having.flatMap(model => model.spectrum));
   const y = number("share", null, [10 ** Math.min(lowest, -0.1), 1.2],
-    {format: "~g", tickCount: 6}, {type: "log"});
+    {values: DECADES, labelExpr: "format(datum.value, datum.value < 1e-3 ? '~e' : '~g')"},
+    {type: "log"});
   const encoding = {x, y, detail: {field: "key"}, color: own};
   const current = "datum.step <= step && step < datum.until";
   const touched = "here >= 0 || picked >= 0";
   const lines = having.filter(model => model.line).flatMap(({key, line: [first, last, a, b]}) =>
     [{key, rank: first, share: 10 ** a}, {key, rank: last, share: 10 ** b}]);
   const faint = kept.length > 12 || plays ? 0.45 : 0.8;
-  const all = rows(kept);
+  const all = rows(kept.sort((a, b) => isKnown(a[colourBy]) - isKnown(b[colourBy])));
   const layer = [
     {name: "spectra", data: {values: all}, encoding: {...encoding,
       opacity: {condition: {test: touched, value: 0.15}, value: plays && !several ? 0.2 : faint}},

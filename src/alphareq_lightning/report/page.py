@@ -194,7 +194,7 @@ def report_data(
         "courses": [] if mixtures(records) else _courses(records, course),
         "ranks": ranks,
         "verdict": lines,
-        "choices": _choices(records, names, target),
+        "choices": _choices(records, target, roles),
         "notes": _notes(records, target),
     }
 
@@ -247,7 +247,7 @@ def _courses(
 ) -> list[list[dict[str, Any]]]:
     """What was measured of each training, oldest first; ``model`` is the place of its record."""
     places = {id(record): place for place, record in enumerate(records)}
-    more = [r for r in course if r.layer == records[0].layer and r.run]
+    more = [r for r in course if r.run and r.layer == records[0].layer and id(r) not in places]
     known = trainings_of(records)
     histories = {name: h for name, h in trainings_of([*records, *more]).items() if name in known}
     courses = []
@@ -280,10 +280,11 @@ def _courses(
 
 
 def _choices(
-    records: Sequence[AlphaRecord], names: Sequence[str], target: Target
+    records: Sequence[AlphaRecord], target: Target, roles: dict[int, str]
 ) -> dict[str, Any]:
     places = {id(record): place for place, record in enumerate(records)}
-    count, found = choices_by_score(records, target)
+    chosen = next((record for record in records if roles.get(id(record)) == "choice"), None)
+    count, found = choices_by_score(records, target, chosen)
     rows = [
         {
             "criterion": criterion,
