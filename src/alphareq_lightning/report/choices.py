@@ -21,6 +21,8 @@ CRITERIA = {
 }
 FEWEST = 2
 """Models with a readout: of one there is nothing to choose."""
+FEWEST_TO_CORRELATE = 4
+"""Of fewer the order says nothing, and ρ has no standard error."""
 NORMAL = 1.96
 """Standard errors to each side of a 95 % interval."""
 
@@ -36,7 +38,8 @@ class ChoiceByScore(NamedTuple):
     lost: float
     """Points of accuracy that the best of these models has more."""
     rho: float = math.nan
-    """Spearman's correlation of the score with the accuracy; NaN where one does not vary."""
+    """Spearman's correlation of the score with the accuracy; NaN where one does not vary, and of
+    fewer than four models."""
     interval: tuple[float, float] = (math.nan, math.nan)
     """Of ``rho``, 95 %."""
 
@@ -89,7 +92,8 @@ def _accuracy(record: AlphaRecord) -> float:
 def _spearman(first: Sequence[float], second: Sequence[float]) -> float:
     a, b = (torch.tensor(values, dtype=torch.float64) for values in (first, second))
     rho: Any = spearman_corrcoef(a, b)
-    return math.nan if min(a.std(), b.std()) == 0 else float(rho)
+    constant = min(a.std(), b.std()) == 0
+    return math.nan if constant or len(first) < FEWEST_TO_CORRELATE else float(rho)
 
 
 def _interval(rho: float, count: int) -> tuple[float, float]:
@@ -98,7 +102,7 @@ def _interval(rho: float, count: int) -> tuple[float, float]:
     A perfect order is taken half a step down to the next one that there is, 12 / (n³ − n) away: it
     would have an interval of no width otherwise.
     """
-    if count <= 3 or math.isnan(rho):
+    if math.isnan(rho):
         return math.nan, math.nan
     largest = 1 - 6 / (count**3 - count)
     z = math.atanh(max(-largest, min(largest, rho)))

@@ -387,7 +387,7 @@ function setUpSearch() {
   figure("#history", "growth", "Readouts paid", key("━", "paid"), key("┄", "one for each model"),
     key("┈", "a share of 1/step"));
   const slider = find("#replay");
-  slider.max = slider.value = models.length;
+  slider.value = slider.max = models.length;
   slider.addEventListener("input", () => {
     tell({arrived: Number(slider.value)});
     tellReplay();
@@ -505,7 +505,7 @@ function setUpSpectra() {
   find("#spectra").append(find("#spectra .slider"));
   if (!plays) return find("#spectra .slider").remove();
   const slider = find("#step"), play = find("#play");
-  slider.max = slider.value = steps.length - 1;
+  slider.value = slider.max = steps.length - 1;
   const now = () => {
     find("#now").textContent = `step ${show("count", steps[slider.value])}`;
     return tell({step: steps[slider.value]});
@@ -534,8 +534,11 @@ function setUpSpectra() {
 }
 function drawSpectra() {
   const trainings = new Set(spread([...new Set(having.map(model => model.training))], OVERLAID));
+  const known = having.filter(model => isKnown(model[colourBy]))
+    .sort((a, b) => natural(a[colourBy], b[colourBy]));
+  const rest = having.filter(model => !known.includes(model)); // grey lies below
   const kept = plays && several ? having.filter(model => trainings.has(model.training))
-    : spread(having, OVERLAID);
+    : [...spread(rest, Math.max(OVERLAID - known.length, 0)), ...spread(known, OVERLAID)];
   const rows = some => some.flatMap(model => model.spectrum.map((value, i) => ({
     key: model.key, training: model.training, colour: model.colour, step: model.step,
     until: model.until, rank: page.ranks[i], share: 10 ** value})));
@@ -551,7 +554,7 @@ function drawSpectra() {
   const lines = having.filter(model => model.line).flatMap(({key, line: [first, last, a, b]}) =>
     [{key, rank: first, share: 10 ** a}, {key, rank: last, share: 10 ** b}]);
   const faint = kept.length > 12 || plays ? 0.45 : 0.8;
-  const all = rows(kept.sort((a, b) => isKnown(a[colourBy]) - isKnown(b[colourBy])));
+  const all = rows(kept);
   const layer = [
     {name: "spectra", data: {values: all}, encoding: {...encoding,
       opacity: {condition: {test: touched, value: 0.15}, value: plays && !several ? 0.2 : faint}},
