@@ -503,8 +503,11 @@ def test_browser_shows_a_sweep(tmp_path, width):
 @needs_browser
 def test_browser_shows_one_training(tmp_path):
     records = trainings((0.1,))
+    name = "word" * 30  # longer than a phone is wide
+    records = [replace(r, path=f"{r.path}/{name}") for r in records]
     seen = browse(
         write_report(tmp_path / "report.html", records[3:], course=records),
+        width=500,
         actions="""
         result.phases = [...document.querySelectorAll("#course p .key")].map(k => k.textContent);
         result.choice = count("#course-alpha .choice_marks path");

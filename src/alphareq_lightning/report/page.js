@@ -9,7 +9,10 @@ const models = page.models.map((model, index) => ({...model, index, key: index})
 const isNumber = Number.isFinite, isKnown = value => value !== null && value !== undefined;
 const several = page.trainings.length > 1;
 const paid = models.filter(model => model.paid);
-const searched = paid.length > 0 && paid.length < models.length && !page.courses.some(c => c.length > 1);
+/** A search pays for its first models, all of them: readouts of another order were no search's. */
+const searched = paid.length > 0 && paid.length < models.length &&
+  models.filter(model => isNumber(model.alpha)).slice(0, Math.min(2 * page.topK, paid.length))
+    .every(model => model.paid);
 const readOut = paid.filter(model => isNumber(model.accuracy));
 const height = readOut.length ? "accuracy" : "score rankme"; // what α is drawn against
 const drawn = models.filter(model => isNumber(model.alpha));
@@ -153,6 +156,8 @@ function figure(parent, id, title, ...text) {
 function key(mark, text) {
   return element("span", {className: "key", textContent: `${mark} ${text}`});
 }
+const KEYS = () => [key("┄", "target"),
+  ...(models.some(model => model.role === "choice") ? [key("◇", "the verdict’s choice")] : [])];
 /** The picture of a chart as a file of its own, which has no style sheet to look colours up in. */
 function drawing(box) {
   const svg = find("svg", box), copy = svg.cloneNode(true);
@@ -164,6 +169,26 @@ function drawing(box) {
       }
     }
   });
+  const [, , width, tall] = copy.getAttribute("viewBox").split(" ").map(Number);
+  copy.setAttribute("viewBox", `0 0 ${width} ${tall + 22}`);
+  copy.setAttribute("height", tall + 22);
+  const line = copy.appendChild(document.createElementNS(svg.namespaceURI, "text"));
+  const write = (text, fill) => {
+    const part = line.appendChild(document.createElementNS(svg.namespaceURI, "tspan"));
+    part.textContent = text;
+    part.setAttribute("fill", fill);
+  };
+  const quiet = getComputedStyle(find("#legend span") ?? box).color;
+  for (const [name, value] of Object.entries({x: 8, y: tall + 14, "font-size": 12,
+    "font-family": config.font})) line.setAttribute(name, value);
+  write(`${find("b", box.parentNode).textContent}, by ` +
+    `${find("#colour").selectedOptions[0].text}: `, quiet);
+  for (const entry of find("#legend").children) {
+    for (const node of entry.childNodes) {
+      if (node.nodeName === "I") write("■", getComputedStyle(node).backgroundColor);
+      else write(` ${node.textContent.trim()} `, quiet);
+    }
+  }
   copy.style.background = getComputedStyle(find("section")).backgroundColor;
   return new XMLSerializer().serializeToString(copy);
 }
@@ -262,8 +287,7 @@ function setUpCourse() {
     "The band around α is two standard errors of its fit. ",
     ...(told.length ? ["Phase, as it was told then: ", ...told] : []));
   for (const [field, title] of shownFields) {
-    const drawnNow = field === "alpha" ? [key("┄", "target"), key("◇", "the verdict’s choice")] : [];
-    figure("#course", `course-${field}`, title, ...drawnNow);
+    figure("#course", `course-${field}`, title, ...(field === "alpha" ? KEYS() : []));
   }
 }
 function drawCourse() {
@@ -277,9 +301,16 @@ function drawCourse() {
       .map(point => ({...point, colour: several ? newest[point.training].colour : "var(--accent)"}));
     const values = known.map(point => point[field]);
     const x = number("step", field === last ? "step" : null, ends,
-      {...(uneven && {values: all}), format: ",d"},
+      {...(uneven && {values: all}), format: ",d", tickMinStep: 1},
       uneven ? {type: "symlog", constant: positive[0]} : {});
-    const log = spansDecades(values), seen = field === "alpha" ? page.target : [];
+    const banded = field === "alpha" && !several;
+    if (banded) {
+      for (const point of known) {
+        [point.low, point.high] = [-2, 2].map(times => point.alpha + times * (point.stderr ?? 0));
+      }
+    }
+    const log = spansDecades(values), seen = field !== "alpha" ? []
+      : [...page.target, ...known.flatMap(point => [point.low, point.high])];
     const y = number(field, null, log ? [Math.min(...values), Math.max(...values)]
       : range([...values, ...seen]), log ? {values: DECADES, format: "~s"} : {tickCount: 4},
       log ? {type: "log"} : {});
@@ -291,10 +322,8 @@ function drawCourse() {
         encoding: {x: {...x, field: "before"}, x2: {field: "step"}},
       })),
       ...(field === "alpha" ? [targetAt("y", y)] : []),
-      ...(field === "alpha" && !several ? [{
-        data: {values: known.map(point => ({...point, low: point.alpha - 2 * (point.stderr ?? 0),
-          high: point.alpha + 2 * (point.stderr ?? 0)}))},
-        mark: {type: "area", color: "var(--accent)", opacity: 0.2, clip: true},
+      ...(banded ? [{
+        data: {values: known}, mark: {type: "area", color: "var(--accent)", opacity: 0.2},
         encoding: {x, y: {...y, field: "low"}, y2: {field: "high"}},
       }] : []),
       {...lines, name: "lines", mark: {type: "line", strokeWidth: 1.5,
@@ -368,14 +397,14 @@ function drawParallel() {
 function setUpSearch() {
   const possible = drawn.some(model => isNumber(model[height]));
   const what = readOut.length ? "α and accuracy" : "α and RankMe";
-  find("#search h2").textContent = searched ? "From α to few readouts" : what;
-  const keys = [key("┄", "target"), key("◇", "the verdict’s choice")];
+  if (!searched) find("#search h2").remove();
+  const keys = KEYS();
   if (models.some(model => isNumber(model.alpha) && !isNumber(model[height]))) {
     keys.push(key("|", readOut.length ? "not read out, or failed" : "without RankMe"));
   }
   if (readOut.length) keys.push(key("○", searched ? "best so far" : "best"));
   if (searched) keys.push(key("▒", "interval worth a readout"));
-  if (possible) figure("#against", "scatter", searched ? what : "", ...keys);
+  if (possible) figure("#against", "scatter", what, ...keys);
   else find("#against").append("There is nothing to draw α against: no model has both an α and an " +
     "accuracy or RankMe.");
   if (!searched) {

@@ -48,7 +48,7 @@ from alphareq_lightning.selection.verdict import badness, same_alpha, trainings_
 
 POINTS_PER_SPECTRUM = 48
 """Evenly spaced over log rank: no more can be seen, and 1,000 models take less than 1 MB."""
-PAIR = re.compile(r"(?:^|[/,])([^/,=]+)=([^/,=]+)(?=[/,]|$)")
+PAIR = re.compile(r"(?:^|[/,])([\w.-]+)=([^/,=]+)(?=[/,]|$)")
 """A hyperparameter in the name of a training, as in ``runs/lambd=0.03,width=256``."""
 PLACES = ("epoch", "step")
 """Stand in the names of checkpoints, and are no hyperparameters."""
