@@ -14,7 +14,7 @@ const searched = paid.length > 0 && paid.length < models.length &&
   models.filter(model => isNumber(model.alpha)).slice(0, Math.min(2 * page.topK, paid.length))
     .every(model => model.paid);
 const readOut = paid.filter(model => isNumber(model.accuracy));
-const height = readOut.length ? "accuracy" : "score rankme"; // what α is drawn against
+const height = readOut.length ? "accuracy" : "rankme"; // what α is drawn against
 const drawn = models.filter(model => isNumber(model.alpha));
 const steps = [...new Set(models.filter(m => m.spectrum.length > 1).map(m => m.step))]
   .sort((a, b) => a - b);
@@ -343,7 +343,7 @@ function drawCourse() {
 
 // ---- Parallel coordinates: hyperparameters, and what came of them ----
 const axes = [...page.params.map(name => [`param ${name}`, name, "short"]), ["alpha", "α", "fixed"],
-  ["error", "Barlow Twins error", "short"], ["score rankme", "RankMe", "short"],
+  ["error", "Barlow Twins error", "short"], ["rankme", "RankMe", "short"],
   ["loss", "loss", "short"], ["accuracy", "accuracy, %", "percent"]].filter(([name]) =>
   new Set(models.filter(model => model.newest).map(model => model[name]).filter(isKnown)).size > 1);
 function setUpParallel() {
@@ -689,7 +689,7 @@ function setUpChoices() {
     `${several ? "trainings, each at its newest model with a readout" : "checkpoints with a readout"}. ` +
     "ρ is Spearman’s correlation of a score with the accuracy over them; below 0 the score points " +
     "the wrong way.";
-  for (const {criterion, model, accuracy, lost, rho, interval: ends} of found) {
+  for (const {criterion, choice: model, accuracy, lost, rho, interval: ends} of found) {
     const name = element("td"), row = element("tr", {}, element("td", {}, criterion), name,
       element("td", {}, show("percent", accuracy)), element("td", {}, lost.toFixed(1)),
       element("td", {className: rho < 0 ? "bad" : ""}, rho === null ? "" :
@@ -736,7 +736,7 @@ function setUpColours() {
   const choices = [...page.columns.filter(([key]) => key.startsWith("param ")),
     ...(steps.length > 1 ? [["step", "step"]] : []), ["alpha", "α"],
     ...(readOut.length ? [["accuracy", "accuracy"]] : []),
-    ...(models.some(model => isNumber(model["score rankme"])) ? [["score rankme", "RankMe"]] : [])];
+    ...(models.some(model => isNumber(model.rankme)) ? [["rankme", "RankMe"]] : [])];
   if (!choices.some(([key]) => key === colourBy)) colourBy = "alpha";
   const select = find("#colour");
   select.append(...choices.map(([key, name]) => new Option(name, key, false, key === colourBy)));

@@ -33,6 +33,7 @@ from alphareq_lightning.measure.measurement import GOOD_R2
 from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.choices import CRITERIA, choices_by_score
+from alphareq_lightning.report.courses import courses_of, hyperparameters_of, measured
 from alphareq_lightning.report.ranking import short_names
 from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import (
@@ -40,18 +41,14 @@ from alphareq_lightning.selection import (
     Readout,
     cautions,
     closing_interval,
-    course_of,
     mixtures,
     verdict,
 )
-from alphareq_lightning.selection.verdict import badness, same_alpha, trainings_of
+from alphareq_lightning.selection.verdict import trainings_of
+from alphareq_lightning.text import as_json
 
 POINTS_PER_SPECTRUM = 48
 """Evenly spaced over log rank: no more can be seen, and 1,000 models take less than 1 MB."""
-PAIR = re.compile(r"(?:^|[/,])([\w.-]+)=([^/,=]+)(?=[/,]|$)")
-"""A hyperparameter in the name of a training, as in ``runs/lambd=0.03,width=256``."""
-PLACES = ("epoch", "step")
-"""Stand in the names of checkpoints, and are no hyperparameters."""
 Target = float | tuple[float, float]
 
 
@@ -153,50 +150,49 @@ def report_data(
     trainings = trainings_of(records)
     training = {id(r): place for place, h in enumerate(trainings.values()) for r in h}
     newest = {id(history[-1]) for history in trainings.values()}
-    params = _params(trainings)
+    params = hyperparameters_of(trainings)
     keys = list(dict.fromkeys(key for found in params.values() for key in found))
     lines, roles = _verdict(records, course, target)
     models = [
         {
+            **measured(record),
             "name": name,
             "training": training[id(record)],
             "newest": id(record) in newest,
             "role": roles.get(id(record), ""),
             **{f"param {key}": params[id(record)].get(key) for key in keys},
-            "alpha": _plain(record.alpha),
             "paid": record.accuracy is not None,
-            "accuracy": _plain(record.accuracy),
-            "distance": _plain(record.distance(target)),
-            "r2": _plain(record.r2),
+            "distance": record.distance(target),
+            "r2": record.r2,
             "epoch": record.epoch,
-            "step": record.global_step,
             "layer": record.layer,
             "window": record.ranks,
             "samples": record.num_samples,
-            **{f"score {key}": _plain(value) for key, value in record.scores.items()},
-            **{f"metric {key}": _plain(value) for key, value in record.metrics.items()},
-            "loss": _plain(badness(record, "loss")),
-            "error": _plain(badness(record, "twins_error")),
-            "interval": [_plain(interval[0]), _plain(interval[1])],
+            **{f"score {key}": value for key, value in record.scores.items()},
+            **{f"metric {key}": value for key, value in record.metrics.items() if "loss" in key},
+            "interval": interval,
             "spectrum": _spectrum(record, ranks),
             "line": _line(record),
         }
         for name, record, interval in zip(names, records, intervals, strict=True)
     ]
-    return {
-        "folder": folder,
-        "target": list(target),
-        "topK": top_k,
-        "columns": _columns(records, keys),
-        "params": keys,
-        "models": models,
-        "trainings": [name.removeprefix(f"{folder}/") for name in trainings],
-        "courses": [] if mixtures(records) else _courses(records, course),
-        "ranks": ranks,
-        "verdict": lines,
-        "choices": _choices(records, target, roles),
-        "notes": _notes(records, target),
-    }
+    data: dict[str, Any] = as_json(
+        {
+            "folder": folder,
+            "target": target,
+            "topK": top_k,
+            "columns": _columns(records, keys),
+            "params": keys,
+            "models": models,
+            "trainings": [name.removeprefix(f"{folder}/") for name in trainings],
+            "courses": [] if mixtures(records) else courses_of(records, course),
+            "ranks": ranks,
+            "verdict": lines,
+            "choices": _choices(records, target, roles),
+            "notes": _notes(records, target),
+        }
+    )
+    return data
 
 
 def script_json(data: Any) -> str:
@@ -210,92 +206,13 @@ def script_json(data: Any) -> str:
     return text.replace("<", r"\u003c")
 
 
-def _plain(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.9g}")
-
-
-def _params(trainings: dict[str, list[AlphaRecord]]) -> dict[int, dict[str, float | str]]:
-    """The hyperparameters of each record, by its identity; those alone in which records differ.
-
-    A record knows its own; beside them are those that stand in the name of its training.
-    """
-    found: dict[int, dict[str, Any]] = {}
-    for name, history in trainings.items():
-        named = {k: v for k, v in PAIR.findall(name.removesuffix(".ckpt"))}
-        for record in history:
-            found[id(record)] = {**{k: _value(v) for k, v in named.items()}, **record.params}
-    keys = dict.fromkeys(key for params in found.values() for key in params)
-    values = {key: [params.get(key) for params in found.values()] for key in keys}
-    varying = [key for key, all_ in values.items() if len(set(all_)) > 1 and key not in PLACES]
-    texts = {key for key in varying if any(isinstance(value, str) for value in values[key])}
-    return {
-        place: {k: str(params[k]) if k in texts else params[k] for k in varying if k in params}
-        for place, params in found.items()
-    }
-
-
-def _value(text: str) -> float | str:
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return number if math.isfinite(number) else text
-
-
-def _courses(
-    records: Sequence[AlphaRecord], course: Sequence[AlphaRecord]
-) -> list[list[dict[str, Any]]]:
-    """What was measured of each training, oldest first; ``model`` is the place of its record."""
-    places = {id(record): place for place, record in enumerate(records)}
-    more = [r for r in course if r.run and r.layer == records[0].layer and id(r) not in places]
-    known = trainings_of(records)
-    histories = {name: h for name, h in trainings_of([*records, *more]).items() if name in known}
-    courses = []
-    for name, history in histories.items():
-        own = known[name]
-        kept = [
-            r
-            for r in history
-            if id(r) in places
-            or not any(r.global_step == o.global_step and same_alpha(r.alpha, o.alpha) for o in own)
-        ]
-        courses.append(
-            [
-                {
-                    "model": places.get(id(record)),
-                    "step": record.global_step,
-                    "alpha": _plain(record.alpha),
-                    "stderr": _plain(record.stderr),
-                    "loss": _plain(badness(record, "loss")),
-                    "error": _plain(badness(record, "twins_error")),
-                    "rankme": _plain(record.scores.get("rankme")),
-                    "accuracy": _plain(record.accuracy),
-                    # As it would have been told then; of many trainings there is no room for it.
-                    "phase": course_of(kept[: i + 1]).phase if len(histories) == 1 else "",
-                }
-                for i, record in enumerate(kept)
-            ]
-        )
-    return courses
-
-
 def _choices(
     records: Sequence[AlphaRecord], target: Target, roles: dict[int, str]
 ) -> dict[str, Any]:
     places = {id(record): place for place, record in enumerate(records)}
     chosen = next((record for record in records if roles.get(id(record)) == "choice"), None)
     count, found = choices_by_score(records, target, chosen)
-    rows = [
-        {
-            "criterion": criterion,
-            "model": None if record is None else places[id(record)],
-            "accuracy": _plain(accuracy),
-            "lost": _plain(lost),
-            "rho": _plain(rho),
-            "interval": [_plain(interval[0]), _plain(interval[1])],
-        }
-        for criterion, record, accuracy, lost, rho, interval in found
-    ]
+    rows = [{**row._asdict(), "choice": places.get(id(row.choice))} for row in found]
     return {"count": count, "rows": rows}
 
 
