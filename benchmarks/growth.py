@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -34,10 +33,10 @@ def timed(axis: str, values: Iterable[int], work: Callable[[int], Any]) -> list[
     return [{"axis": axis, "value": int(v), "ms": ms} for v, ms in times.items()]
 
 
-def _reduce(rank: int, world_size: int, port: int, d: int, folder: str) -> None:
+def _reduce(rank: int, world_size: int, d: int, folder: str) -> None:
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world_size)
+    store = dist.FileStore(f"{folder}/store", world_size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
     metric = fed(BATCH, d)
     seconds = []
     for _ in range(6):
@@ -52,11 +51,8 @@ def _reduce(rank: int, world_size: int, port: int, d: int, folder: str) -> None:
 
 def reduction_ms(world_size: int, d: int) -> float:
     """Milliseconds of one reduction over gloo processes on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_reduce, (world_size, port, d, folder), world_size, start_method="spawn")
+        mp.start_processes(_reduce, (world_size, d, folder), world_size, start_method="spawn")
         return round(float((Path(folder) / str(world_size)).read_text()) * 1e3, 2)
 
 

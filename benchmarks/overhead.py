@@ -49,18 +49,19 @@ class Clocked(AlphaMonitor):
     ) -> None:
         super().on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, *args)
         if batch_idx == 0:  # which also makes room for the state
-            self.first_seconds = sum(tap.seconds for tap in self._gauge.taps)
+            self.parts = {"first": sum(tap.seconds for tap in self._gauge.taps)}
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
-        self.update_seconds = sum(tap.seconds for tap in self._gauge.taps)
+        in_taps = sum(tap.seconds for tap in self._gauge.taps)
+        self.parts["update"] = in_taps - self.parts["first"]
         started = time.perf_counter()
         super().on_validation_epoch_end(trainer, pl_module)
-        self.solve_seconds = time.perf_counter() - started
+        self.parts["solve"] = time.perf_counter() - started
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         started = time.perf_counter()
         super().on_validation_end(trainer, pl_module)
-        self.figure_seconds = time.perf_counter() - started
+        self.parts["figure"] = time.perf_counter() - started
 
 
 def epoch(module: Classifier, loader: DataLoader[Any], mode: str, folder: str) -> dict[str, float]:
@@ -82,14 +83,7 @@ def epoch(module: Classifier, loader: DataLoader[Any], mode: str, folder: str) -
     started = time.perf_counter()
     trainer.validate(module, loader, verbose=False)
     seconds = {"epoch": time.perf_counter() - started}
-    if mode != "without":
-        seconds |= {
-            "first": monitor.first_seconds,
-            "update": monitor.update_seconds - monitor.first_seconds,
-            "solve": monitor.solve_seconds,
-            "figure": monitor.figure_seconds,
-        }
-    return seconds
+    return seconds if mode == "without" else {**seconds, **monitor.parts}
 
 
 def summary(runs: dict[str, list[dict[str, float]]], batches: int, batch: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,31 +33,32 @@ def _row(benchmark: str, n: int, d: int) -> dict[str, Any]:
     return dict(times)
 
 
-def verdict(met: bool) -> str:
-    return "met" if met else "**missed**"
+def verdict(met: bool | None) -> str:
+    return "open" if met is None else "met" if met else "**missed**"
+
+
+def table(header: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    """Lines of Markdown; the cells of the header are written with the bars between them."""
+    rule = "|---" * (header.count("|") + 1) + "|"
+    return [f"| {header} |", rule, *(f"| {' | '.join(map(str, row))} |" for row in rows)]
 
 
 def targets() -> list[str]:
     """Each target, the measured figure, and the command."""
-    lines = ["| target | wall (CPU time) | | run it |", "|---|---|---|---|"]
-
-    def add(text: str, figure: str, met: bool | None, benchmark: str) -> None:
-        word = "open" if met is None else verdict(met)
-        lines.append(f"| {text} | {figure} | {word} | `make bench-{benchmark}` |")
-
+    rows: list[tuple[str, str, bool | None, str]] = []
     # Peers on OpenBLAS suffer more from a busy machine than we do: such a "met" would flatter us.
     machine = latest("peers")["machine"]
     busy = machine["load"] > machine["cores"]
     for n, d, wanted in ((20_000, 2048, 7), (20_000, 1280, 7), (512, 1280, 6)):
         times = _row("peers", n, d)
         met = None if busy else _ratio(times, "reptrix", "ours") >= wanted
-        figure = _cell(times, "reptrix", "ours")
-        add(f"≥ {wanted} × faster than reptrix, {n:,} × {d}", figure, met, "peers")
+        text = f"≥ {wanted} × faster than reptrix, {n:,} × {d}"
+        rows.append((text, _cell(times, "reptrix", "ours"), met, "peers"))
     for n, d in ((20_000, 2048), (20_000, 1280)):
         times = _row("peers", n, d)
         met = _ratio(times, "svdvals", "ours") >= 5
-        figure = _cell(times, "svdvals", "ours")
-        add(f"≥ 5 × faster than svdvals, {n:,} × {d}", figure, met, "peers")
+        text = f"≥ 5 × faster than svdvals, {n:,} × {d}"
+        rows.append((text, _cell(times, "svdvals", "ours"), met, "peers"))
     measured = {(row["n"], row["d"]): row["ms"] for row in latest("limit")["rows"]}
     for n, d in SIZES:
         wanted, times = 0.85 if n >= 10 * d else 1.1, measured.get((n, d))
@@ -65,19 +66,21 @@ def targets() -> list[str]:
         figure = "not measured" if times is None else _cell(times, "ours", "naive")
         if times is not None and "streamed" in times:
             figure += f"; streamed {_ratio(times, 'streamed', 'naive'):.2f}"
-        add(f"≤ {wanted} × the naive limit, {n:,} × {d}", figure, met, "limit")
+        rows.append((f"≤ {wanted} × the naive limit, {n:,} × {d}", figure, met, "limit"))
     for row, wanted in zip(latest("overhead")["rows"], (3, 1), strict=True):
         share = row["percent_of_10000_images"]
         text = f"≤ {wanted} % of a validation epoch of 10,000 images, {row['network']}"
-        add(text, f"{share:.2f} %", share <= wanted, "overhead")
+        rows.append((text, f"{share:.2f} %", share <= wanted, "overhead"))
     for row in latest("memory")["rows"]:
         what = "α and RankMe" if row["scores"] else "α alone"
         text = f"≤ 3·d²·8 bytes + a batch of memory, {row['n']:,} × {row['d']}, {what}"
-        figure = f"{row['peak_bytes'] / row['allowed_bytes']:.2f} of it"
-        add(text, figure, row["peak_bytes"] <= row["allowed_bytes"], "memory")
-    for text, figure, met in _of_gpu():
-        add(f"on a GPU: {text}", figure, met, "gpu")
-    return lines
+        used = row["peak_bytes"] / row["allowed_bytes"]
+        rows.append((text, f"{used:.2f} of it", used <= 1, "memory"))
+    rows += [(f"on a GPU: {text}", figure, met, "gpu") for text, figure, met in _of_gpu()]
+    cells = [
+        (text, figure, verdict(met), f"`make bench-{name}`") for text, figure, met, name in rows
+    ]
+    return table("target | wall (CPU time) | | run it", cells)
 
 
 def _of_gpu() -> list[tuple[str, str, bool | None]]:
@@ -101,90 +104,84 @@ def _of_gpu() -> list[tuple[str, str, bool | None]]:
 def peers() -> list[str]:
     """Milliseconds of everyone on the same features."""
     names = ["ours", "streamed", "reptrix", "sklearn", "svdvals", "naive"]
-    lines = [f"| n × d | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-    for row in latest("peers")["rows"]:
-        cells = " | ".join(f"{row['ms'][name]['median']:,.0f}" for name in names)
-        lines.append(f"| {row['n']:,} × {row['d']} | {cells} |")
-    return lines
+    rows = [
+        (f"{row['n']:,} × {row['d']}", *(f"{row['ms'][name]['median']:,.0f}" for name in names))
+        for row in latest("peers")["rows"]
+    ]
+    return table(" | ".join(["n × d", *names]), rows)
 
 
 def overhead() -> list[str]:
     """Where the monitor's time goes."""
-    lines = [
-        "| network | a batch | an update | once | epoch without / with | own dataloader |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for row in latest("overhead")["rows"]:
-        epochs = row["epoch_ms"]
-        lines.append(
-            f"| {row['network']}, {row['images']} images by {row['batch']} | "
-            f"{row['batch_ms']:.0f} ms | {row['update_ms']:.2f} ms | {row['once_ms']:.0f} ms | "
-            f"{epochs['without'] / 1e3:.2f} / {epochs['reused'] / 1e3:.2f} s | "
-            f"{epochs['own'] / 1e3:.2f} s |"
+        seconds = {mode: f"{ms / 1e3:.2f}" for mode, ms in row["epoch_ms"].items()}
+        network = f"{row['network']}, {row['images']} images by {row['batch']}"
+        times = (
+            f"{row['batch_ms']:.0f} ms",
+            f"{row['update_ms']:.2f} ms",
+            f"{row['once_ms']:.0f} ms",
         )
-    return lines
+        epochs = (f"{seconds['without']} / {seconds['reused']} s", f"{seconds['own']} s")
+        rows.append((network, *times, *epochs))
+    header = "network | a batch | an update | once | epoch without / with | own dataloader"
+    return table(header, rows)
 
 
 def topk() -> list[str]:
     """All eigenvalues against the largest alone."""
     results = latest("topk")["rows"]
     alphas = list(results[0]["worst_relative_error"])
-    lines = [
-        f"| solver, d = {results[0]['d']} | ms | CPU ms | "
-        + " | ".join(f"worst error to rank 100, α = {alpha}" for alpha in alphas)
-        + " |",
-        "|---" * (3 + len(alphas)) + "|",
-    ]
+    header = [f"solver, d = {results[0]['d']}", "ms", "CPU ms"]
+    header += [f"worst error to rank 100, α = {alpha}" for alpha in alphas]
+    rows = []
     for row in results:
-        errors = " | ".join(f"{row['worst_relative_error'][alpha]:.0e}" for alpha in alphas)
-        times = row["ms"]
-        lines.append(f"| {row['solver']} | {times['median']:.0f} | {times['cpu']:.0f} | {errors} |")
-    return lines
+        errors = (f"{row['worst_relative_error'][alpha]:.0e}" for alpha in alphas)
+        rows.append((row["solver"], *(f"{row['ms'][t]:.0f}" for t in ("median", "cpu")), *errors))
+    return table(" | ".join(header), rows)
 
 
 def tried() -> list[str]:
     """What was left out of the hot path."""
-    lines = ["| | ms, or the error |", "|---|---|"]
+    rows = []
     for row in [*latest("tried")["rows"], *latest("tried_passive")["rows"]]:
         values = {name: f"{ms['median']:.1f}" for name, ms in row.get("ms", {}).items()}
         values |= {name: f"{value:.0e}" for name, value in row.get("values", {}).items()}
-        cells = "; ".join(f"{name}: {value}" for name, value in values.items())
-        lines.append(f"| {row['what']} | {cells} |")
-    return lines
+        rows.append((row["what"], "; ".join(f"{name}: {value}" for name, value in values.items())))
+    return table("| ms, or the error", rows)
 
 
 def interval_search() -> list[str]:
     """Readouts that the search pays, and how often it finds the best model, over 60 landscapes."""
-    rows = {
+    found = {
         (row["noise"], row["models"], row["rule"]): row
         for row in latest("interval_search", EXPERIMENTS)["rows"]
         if row["landscapes"] == 60
     }
-    lines = [
-        "| noise | readouts of 80 models | success | `--careful`: readouts of 80 | success | "
-        "readouts of 1,000 models | published |",
-        "|---" * 7 + "|",
-    ]
-    for noise in sorted({noise for noise, _, _ in rows}):
-        few, careful = rows[noise, 80, "paper"], rows[noise, 80, "careful"]
-        many = rows[noise, 1000, "paper"]
-        lines.append(
-            f"| {noise:.0f} | {few['readouts']:.1f} | {few['success']:.1%} | "
-            f"{careful['readouts']:.1f} | {careful['success']:.1%} | "
-            f"{many['readouts']:.1f} | {many['published']} |"
-        )
-    return lines
+    rows = []
+    for noise in sorted({noise for noise, _, _ in found}):
+        few, careful = (found[noise, 80, rule] for rule in ("paper", "careful"))
+        many = found[noise, 1000, "paper"]
+        cells = [f"{noise:.0f}"]
+        for row in (few, careful):
+            cells += [f"{row['readouts']:.1f}", f"{row['success']:.1%}"]
+        rows.append([*cells, f"{many['readouts']:.1f}", many["published"]])
+    header = (
+        "noise | readouts of 80 models | success | `--careful`: readouts of 80 | success | "
+        "readouts of 1,000 models | published"
+    )
+    return table(header, rows)
 
 
 def budgeted_search() -> list[str]:
     """Readouts and successes of each way of choosing."""
     ways = ("paper", "careful", "budgeted", "random")
-    lines = [f"| landscape | noise | {' | '.join(ways)} |", "|---" * (2 + len(ways)) + "|"]
+    rows = []
     for row in latest("budgeted_search", EXPERIMENTS)["rows"]:
-        cells = [f"{row[way]['readouts']:.1f}, {row[way]['success']:.0%}" for way in ways]
         noise = "–" if row["noise"] is None else f"{row['noise']:.0f}"
-        lines.append(f"| {row['landscape']} | {noise} | {' | '.join(cells)} |")
-    return lines
+        cells = (f"{row[way]['readouts']:.1f}, {row[way]['success']:.0%}" for way in ways)
+        rows.append((row["landscape"], noise, *cells))
+    return table(" | ".join(["landscape", "noise", *ways]), rows)
 
 
 def machines() -> list[str]:
@@ -207,22 +204,12 @@ def adversary() -> list[str]:
     if not path.exists():
         return ["(not counted on a quiet machine yet: `make adversary-table`)"]
     counts = json.loads(path.read_text(encoding="utf-8"))
-    lines = ["| what an adversary tried | cases | held |", "|---|---|---|"]
-    return lines + [f"| {name} | {n['tried']:,} | {n['held']:,} |" for name, n in counts.items()]
+    rows = [(name, f"{n['tried']:,}", f"{n['held']:,}") for name, n in counts.items()]
+    return table("what an adversary tried | cases | held", rows)
 
 
-TABLES: dict[str, Callable[[], list[str]]] = {
-    "targets": targets,
-    "peers": peers,
-    "overhead": overhead,
-    "topk": topk,
-    "tried": tried,
-    "interval_search": interval_search,
-    "machines": machines,
-    "adversary": adversary,
-}
-
-
+OF_README = (targets, peers, overhead, topk, tried, interval_search, machines, adversary)
+TABLES: dict[str, Callable[[], list[str]]] = {made.__name__: made for made in OF_README}
 PAGES = {README: TABLES, ROOT / "docs" / "trust.md": {"budgeted_search": budgeted_search}}
 
 

@@ -49,12 +49,12 @@ def peak_memory(function: Callable[[], Any]) -> int:
     """Bytes by which the resident memory of this process grows at most while it runs."""
     gc.collect()
     _give_freed_memory_back()
-    before, peak, done = _resident(), 0, threading.Event()
+    before, peak, done = resident(), 0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.wait(0.002):
-            peak = max(peak, _resident())
+            peak = max(peak, resident())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -63,10 +63,11 @@ def peak_memory(function: Callable[[], Any]) -> int:
     finally:
         done.set()
         watcher.join()
-    return max(peak, _resident()) - before
+    return max(peak, resident()) - before
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of memory that this process holds now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

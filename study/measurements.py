@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from alphareq_lightning.errors import AlphaReQError
 from alphareq_lightning.load.images import few_of_each_class, pixels_in_memory
+from alphareq_lightning.measure.evaluating import evaluating
 from alphareq_lightning.metrics import Alignment, TwinsError
 from alphareq_lightning.readout import extract_features, read_out
 from alphareq_lightning.recipes import ImageFolderDataModule, TwoViews
@@ -95,16 +96,12 @@ class Measurements(pl.Callback):
         if self._train_losses:
             row["train_loss"] = torch.stack(self._train_losses).mean().item()
             self._train_losses.clear()
-        modes = {part: part.training for part in module.modules()}
-        module.eval()
-        with isolate_rng(), torch.no_grad():
+        with evaluating(module), isolate_rng(), torch.no_grad():
             row |= pair_values(module, self._pairs, trainer.datamodule.batch_size)  # type: ignore[attr-defined]
             if step in self.readout_at_steps:
                 row["readout"] = self._read(module, self._sides)
             if step == max(self.readout_at_steps) and self._other_sides is not None:
                 row["other_readout"] = self._read(module, self._other_sides)
-        for part, mode in modes.items():
-            part.training = mode
         row["seconds"] = time.perf_counter() - started
         self.rows[step] = row
         print(f"{time.strftime('%H:%M:%S')} step {step}", flush=True)

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning_utilities.core.rank_zero as rank_zero_module
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
@@ -114,4 +115,5 @@ __all__ = [
     "overrides",
     "quiet",
     "rank_zero_info",
+    "sized_len",
 ]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, rankdata
+from scipy.stats import hypergeom, kendalltau, rankdata
 
 from alphareq_lightning import window_spread
 from alphareq_lightning.metrics.scores import better
@@ -41,7 +41,7 @@ class Training:
     seconds: dict[str, float]
     date: str
     machine: dict[str, Any]
-    epochs: tuple[dict[str, Any], ...]
+    epochs: list[dict[str, Any]]
 
     @property
     def projector_dim(self) -> int:
@@ -59,11 +59,8 @@ class Training:
 
 def load(sweep: str, folder: Path = RESULTS) -> list[Training]:
     """The stored trainings of a sweep, ordered by their parameters."""
-    trainings = [
-        Training(**{**values, "epochs": tuple(values["epochs"])})
-        for path in sorted((folder / sweep).glob("*.json"))
-        for values in [json.loads(path.read_text(encoding="utf-8"))]
-    ]
+    texts = [path.read_text(encoding="utf-8") for path in sorted((folder / sweep).glob("*.json"))]
+    trainings = [Training(**json.loads(text)) for text in texts]
     return sorted(trainings, key=lambda training: tuple(training.params.values()))
 
 
@@ -259,9 +256,9 @@ def search_curve(alphas: Numbers, accuracy: Numbers, margin: int, step: int) -> 
 
 def by_chance(accuracy: Numbers) -> Numbers:
     """Chance that 1, 2, … models drawn at random hold one within `WITHIN` points of the best."""
-    total, good = len(accuracy), int((accuracy >= accuracy.max() - WITHIN).sum())
-    misses = [math.comb(total - good, k) / math.comb(total, k) for k in range(1, total + 1)]
-    return 1 - np.array(misses)
+    good = int((accuracy >= accuracy.max() - WITHIN).sum())
+    drawn = np.arange(1, len(accuracy) + 1)
+    return np.asarray(hypergeom.sf(0, len(accuracy), good, drawn))
 
 
 def _number(value: Any) -> float:

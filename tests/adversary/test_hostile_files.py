@@ -379,7 +379,7 @@ def begin_study(storage):
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
-        study_name="tiny", storage=open_storage(storage).storage, direction="maximize"
+        study_name="tiny", storage=open_storage(storage), direction="maximize"
     )
     for place in range(6):
         trial = study.ask()

@@ -251,7 +251,7 @@ def test_a_turn_is_that_of_torchvision(monkeypatch, degrees, shear, factor, shif
 
     monkeypatch.setattr(torch.Tensor, "uniform_", give)
     options = {"degrees": 15, "translate": 0.1, "scale": (0.8, 1.2), "shear": 10}
-    nothing = {"erase": 0.0, "erase_scale": (0.02, 0.1), "noise": 0.0, "mean": [0.0], "std": [1.0]}
+    nothing = {"erase": 0.0, "erase_scale": (0.02, 0.1), "noise": 0.0}
     [ours] = batched.turn_and_erase(image[None], **options, **nothing)
     theirs = F.affine(
         image.float() / 255,

@@ -128,14 +128,14 @@ def test_files_that_hold_something_else(tmp_path, capsys):
 
 def test_a_journal_damaged_in_the_middle_and_one_cut_at_the_end(tmp_path, capsys):
     journal = tmp_path / "study.journal"
-    study = optuna.create_study(study_name="other", storage=open_storage(str(journal)).storage)
+    study = optuna.create_study(study_name="other", storage=open_storage(str(journal)))
     study.enqueue_trial({"x": 1})
     whole = journal.read_bytes()
     journal.write_bytes(whole + b'{"op_code": 4, "worker_')
-    reopened = optuna.load_study(study_name="other", storage=open_storage(str(journal)).storage)
+    reopened = optuna.load_study(study_name="other", storage=open_storage(str(journal)))
     reopened.enqueue_trial({"x": 2})
     assert journal.read_bytes().startswith(whole)
-    again = optuna.load_study(study_name="other", storage=open_storage(str(journal)).storage)
+    again = optuna.load_study(study_name="other", storage=open_storage(str(journal)))
     assert [t.system_attrs["fixed_params"] for t in again.trials] == [{"x": 1}, {"x": 2}]
     lines = journal.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1][:10] + b"\n"
@@ -151,7 +151,7 @@ def test_a_study_of_the_same_name_with_something_else(tmp_path, capsys):
     error = refusal(capsys, write_sweep(tmp_path), *where)
     assert "the study 'tiny_sweep' in this storage is none of alphareq sweep" in error
     optuna.delete_study(study_name="tiny_sweep", storage=url)
-    begun = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url).storage)
+    begun = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url))
     begun.enqueue_trial({"model.width": 40})
     error = refusal(capsys, write_sweep(tmp_path, seed=1), *where)
     assert "was begun with another seed (0, now 1); choose another name: or storage:" in error
@@ -210,7 +210,7 @@ def test_the_status_waits_for_the_worker_who_is_just_beginning(tmp_path, capsys,
     config = write_sweep(tmp_path, storage=storage)
     with ThreadPoolExecutor(1) as pool:
         with turn(storage):
-            opened = open_storage(storage).storage
+            opened = open_storage(storage)
             asked = pool.submit(main, ["sweep", "--config", str(config), "--status"])
             with pytest.raises(TimeoutError):
                 asked.result(timeout=1.0)
@@ -231,7 +231,7 @@ def test_a_worker_cuts_no_file_that_is_none_of_its_journals(tmp_path, capsys):
 
 def test_a_study_needs_no_name_where_it_is_the_only_one(tmp_path):
     url = str(tmp_path / "study.journal")
-    storage = open_storage(url).storage
+    storage = open_storage(url)
     with pytest.raises(SweepError, match=r"there is no study in .*: no sweep was begun there"):
         load_study(url)
     optuna.create_study(study_name="first", storage=storage)
@@ -274,7 +274,7 @@ def test_without_optuna(tmp_path, capsys, monkeypatch):
 
 def test_a_page_of_a_database_that_is_damaged(tmp_path, capsys):
     url = f"sqlite:///{tmp_path}/study.db"
-    study = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url).storage)
+    study = open_study(read_sweep(write_sweep(tmp_path)), open_storage(url))
     study.enqueue_trial({"model.width": 40}, user_attrs={"slot": 0})
     good = (tmp_path / "study.db").read_bytes()
     refused = 0
@@ -295,7 +295,7 @@ def test_a_page_of_a_database_that_is_damaged(tmp_path, capsys):
 def test_a_journal_whose_lines_make_no_sense(tmp_path, capsys):
     journal = tmp_path / "study.journal"
     config = write_sweep(tmp_path)
-    study = open_study(read_sweep(config), open_storage(str(journal)).storage)
+    study = open_study(read_sweep(config), open_storage(str(journal)))
     study.enqueue_trial({"model.width": 40}, user_attrs={"slot": 0})
     good = journal.read_bytes()
     for line, text in (

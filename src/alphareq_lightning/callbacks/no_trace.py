@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ PASS_SEED = 0
 """Every pass, on every rank, draws from this seed, a loader's own generators included: a shuffling
 loader gives all ranks one order, so they can share it out, and every epoch the same images."""
 
-FEW = 1000
+_FEW = 1000
 """Numbers in a tensor, or items in a list: more are data, which no reader changes."""
 STEP = "training_step"
 
@@ -39,19 +39,27 @@ def as_validation(trainer: Trainer) -> Iterator[None]:
 
 
 @contextmanager
-def not_logging(module: nn.Module) -> Iterator[None]:
-    """Let what a ``forward`` logs go nowhere: it would count as a result of the training."""
-    loggers = [vars(m) for m in module.modules() if hasattr(m, "log_dict") and hasattr(m, STEP)]
-    before: list[dict[str, Any]]
-    before = [{n: own[n] for n in ("log", "log_dict") if n in own} for own in loggers]
-    for own in loggers:
-        own.update(log=_log_nothing, log_dict=_log_nothing)
+def instead(module: nn.Module, **own: Any) -> Iterator[None]:
+    """Let a module have attributes of its own, and then those that it had before."""
+    attributes = vars(module)
+    before = {name: attributes[name] for name in own if name in attributes}
+    attributes.update(own)
     try:
         yield
     finally:
-        for own, mine in zip(loggers, before, strict=True):
-            del own["log"], own["log_dict"]
-            own.update(mine)
+        for name in own:
+            attributes.pop(name, None)
+        attributes.update(before)
+
+
+@contextmanager
+def not_logging(module: nn.Module) -> Iterator[None]:
+    """Let what a ``forward`` logs go nowhere: it would count as a result of the training."""
+    with ExitStack() as stack:
+        for part in module.modules():
+            if hasattr(part, "log_dict") and hasattr(part, STEP):
+                stack.enter_context(instead(part, log=_log_nothing, log_dict=_log_nothing))
+        yield
 
 
 def _log_nothing(*args: Any, **kwargs: Any) -> None:
@@ -120,16 +128,16 @@ def _apart(value: Any, done: dict[int, Any], *, is_root: bool = False) -> Any:
     elif isinstance(value, GENERATORS):
         twin = copy.deepcopy(value)
     elif isinstance(value, Tensor | np.ndarray):
-        few = value.size <= FEW if isinstance(value, np.ndarray) else value.numel() <= FEW
+        few = value.size <= _FEW if isinstance(value, np.ndarray) else value.numel() <= _FEW
         twin = copy.deepcopy(value) if few and not is_root else value
     elif isinstance(value, list | dict) and type(value) in (list, dict):
         twin = copy.copy(value)
         done[id(value)] = twin
         places: Any = value.items() if isinstance(value, dict) else enumerate(value)
-        if len(value) <= FEW:
+        if len(value) <= _FEW:
             for place, item in list(places):
                 twin[place] = _apart(item, done)
-    elif isinstance(value, tuple) and type(value) is tuple and len(value) <= FEW:
+    elif isinstance(value, tuple) and type(value) is tuple and len(value) <= _FEW:
         twin = tuple(_apart(item, done) for item in value)
     elif is_root or isinstance(value, Dataset | Sampler) or _draws(value):
         twin = copy.copy(value) if hasattr(value, "__dict__") else value
@@ -147,7 +155,7 @@ def _draws(value: Any, depth: int = 3) -> bool:
     if isinstance(value, GENERATORS):
         return True
     if depth == 0 or isinstance(value, nn.Module | type) or not hasattr(value, "__dict__"):
-        inside = list(value)[:FEW] if isinstance(value, list | tuple) and depth else []
+        inside = list(value)[:_FEW] if isinstance(value, list | tuple) and depth else []
     else:
         inside = list(vars(value).values())
     return any(_draws(part, depth - 1) for part in inside)

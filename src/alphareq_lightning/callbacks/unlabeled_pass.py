@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -19,11 +19,13 @@ from alphareq_lightning._lightning import (
     LightningModule,
     Trainer,
     isolate_rng,
+    sized_len,
 )
 from alphareq_lightning.callbacks.no_trace import (
     PASS_SEED,
     apart,
     as_validation,
+    instead,
     not_logging,
     one_shot_parts,
     seed_generators,
@@ -67,15 +69,13 @@ class UnlabeledPass:
         module: LightningModule,
         max_images: int | None = None,
     ) -> None:
-        check_loader(loader, max_images)
+        _check_loader(loader, max_images)
         self.given = loader
         self.template = apart(loader)
         self.max_images = max_images
         self.whole_module = forward is None
         self.forward = find_forward(forward, module)
-        is_foreign = isinstance(forward, nn.Module) and all(
-            m is not forward for m in module.modules()
-        )
+        is_foreign = isinstance(forward, nn.Module) and forward not in set(module.modules())
         self.foreign = forward if is_foreign else None
 
     def check_shared(self, train_loaders: Iterable[Any]) -> None:
@@ -132,13 +132,13 @@ class UnlabeledPass:
                     stack.enter_context(evaluating(self.foreign))
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(precision.forward_context())
-                check_not_lazy(module)
+                _check_not_lazy(module)
                 for seed in (torch.manual_seed, np.random.seed, random.seed):
                     seed(PASS_SEED)
                 seed_generators(loader)
                 return loader
 
-            loader = ready_on_all(trainer, prepared)
+            loader = _ready_on_all(trainer, prepared)
             share_buffers(trainer, module)
             for batch, counts in self._shared_out(trainer, loader, max_batches):
                 on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
@@ -188,32 +188,17 @@ class UnlabeledPass:
         else:
             # Shards are gathered for a forward pass of the module as the strategy has wrapped it;
             # what is to run has to run inside of that one, as Lightning's own steps do.
-            with _forwarding(module, self.forward):
+            with ExitStack() as stack:
+
+                def once(batch: Any) -> Any:
+                    stack.close()
+                    return self.forward(batch)
+
+                stack.enter_context(instead(module, forward=once))
                 wrapped(batch)
 
 
-@contextmanager
-def _forwarding(module: LightningModule, forward: Callable[[Any], Any]) -> Iterator[None]:
-    """Let the next forward pass of a module run something else."""
-    own = vars(module)
-    before = {"forward": own["forward"]} if "forward" in own else {}
-
-    def once(batch: Any) -> Any:
-        _put_back()
-        return forward(batch)
-
-    def _put_back() -> None:
-        own.pop("forward", None)
-        own.update(before)
-
-    own["forward"] = once
-    try:
-        yield
-    finally:
-        _put_back()
-
-
-def ready_on_all(trainer: Trainer, step: Callable[[], Result]) -> Result:
+def _ready_on_all(trainer: Trainer, step: Callable[[], Result]) -> Result:
     """What a step gives; if it fails on one rank all raise, before they wait for each other.
 
     Raises:
@@ -232,7 +217,7 @@ def ready_on_all(trainer: Trainer, step: Callable[[], Result]) -> Result:
     return result
 
 
-def check_not_lazy(module: nn.Module) -> None:
+def _check_not_lazy(module: nn.Module) -> None:
     """Raise `FeatureTapError` if parameters would get their shape and values from own images."""
     name = next((name for name, p in module.named_parameters() if is_lazy(p)), None)
     if name is not None:
@@ -255,7 +240,7 @@ def find_loader(
     return loader
 
 
-def check_loader(loader: Any, max_images: int | None) -> None:
+def _check_loader(loader: Any, max_images: int | None) -> None:
     """Raise `OptionError` if a loader cannot be iterated again and again, or may never end."""
     if not isinstance(loader, Iterable):
         raise OptionError(
@@ -269,19 +254,11 @@ def check_loader(loader: Any, max_images: int | None) -> None:
         raise OptionError(
             "an iterator of unlabeled images can be read only once; pass a DataLoader or a list"
         )
-    if max_images is None and not _has_length(loader):
+    if max_images is None and sized_len(loader) is None:
         raise OptionError(
             f"the {type(loader).__name__} of unlabeled images has no length and may never end; "
             "say with max_samples= how many images to measure"
         )
-
-
-def _has_length(loader: Iterable[Any]) -> bool:
-    try:
-        len(cast(Sized, loader))
-    except TypeError:  # a DataLoader of an IterableDataset without one
-        return False
-    return True
 
 
 def find_forward(

@@ -20,13 +20,13 @@ from alphareq_lightning.functional.sample_law import (
 
 BiasCorrection = Literal["inversion"]
 
-MAX_STEPS = 20
-TRACE_WEIGHT = 30.0
+_MAX_STEPS = 20
+_TRACE_WEIGHT = 30.0
 """The total variance of a sample is unbiased and sharp: the population must have the same."""
-LARGEST_JUMP = 2.0
+_LARGEST_JUMP = 2.0
 """A Gauss-Newton step may change a log eigenvalue by this much."""
 
-LARGEST_RISE = 0.1
+_LARGEST_RISE = 0.1
 """Eigenvalues are in order: a curve whose logarithm rises by more is no spectrum. Ordinary ones
 rise by less from sampling noise; those whose α was absurd rose by 0.6 and more."""
 
@@ -117,7 +117,7 @@ def correct_alpha(
     model = _SmoothSpectrum(num_features, num_samples - 1, attainable, raw.fit_range[1])
     curve, jacobian = model.solve(observed)
     rise = curve.diff().max().item()
-    if not rise <= LARGEST_RISE:
+    if not rise <= _LARGEST_RISE:
         raise SpectrumError(
             "the population spectrum that fits best comes out rising, by a factor of "
             f"{math.exp(rise):.3g}: one direction outweighs the rest; measure more samples than "
@@ -150,8 +150,7 @@ class _SmoothSpectrum:
         # Near the last attainable rank eigenvalues say little of single population eigenvalues.
         trusted = max(attainable // 2, last)
         octaves = 2.0 ** torch.arange(1 + int(math.log2(trusted)), dtype=torch.float64)
-        ends = octaves if octaves[-1] == num_features else torch.cat([octaves, octaves[:1]])
-        ends[len(octaves) :] = num_features
+        ends = torch.unique(torch.cat([octaves, octaves.new_tensor([num_features])]))
         self.knots = ends.log()
         edges = rank_groups(num_features)
         used = int((edges[1:] <= trusted).sum())
@@ -187,9 +186,9 @@ class _SmoothSpectrum:
         def residuals(curve: Tensor) -> tuple[Tensor, Tensor]:
             expected, sensitivity = at_ranks(self.law(curve), self.middles)
             variance = (self.levels @ curve).exp() * self.multiplicity
-            missing = TRACE_WEIGHT * (variance.sum() / trace).log()
+            missing = _TRACE_WEIGHT * (variance.sum() / trace).log()
             parts = [self.weights * (expected - target), missing[None], self.bends @ curve]
-            of_trace = TRACE_WEIGHT * (variance @ self.levels) / variance.sum()
+            of_trace = _TRACE_WEIGHT * (variance @ self.levels) / variance.sum()
             rows = [self.weights[:, None] * (sensitivity @ self.levels), of_trace[None], self.bends]
             return torch.cat(parts), torch.cat(rows)
 
@@ -198,11 +197,11 @@ class _SmoothSpectrum:
         curve = torch.linalg.lstsq(start, goal[:, None]).solution[:, 0]
         value, jacobian = residuals(curve)
         damping = 1e-3
-        for _ in range(MAX_STEPS):
+        for _ in range(_MAX_STEPS):
             normal = jacobian.T @ jacobian
             damped = normal + damping * torch.diag(normal.diagonal())
             step = -torch.linalg.solve(damped, jacobian.T @ value)
-            step = step.clamp(-LARGEST_JUMP, LARGEST_JUMP)
+            step = step.clamp(-_LARGEST_JUMP, _LARGEST_JUMP)
             tried, tried_jacobian = residuals(curve + step)
             gain = value.square().sum() - tried.square().sum()
             if gain > 0:

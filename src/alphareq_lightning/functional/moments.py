@@ -36,13 +36,13 @@ class FeatureMoments(NamedTuple):
     and absolute, shape ``(2,)``: what varies less than that is no signal."""
 
 
-FLOAT_ROUNDINGS, HALF_ROUNDINGS = 8, 2
+_FLOAT_ROUNDINGS, _HALF_ROUNDINGS = 8, 2
 """Rounding steps in a feature: networks add up theirs, half precision rounds once at the end of
 sums that were kept in float32."""
 
 CHUNK_ROWS = 4096
 """Rows in one product: few enough to stay in the cache."""
-NEAR_ROWS = 64
+_NEAR_ROWS = 64
 """Rows whose mean stands in for the mean of the features when they are shifted to float32."""
 
 
@@ -53,14 +53,9 @@ def moments_dtype(device: torch.device) -> torch.dtype:
 
 def empty_moments(num_features: int, device: torch.device | str = "cpu") -> FeatureMoments:
     """Moments of no samples at all, the start of a running sum."""
-    device = torch.device(device)
-    dtype = moments_dtype(device)
-    return FeatureMoments(
-        torch.zeros((), dtype=dtype, device=device),
-        torch.zeros(num_features, dtype=dtype, device=device),
-        torch.zeros(num_features, num_features, dtype=dtype, device=device),
-        torch.zeros(2, dtype=dtype, device=device),
-    )
+    dtype = moments_dtype(torch.device(device))
+    shapes = (), (num_features,), (num_features, num_features), (2,)
+    return FeatureMoments(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
 
 
 def feature_moments(features: Tensor) -> FeatureMoments:
@@ -165,7 +160,7 @@ def _near_mean(
     Near is enough, but known to the last bit: differences from it are then small, and what
     float32 rounds off them is small against the spread instead of against the mean.
     """
-    near = rows[:NEAR_ROWS].mean(dim=0, dtype=dtype)
+    near = rows[:_NEAR_ROWS].mean(dim=0, dtype=dtype)
     if out is None or out.shape != rows.shape:
         out = torch.empty(rows.shape, dtype=dtype, device=rows.device)
     shifted = torch.sub(rows, near, out=out)
@@ -196,7 +191,7 @@ def rounding_steps(
 
 def _steps_of(dtype: torch.dtype) -> tuple[float, float]:
     info = torch.finfo(dtype)
-    steps = FLOAT_ROUNDINGS if info.bits >= 32 else HALF_ROUNDINGS
+    steps = _FLOAT_ROUNDINGS if info.bits >= 32 else _HALF_ROUNDINGS
     return steps * info.eps, steps * info.eps * info.smallest_normal
 
 

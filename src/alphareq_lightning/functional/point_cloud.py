@@ -11,7 +11,7 @@ from alphareq_lightning.functional.spectrum import drop_rounding
 
 BLOCK_ROWS = 512
 """Rows of a distance matrix at a time: 4,096 samples need 16 MB of it, not 134."""
-MIN_NEIGHBOURHOODS = 10
+_MIN_NEIGHBOURHOODS = 10
 """Fewer ratios of neighbour distances give no dimension to speak of."""
 
 
@@ -46,9 +46,9 @@ def twonn_dimension(
     if not 0 <= discard < 1:
         raise OptionError(f"expected discard a share from 0 to below 1, got {discard}")
     x = torch.unique(finite_features(features), dim=0)
-    if len(x) < MIN_NEIGHBOURHOODS:
+    if len(x) < _MIN_NEIGHBOURHOODS:
         raise SpectrumError(
-            f"an intrinsic dimension needs {MIN_NEIGHBOURHOODS} different samples, got {len(x)}"
+            f"an intrinsic dimension needs {_MIN_NEIGHBOURHOODS} different samples, got {len(x)}"
         )
     rounding = _rounding_variance(features, computed_in)
     if not x.var(dim=0).mean() > rounding:

@@ -14,16 +14,17 @@ from alphareq_lightning.errors import FitRangeError, OptionError, SpectrumError
 FitRange = tuple[int, int] | Literal["auto"]
 Weighting = Literal["inverse_rank", "uniform"]
 
-AUTO_FIRST_RANK = 4
-AUTO_LAST_RANK = 100
+_AUTO_FIRST_RANK = 4
+_AUTO_LAST_RANK = 100
 """Ranks 4 to 100 of 2048 features: the window of the training code of the α-ReQ paper."""
-AUTO_TAIL_DIVISOR = 5
+_AUTO_TAIL_DIVISOR = 5
 """A narrow layer ends earlier: past a fifth of the attainable ranks the tail bends away."""
-MIN_RANKS = 3
+_MIN_RANKS = 3
 """Two points always lie on a line; the third can disagree."""
 
 FLAT_ROUNDING = 16 * torch.finfo(torch.float64).eps
-"""Differences in log λ below this share of it are rounding: the spectrum is flat."""
+"""Differences in log λ below this share of it are rounding, and so is as little more than the sum
+of squares of shares that are all equal: the spectrum is flat."""
 
 
 class PowerLawFit(NamedTuple):
@@ -95,10 +96,7 @@ def fit_power_law(
     if weighting not in ("inverse_rank", "uniform"):
         raise OptionError(f"expected weighting 'inverse_rank' or 'uniform', got {weighting!r}")
     first, last = resolve_fit_range(fit_range, len(eigenvalues), num_samples=num_samples)
-    fitted = eigenvalues[first - 1 : last].detach().double()
-    check_fitted(fitted, first, last)
-
-    ranks = torch.arange(first, last + 1, dtype=torch.float64, device=fitted.device)
+    ranks, fitted = fitted_ranks(eigenvalues, first, last)
     weights = 1 / ranks if weighting == "inverse_rank" else torch.ones_like(ranks)
     weights = weights / weights.sum()
     slope, intercept, r2, variance = weighted_lines(ranks.log(), fitted.log(), weights)
@@ -148,9 +146,9 @@ def resolve_fit_range(
     attainable = num_features if num_samples is None else min(num_samples - 1, num_features)
     if isinstance(fit_range, str):
         check_fit_range(fit_range)
-        first, last = AUTO_FIRST_RANK, min(AUTO_LAST_RANK, attainable // AUTO_TAIL_DIVISOR)
-        if last - first + 1 < MIN_RANKS:
-            needed = AUTO_TAIL_DIVISOR * (AUTO_FIRST_RANK + MIN_RANKS - 1)
+        first, last = _AUTO_FIRST_RANK, min(_AUTO_LAST_RANK, attainable // _AUTO_TAIL_DIVISOR)
+        if last - first + 1 < _MIN_RANKS:
+            needed = _AUTO_TAIL_DIVISOR * (_AUTO_FIRST_RANK + _MIN_RANKS - 1)
             raise FitRangeError(
                 f"fit_range='auto' needs at least {needed} attainable ranks, got {attainable} "
                 f"({num_samples=}, {num_features=}); use more samples, a wider layer, "
@@ -173,15 +171,15 @@ def check_fit_range(fit_range: FitRange | Sequence[int]) -> tuple[int, int]:
         FitRangeError: If it is neither ``"auto"`` nor two ranks at least two apart.
     """
     if fit_range == "auto":
-        return AUTO_FIRST_RANK, AUTO_LAST_RANK
+        return _AUTO_FIRST_RANK, _AUTO_LAST_RANK
     is_list = isinstance(fit_range, Sequence) and not isinstance(fit_range, str)
     is_pair = is_list and len(fit_range) == 2
     if not is_pair or not all(isinstance(rank, Integral) for rank in fit_range):
         raise FitRangeError(f"expected 'auto' or two ranks (first, last), got {fit_range=}")
     first, last = int(fit_range[0]), int(fit_range[1])
-    if first < 1 or last - first + 1 < MIN_RANKS:
+    if first < 1 or last - first + 1 < _MIN_RANKS:
         raise FitRangeError(
-            f"ranks are one-based and inclusive and at least {MIN_RANKS} are needed, "
+            f"ranks are one-based and inclusive and at least {_MIN_RANKS} are needed, "
             f"got {fit_range=}"
         )
     return first, last
@@ -218,11 +216,16 @@ def check_target(target: float | Sequence[float]) -> tuple[float, float]:
     return float(bounds[0]), float(bounds[1])
 
 
-def check_fitted(fitted: Tensor, first: int, last: int) -> None:
-    """Raise `SpectrumError` if an eigenvalue at ranks ``first`` to ``last`` has no logarithm."""
+def fitted_ranks(eigenvalues: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
+    """Ranks ``first`` to ``last`` and the eigenvalues there, float64, each with a logarithm.
+
+    Raises:
+        SpectrumError: If an eigenvalue there has none.
+    """
+    fitted = eigenvalues[first - 1 : last].detach().double()
     bad = ~(torch.isfinite(fitted) & (fitted > 0))
     if not bool(bad.any()):
-        return
+        return torch.arange(first, last + 1, dtype=torch.float64, device=fitted.device), fitted
     index = int(bad.nonzero()[0])
     value = fitted[index].item()
     reason = (

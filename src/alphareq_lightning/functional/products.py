@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 
 SUM_ROWS = 512
 """Rows that a BLAS adds up in one run, at most: MKL, OpenBLAS and BLIS take 192 to 512."""
-LEAST_SPREAD = 8
+_LEAST_SPREAD = 8
 """Directions that must share the variance, as `participation_ratio` counts them, for float32."""
-SAMPLE_ROWS = 16
+_SAMPLE_ROWS = 16
 """Rows that stand for all when their directions are compared."""
-LARGEST_ROW = 16
+_LARGEST_ROW = 16
 """No row may have more of the variance than so many do on average: the sample would miss it."""
-FLOAT32_SIZES = 1e-10, 1e10
+_FLOAT32_SIZES = 1e-10, 1e10
 """Root mean square of rows whose float32 products neither vanish nor overflow."""
 
 MIN_BLOCK, MAX_BLOCK = 64, 256
@@ -53,17 +53,17 @@ def float32_suffices(rows: Tensor) -> bool:
     trace over the root of the participation ratio. Where one row, one unit or one direction holds
     most of the variance, that is too much for the rest: their terms no longer change the sum.
 
-    A few rows stand for all, so the ratio that this holds to scatters about `LEAST_SPREAD`.
+    A few rows stand for all, so the ratio that this holds to scatters about `_LEAST_SPREAD`.
 
     Args:
         rows: Float32 rows about their mean, on the CPU, shape ``(n, d)``.
     """
-    if len(rows) < LEAST_SPREAD:  # they span too few directions to look
+    if len(rows) < _LEAST_SPREAD:  # they span too few directions to look
         return False
-    sample = rows[:: -(-len(rows) // SAMPLE_ROWS)]
+    sample = rows[:: -(-len(rows) // _SAMPLE_ROWS)]
     gram = sample @ sample.T
     count, mean = len(sample), gram.trace().item() / len(sample)
-    smallest_size, largest_size = (size**2 * rows.shape[1] for size in FLOAT32_SIZES)
+    smallest_size, largest_size = (size**2 * rows.shape[1] for size in _FLOAT32_SIZES)
     if not smallest_size < mean < largest_size:
         return False
     largest = torch.linalg.vector_norm(rows, dim=1).max().item() ** 2
@@ -72,7 +72,7 @@ def float32_suffices(rows: Tensor) -> bool:
     alike /= count * (count - 1) * mean**2
     # The inverse of the ratio: each row with itself, and all pairs of them.
     inverse = (1 + (len(rows) - 1) * alike) / len(rows)
-    return bool(largest <= LARGEST_ROW * mean and inverse * LEAST_SPREAD <= 1)
+    return bool(largest <= _LARGEST_ROW * mean and inverse * _LEAST_SPREAD <= 1)
 
 
 def product_rounding(diagonal: Tensor, num_terms: int) -> Tensor:
@@ -87,7 +87,7 @@ def product_rounding(diagonal: Tensor, num_terms: int) -> Tensor:
         diagonal: Of the float32 sums, shape ``(d,)``.
         num_terms: Terms in each.
     """
-    spread = 1 if diagonal.device.type == "mps" else LEAST_SPREAD
+    spread = 1 if diagonal.device.type == "mps" else _LEAST_SPREAD
     unit_roundoff = torch.finfo(torch.float32).eps / 2
     share = min(num_terms, SUM_ROWS) * unit_roundoff / spread**0.5
     norm: Tensor = torch.linalg.vector_norm(diagonal)
@@ -128,38 +128,25 @@ def full_precision(device: torch.device) -> Iterator[None]:
     The user's settings are back afterwards, and stay untouched where they ask for nothing fast.
     """
     kind = device.type
-    is_on = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
-    no_autocast = torch.autocast(kind, enabled=False) if is_on else nullcontext()
-    with no_autocast, _no_fast_products(device):
-        yield
-
-
-@contextmanager
-def _no_fast_products(device: torch.device) -> Iterator[None]:
-    backend: Any = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    backend: Any = torch.backends.cuda if kind == "cuda" else torch.backends.mkldnn
     switch: Any = getattr(backend, "matmul", None)
-    if hasattr(switch, "fp32_precision"):
-        # Since torch 2.9 each backend has its own switch, and reading the common one of old
-        # raises where the user has turned these.
-        before = switch.fp32_precision
-        if before in ("ieee", "none"):
-            yield
-            return
-        # A switch that is not set reads as those above it: then it must go on following them.
-        above = [getattr(part, "fp32_precision", None) for part in (backend, torch.backends)]
-        follows = before in above
-        switch.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            switch.fp32_precision = "none" if follows else before
-        return
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
+    with ExitStack() as stack:
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if hasattr(switch, "fp32_precision"):
+            # Since torch 2.9 each backend has its own switch, and reading the common one of old
+            # raises where the user has turned these.
+            before = switch.fp32_precision
+            if before not in ("ieee", "none"):
+                # A switch that is not set reads as those above it: then it must go on following
+                # them.
+                above = [
+                    getattr(part, "fp32_precision", None) for part in (backend, torch.backends)
+                ]
+                own = "none" if before in above else before
+                stack.callback(setattr, switch, "fp32_precision", own)
+                switch.fp32_precision = "ieee"
+        elif (common := torch.get_float32_matmul_precision()) != "highest":
+            stack.callback(torch.set_float32_matmul_precision, common)
+            torch.set_float32_matmul_precision("highest")
         yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)

@@ -8,13 +8,13 @@ from torch import Tensor
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.functional.moments import check_features
 
-PROJECTED_FEATURES = 2048
-PROJECTION_SEED = 0
+_PROJECTED_FEATURES = 2048
+_PROJECTION_SEED = 0
 """Fixed: every batch, rank, epoch and run sees the same projection."""
 
 
 def project_features(
-    features: Tensor, num_features: int = PROJECTED_FEATURES, *, seed: int = PROJECTION_SEED
+    features: Tensor, num_features: int = _PROJECTED_FEATURES, *, seed: int = _PROJECTION_SEED
 ) -> Tensor:
     """Sketch ``d`` features as ``num_features`` sums of randomly signed, disjoint groups of them.
 

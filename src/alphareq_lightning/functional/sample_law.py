@@ -11,15 +11,15 @@ from torch import Tensor
 from alphareq_lightning.errors import SpectrumError
 from alphareq_lightning.functional.spectrum import MIN_SAMPLES
 
-SINGLE_RANKS = 32
+_SINGLE_RANKS = 32
 """So many leading eigenvalues are kept one by one; later ranks go into groups."""
-GROUP_GROWTH = 1.08
+_GROUP_GROWTH = 1.08
 """Ratio of neighbouring group edges: a spectrum hardly bends within 8 % of a rank."""
-MOST_LEVELS = 512
+_MOST_LEVELS = 512
 """Different eigenvalues that are solved for one by one; of more, neighbours are averaged."""
-BISECTIONS = 40
+_BISECTIONS = 40
 """The angle is known to π / 2⁴⁰, far below the accuracy of the theory."""
-LEVELS_TIMES_RADII = 8192
+_LEVELS_TIMES_RADII = 8192
 """Radii beside those of the levels themselves: few levels leave wide bulks between them."""
 
 
@@ -55,7 +55,7 @@ def sample_law(population: Tensor, multiplicity: Tensor, degrees: int) -> Sample
     """
     ratio_above = 1 + math.sqrt(float(multiplicity.sum()) / degrees)
     highest, lowest = float(population.max()) * ratio_above, float(population.min()) / 100
-    count = max(64, LEVELS_TIMES_RADII // len(population))
+    count = max(64, _LEVELS_TIMES_RADII // len(population))
     between = torch.logspace(math.log10(lowest), math.log10(highest), count, dtype=torch.float64)
     radii = torch.cat([population, between]).sort(descending=True).values
     level = population / radii[:, None]
@@ -64,7 +64,7 @@ def sample_law(population: Tensor, multiplicity: Tensor, degrees: int) -> Sample
     level = population / radii[:, None]
 
     low, high = torch.zeros_like(radii), torch.full_like(radii, math.pi)
-    for _ in range(BISECTIONS):
+    for _ in range(_BISECTIONS):
         angle = (low + high) / 2
         too_small = _total(level, share, angle.cos()) > 1
         low, high = torch.where(too_small, angle, low), torch.where(too_small, high, angle)
@@ -107,9 +107,9 @@ def rank_groups(num_features: int) -> Tensor:
         >>> rank_groups(40).tolist()[-4:]
         [34, 36, 38, 40]
     """
-    edges = list(range(min(SINGLE_RANKS, num_features) + 1))
+    edges = list(range(min(_SINGLE_RANKS, num_features) + 1))
     while edges[-1] < num_features:
-        edges.append(min(num_features, max(edges[-1] + 1, int(edges[-1] * GROUP_GROWTH))))
+        edges.append(min(num_features, max(edges[-1] + 1, int(edges[-1] * _GROUP_GROWTH))))
     return torch.tensor(edges)
 
 
@@ -138,17 +138,14 @@ def expected_eigenvalues(population: Tensor, num_samples: int) -> Tensor:
         Silverstein and Choi, J. Multivariate Anal. 1995.
     """
     values = population.detach().cpu().double()
-    if (
-        values.ndim != 1
-        or num_samples < 3
-        or not bool((values > 0).all() & values.isfinite().all())
-    ):
+    has_logarithms = bool(((values > 0) & values.isfinite()).all())
+    if values.ndim != 1 or num_samples < MIN_SAMPLES or not has_logarithms:
         raise SpectrumError(
             "expected population eigenvalues of shape (d,), finite and above 0, and at least "
             f"{MIN_SAMPLES} samples; got shape {tuple(values.shape)} and {num_samples=}"
         )
     levels, counts = torch.unique_consecutive(values, return_counts=True)
-    if len(levels) > MOST_LEVELS:
+    if len(levels) > _MOST_LEVELS:
         edges = rank_groups(len(values))
         counts = edges.diff()
         levels = torch.cat([values.new_zeros(1), values.cumsum(0)])[edges].diff() / counts

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from alphareq_lightning.errors import OptionError, SpectrumError
+from alphareq_lightning.functional.power_law import FLAT_ROUNDING
 
-RANKME_EPSILON = 1e-7
+_RANKME_EPSILON = 1e-7
 """Added to each normalised singular value, as in the RankMe paper, equation 1."""
-FLAT_ROUNDING = 16 * torch.finfo(torch.float64).eps
-"""Less than this above a flat spectrum's sum of squares is rounding."""
 
 
 def rankme(singular_values: Tensor) -> Tensor:
@@ -39,7 +38,7 @@ def rankme(singular_values: Tensor) -> Tensor:
         Garrido et al., "RankMe: Assessing the downstream performance of pretrained
         self-supervised representations by their rank", ICML 2023.
     """
-    return entropy_of_shares(singular_values, RANKME_EPSILON).exp()
+    return entropy_of_shares(singular_values, _RANKME_EPSILON).exp()
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:

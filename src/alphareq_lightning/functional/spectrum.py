@@ -13,10 +13,9 @@ from alphareq_lightning.errors import EigensolverWarning, RoundedTailWarning, Sp
 from alphareq_lightning.functional.moments import (
     CHUNK_ROWS,
     FeatureMoments,
-    accumulate_,
     centre,
     check_features,
-    empty_moments,
+    feature_moments,
     moments_dtype,
     rounding_steps,
 )
@@ -31,7 +30,7 @@ from alphareq_lightning.functional.scores import rankme
 
 Solved = TypeVar("Solved")
 
-LARGEST_LOSS = 0.01
+_LARGEST_LOSS = 0.01
 """Of RankMe, that may be lost to rounding without a word."""
 MIN_SAMPLES = 3
 """Fewer samples leave at most one eigenvalue, and no decay to speak of."""
@@ -166,7 +165,7 @@ def moments_singular_values(moments: FeatureMoments) -> Tensor:
     kept = drop_rounding(eigenvalues, rounding, len(moments.mean)).sqrt()
     if bool((kept > 0).any()):
         low, high = (rankme(values).item() for values in (kept, eigenvalues.sqrt()))
-        if high > (1 + LARGEST_LOSS) * low:
+        if high > (1 + _LARGEST_LOSS) * low:
             warnings.warn(
                 f"{int((kept == 0).sum())} of {len(kept)} singular values cannot be told from "
                 f"rounding and count as 0: RankMe is {low:.4g} without and {high:.4g} with them; "
@@ -206,9 +205,7 @@ def eigenspectrum(features: Tensor) -> Tensor:
     check_features(features)
     num_samples, num_features = features.shape
     if num_samples >= num_features or num_samples < MIN_SAMPLES:
-        return moments_eigenvalues(
-            accumulate_(empty_moments(num_features, features.device), features)
-        )
+        return moments_eigenvalues(feature_moments(features))
     with full_precision(features.device):
         centred, mean = centre(features)
         gram = torch.zeros(
@@ -216,7 +213,7 @@ def eigenspectrum(features: Tensor) -> Tensor:
         )
         for columns in torch.split(centred, CHUNK_ROWS, dim=1):
             add_products_(gram, columns.T)
-    check_sizes(mean, gram.diagonal())
+    _check_sizes(mean, gram.diagonal())
     degrees = num_samples - 1
     relative, absolute = rounding_steps(features)
     power = gram.diagonal().sum() / (degrees * num_features) + mean.square().mean()
@@ -237,11 +234,11 @@ def checked_count(moments: FeatureMoments) -> int:
         raise SpectrumError(
             f"an eigenspectrum needs at least {MIN_SAMPLES} samples, got {num_samples}"
         )
-    check_sizes(moments.mean, moments.scatter.diagonal())
+    _check_sizes(moments.mean, moments.scatter.diagonal())
     return num_samples
 
 
-def check_sizes(mean: Tensor, squares: Tensor) -> None:
+def _check_sizes(mean: Tensor, squares: Tensor) -> None:
     """Raise `SpectrumError` where features are not finite, or their squares leave the float range.
 
     Args:

@@ -16,8 +16,10 @@ from alphareq_lightning.functional.point_cloud import BLOCK_ROWS, finite_feature
 from alphareq_lightning.functional.spectrum import second_moments
 
 
-def unit_features(features: Tensor) -> Tensor:
+def directions(features: Tensor) -> Tensor:
     """Rows scaled to length 1; rows of zeros have no direction and are left out.
+
+    NaN is let through: a state that it enters tells of it in the end.
 
     Args:
         features: Floating-point features, shape ``(n, d)``.
@@ -26,17 +28,12 @@ def unit_features(features: Tensor) -> Tensor:
         Float64 directions (float32 on MPS), shape ``(at most n, d)``.
 
     Raises:
-        SpectrumError: If ``features`` is not a floating-point ``(n, d)`` matrix of finite values.
+        SpectrumError: If ``features`` is not a floating-point ``(n, d)`` matrix.
 
     Example:
-        >>> unit_features(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        >>> directions(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6, 0.8]]
     """
-    return directions(finite_features(features))
-
-
-def directions(features: Tensor) -> Tensor:
-    """`unit_features` that lets NaN through: a state that it enters tells of it in the end."""
     check_features(features)
     wide = features.detach().to(moments_dtype(features.device))
     # Scaled first: the squares of numbers near the ends of the range leave it.
@@ -65,11 +62,11 @@ def selfcluster(features: Tensor) -> Tensor:
     References:
         Tsitsulin et al., "Unsupervised embedding quality evaluation", 2023.
     """
-    return selfcluster_of_moments(feature_moments(unit_features(features)))
+    return selfcluster_of_moments(feature_moments(directions(finite_features(features))))
 
 
 def selfcluster_of_moments(moments: FeatureMoments) -> Tensor:
-    """`selfcluster` from the moments of `unit_features`: no ``n × n`` matrix is needed.
+    """`selfcluster` from the moments of `directions`: no ``n × n`` matrix is needed.
 
     Raises:
         SpectrumError: As `selfcluster`.
@@ -109,7 +106,6 @@ def alignment(view_a: Tensor, view_b: Tensor, *, power: float = 2.0) -> Tensor:
         Wang and Isola, "Understanding contrastive representation learning through alignment and
         uniformity on the hypersphere", ICML 2020.
     """
-    check_pair(view_a, view_b)
     distances = pair_distances(finite_features(view_a), finite_features(view_b)).pow(power)
     if len(distances) == 0:
         raise SpectrumError("alignment needs at least one pair of views that are not zero")
@@ -163,7 +159,7 @@ def uniformity(features: Tensor, *, temperature: float = 2.0) -> Tensor:
     """
     if not temperature > 0:
         raise OptionError(f"expected a temperature > 0, got {temperature}")
-    x = unit_features(features)
+    x = directions(finite_features(features))
     n = len(x)
     if n < 2:
         raise SpectrumError(f"uniformity needs at least 2 directions, got {n}")

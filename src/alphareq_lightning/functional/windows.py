@@ -11,17 +11,17 @@ from torch import Tensor
 from alphareq_lightning.errors import FitRangeError
 from alphareq_lightning.functional.power_law import (
     FitRange,
-    check_fitted,
+    fitted_ranks,
     resolve_fit_range,
     weighted_lines,
 )
 
-FIRST_RANKS = (1, 2, 3, 4, 6, 8, 11, 16, 22, 32)
-LAST_RANKS = (12, 16, 24, 32, 48, 64, 100, 150, 200, 300, 500)
+_FIRST_RANKS = (1, 2, 3, 4, 6, 8, 11, 16, 22, 32)
+_LAST_RANKS = (12, 16, 24, 32, 48, 64, 100, 150, 200, 300, 500)
 """From the narrowest window in the literature to the widest, about two an octave."""
-LEAST_RATIO = 4
+_LEAST_RATIO = 4
 """A window of fewer than two octaves is no test of a power law."""
-LEAST_SIDE = 3
+_LEAST_SIDE = 3
 """Ranks on each side of a bend."""
 
 
@@ -73,9 +73,9 @@ def window_family(attainable: int) -> list[tuple[int, int]]:
     """
     return [
         (first, last)
-        for first in FIRST_RANKS
-        for last in LAST_RANKS
-        if LEAST_RATIO * first <= last <= attainable // 2
+        for first in _FIRST_RANKS
+        for last in _LAST_RANKS
+        if _LEAST_RATIO * first <= last <= attainable // 2
     ]
 
 
@@ -109,14 +109,12 @@ def window_spread(
     if not chosen:
         raise FitRangeError(
             f"no window to fit: got {windows=} and {attainable} attainable ranks; "
-            f"the default windows need {2 * LAST_RANKS[0]}"
+            f"the default windows need {2 * _LAST_RANKS[0]}"
         )
     pairs = [resolve_fit_range(w, len(eigenvalues), num_samples=num_samples) for w in chosen]
     bounds = torch.tensor(pairs)
     top = int(bounds[:, 1].max())
-    fitted = eigenvalues[:top].detach().cpu().double()
-    check_fitted(fitted, 1, top)
-    ranks = torch.arange(1, top + 1, dtype=torch.float64)
+    ranks, fitted = fitted_ranks(eigenvalues.cpu(), 1, top)
     inside = (bounds[:, :1] <= ranks) & (ranks <= bounds[:, 1:])
     weights = inside / ranks
     weights = weights / weights.sum(1, keepdim=True)
@@ -151,14 +149,12 @@ def fit_broken_power_law(
         (1.0, 2.0, 30)
     """
     first, last = resolve_fit_range(fit_range, len(eigenvalues), num_samples=num_samples)
-    breaks = torch.arange(first + LEAST_SIDE, last - LEAST_SIDE + 1)
+    breaks = torch.arange(first + _LEAST_SIDE, last - _LEAST_SIDE + 1)
     if len(breaks) == 0:
         raise FitRangeError(
-            f"a broken line needs at least {2 * LEAST_SIDE + 1} ranks, got {(first, last)}"
+            f"a broken line needs at least {2 * _LEAST_SIDE + 1} ranks, got {(first, last)}"
         )
-    fitted = eigenvalues[first - 1 : last].detach().cpu().double()
-    check_fitted(fitted, first, last)
-    ranks = torch.arange(first, last + 1, dtype=torch.float64)
+    ranks, fitted = fitted_ranks(eigenvalues.cpu(), first, last)
     root = (1 / ranks / (1 / ranks).sum()).sqrt()
     x, y = ranks.log(), fitted.log()
     hinge = (x - breaks.double().log()[:, None]).clamp(min=0)

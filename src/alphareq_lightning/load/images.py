@@ -134,7 +134,7 @@ def collate_images(samples: list[tuple[Any, int]]) -> Any:
     Raises:
         DataError: If no image of the batch could be read.
     """
-    return default_collate([image for image, _ in _readable(samples)])
+    return collate_labelled(samples)[0]
 
 
 def collate_labelled(samples: list[tuple[Any, int]]) -> Any:
@@ -143,14 +143,10 @@ def collate_labelled(samples: list[tuple[Any, int]]) -> Any:
     Raises:
         DataError: If no image of the batch could be read.
     """
-    return default_collate(_readable(samples))
-
-
-def _readable(samples: list[tuple[Any, int]]) -> list[tuple[Any, int]]:
     readable = [sample for sample in samples if sample[0] is not None]
     if not readable:
         raise DataError(f"none of the {len(samples)} images of a batch could be read")
-    return readable
+    return default_collate(readable)
 
 
 def labels_of(images: Dataset[Any]) -> list[int]:

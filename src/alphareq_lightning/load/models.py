@@ -146,10 +146,8 @@ def _from_config(path: Path, module_class: str | None) -> Callable[[Mapping[str,
     if section is None and module_class is not None:
         section = {}  # a model without arguments
 
-    def build(checkpoint: Mapping[str, Any]) -> nn.Module:
-        where = f"the config {path}"
-        module: nn.Module = instantiate(base, section, where, option="--module")
-        return module
+    def build(checkpoint: Mapping[str, Any]) -> Any:
+        return instantiate(base, section, f"the config {path}", option="--module")
 
     build({})  # a wrong config is found before the first file is read
     return build
@@ -180,12 +178,11 @@ def _from_class(name: str) -> Callable[[Mapping[str, Any]], nn.Module]:
         # LightningCLI adds _class_path and _instantiator.
         arguments = {k: value for k, value in stored.items() if not str(k).startswith("_")}
         try:
-            module: nn.Module = found(**arguments)
+            return found(**arguments)
         except Exception as error:  # of somebody's class, for numbers from anywhere
             raise WeightsError(
                 f"{class_name} cannot be built from the hyperparameters in the checkpoint "
                 f"({one_line(error)}); call self.save_hyperparameters() in it, or pass --config"
             ) from error
-        return module
 
     return build

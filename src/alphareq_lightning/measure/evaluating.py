@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from torch.nn.parameter import is_lazy
 from alphareq_lightning.errors import FeatureTapError
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-PLAIN = (bool, int, float, str, tuple, type(None))
-OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+_PLAIN = (bool, int, float, str, tuple, type(None))
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 @contextmanager
@@ -73,7 +74,7 @@ class _Kept:
         registries: tuple[dict[str, Any], ...] = (module._buffers, module._modules)
         self.registered = [(registry, dict(registry)) for registry in registries]
         self.parameters = set(module._parameters)
-        self.attributes = {n: v for n, v in own.items() if not sharded or isinstance(v, PLAIN)}
+        self.attributes = {n: v for n, v in own.items() if not sharded or isinstance(v, _PLAIN)}
         written = [*module._buffers.values()]
         if acts_in_train:  # and writes to itself, or to the layer that it wraps
             inside = [c for c in module.children() if not any(True for _ in c.children())]
@@ -85,10 +86,8 @@ class _Kept:
             for tensor in written
             if tensor is not None and not is_lazy(tensor) and can_be_written(tensor)
         ]
-        values = [value for name, value in own.items() if name not in OF_EVERY_MODULE]
-        self.holders = [(v, copy.copy(v)) for v in values if isinstance(v, list | dict | set)]
-        self.arrays = [(v, v.copy()) for v in values if isinstance(v, np.ndarray)]
-        self.generators = [(v, _state(v)) for v in values if isinstance(v, GENERATORS)]
+        values = [value for name, value in own.items() if name not in _OF_EVERY_MODULE]
+        self.refills = [refill for value in values if (refill := _refill(value)) is not None]
 
     @torch.inference_mode()  # a buffer made in that mode can be written in no other
     def put_back(self) -> None:
@@ -109,16 +108,8 @@ class _Kept:
         for name, value in self.attributes.items():
             if name not in own or own[name] is not value:
                 own[name] = value
-        for holder, items in self.holders:
-            if isinstance(holder, list):
-                holder[:] = items
-            else:
-                holder.clear()
-                holder.update(items)
-        for array, content in self.arrays:
-            array[...] = content
-        for generator, state in self.generators:
-            _set_state(generator, state)
+        for refill in self.refills:
+            refill()
 
 
 def can_be_written(tensor: Tensor) -> bool:
@@ -128,16 +119,26 @@ def can_be_written(tensor: Tensor) -> bool:
     )
 
 
-def _state(generator: Any) -> Any:
-    if isinstance(generator, np.random.Generator):
-        return copy.deepcopy(generator.bit_generator.state)
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+def _refill(value: Any) -> Callable[[], object] | None:
+    """What gives a list, a dict, a set, an array or a generator back the content of now."""
+    if isinstance(value, list):
+        return partial(value.__setitem__, slice(None), copy.copy(value))
+    if isinstance(value, np.ndarray):
+        return partial(value.__setitem__, ..., value.copy())
+    if isinstance(value, dict | set):
+        items = copy.copy(value)
 
+        def refill() -> None:
+            value.clear()
+            value.update(items)
 
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
+        return refill
+    if isinstance(value, np.random.Generator):
+        state = copy.deepcopy(value.bit_generator.state)
+        return partial(setattr, value.bit_generator, "state", state)
+    if isinstance(value, random.Random):
+        return partial(value.setstate, value.getstate())
+    if isinstance(value, torch.Generator | np.random.RandomState):
+        generator: Any = value  # each takes the kind of state that it gives
+        return partial(generator.set_state, generator.get_state())
+    return None

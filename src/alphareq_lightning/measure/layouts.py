@@ -11,24 +11,24 @@ from alphareq_lightning.measure.layers import Layer
 
 Channels = Literal["first", "last"]
 
-OVER_TIME = (
+_OVER_TIME = (
     *(nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.GroupNorm),
     *(nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d),
 )
-OVER_MAPS = (
+_OVER_MAPS = (
     *(nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.GroupNorm),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d),
     *(nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d),
 )
 LAST = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Embedding)
-KNOWN = (*OVER_TIME, *OVER_MAPS, *LAST)
+_KNOWN = (*_OVER_TIME, *_OVER_MAPS, *LAST)
 """Also where a class derived from one holds other modules, as timm's ``BatchNormAct2d`` does."""
 WIDTHS = {
     "output": ("out_features", "out_channels", "embedding_dim", "nf"),
     "input": ("in_features", "in_channels", "nx"),
 }
 """``nf`` and ``nx`` are those of GPT-2's linear layers, which transformers calls ``Conv1D``."""
-NORM_WIDTHS = ("num_features", "num_channels")
+_NORM_WIDTHS = ("num_features", "num_channels")
 
 
 def channels_of(shape: Sequence[int], layer: Layer) -> Channels | None:
@@ -54,7 +54,7 @@ def channels_of(shape: Sequence[int], layer: Layer) -> Channels | None:
     own = _kind(layer.module, len(shape))
     if own is not None:
         return own
-    parts = [m for m in layer.module.modules() if isinstance(m, KNOWN) or not any(m.children())]
+    parts = [m for m in layer.module.modules() if isinstance(m, _KNOWN) or not any(m.children())]
     by_width = _by_width(
         shape, [w for part in parts if (w := _width(part, layer.take))], layer.take
     )
@@ -96,7 +96,7 @@ def squared(shape: Sequence[int]) -> Channels | None:
 
 def _kind(leaf: nn.Module, num_dimensions: int) -> Channels | None:
     # A convolution over maps whose output has three dimensions was flattened: into tokens?
-    if isinstance(leaf, OVER_TIME if num_dimensions == 3 else OVER_MAPS):
+    if isinstance(leaf, _OVER_TIME if num_dimensions == 3 else _OVER_MAPS):
         return "first"
     # The ``LayerNorm2d`` of torchvision and timm derive from `nn.LayerNorm` and turn it round.
     is_last = type(leaf) in LAST
@@ -105,7 +105,7 @@ def _kind(leaf: nn.Module, num_dimensions: int) -> Channels | None:
 
 def _width(part: nn.Module, take: str) -> int | None:
     """How many features a module declares, by the names that torch's own modules use."""
-    values: list[Any] = [getattr(part, name, None) for name in (*WIDTHS[take], *NORM_WIDTHS)]
+    values: list[Any] = [getattr(part, name, None) for name in (*WIDTHS[take], *_NORM_WIDTHS)]
     normalized = getattr(part, "normalized_shape", ())
     values += normalized if len(normalized) == 1 else ()
     weights = list(part.parameters(recurse=False))

@@ -17,10 +17,10 @@ from alphareq_lightning.functional.power_law import FitRange, fit_power_law
 from alphareq_lightning.metrics.scores import Seen, read_scores
 from alphareq_lightning.records.record import AlphaRecord, Corrected, Fit
 
-KEPT_EIGENVALUES = 512
+_KEPT_EIGENVALUES = 512
 """Enough for every window in the literature (the widest ends at rank 500); 5 kB a record."""
 
-DISTANCE_WITHOUT_FIT = 10.0
+_DISTANCE_WITHOUT_FIT = 10.0
 """Logged as the distance when there is no α: finite, so that ModelCheckpoint ranks it last and
 EarlyStopping's check for finite values does not end the run."""
 NOTHING_SEEN = "no features were seen"
@@ -51,7 +51,7 @@ def measure(
         return unfit
     try:
         unfit = replace(unfit, scores=read_scores(scores, seen))
-        kept = tuple(seen.eigenvalues[:KEPT_EIGENVALUES].tolist())
+        kept = tuple(seen.eigenvalues[:_KEPT_EIGENVALUES].tolist())
         unfit = replace(unfit, eigenvalues=kept)
         line = fit_power_law(seen.eigenvalues, fit_range, num_samples=unfit.num_samples)
     except Exception as error:  # a solver or the memory gave up: no reason to end a training
@@ -97,7 +97,7 @@ def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str,
     """What is logged of a record: the same names every time, whatever could be computed."""
     return {
         "alpha": record.alpha,
-        "alpha_distance": min(record.distance(target), DISTANCE_WITHOUT_FIT),
+        "alpha_distance": min(record.distance(target), _DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
         **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),

@@ -20,17 +20,17 @@ from alphareq_lightning.measure.layouts import (
 
 PoolName = Literal["mean", "mean_first", "mean_last", "cls", "flatten", "project"]
 Pool = PoolName | Callable[[Any], Any]
-POOLS: tuple[PoolName, ...] = get_args(PoolName)
+_POOLS: tuple[PoolName, ...] = get_args(PoolName)
 
-FEATURE_FIELDS = ("last_hidden_state", "embedding", "encoded")
+_FEATURE_FIELDS = ("last_hidden_state", "embedding", "encoded")
 """Of transformers and of stable-pretraining (twice)."""
-NO_FEATURES = ("loss", "logits", "mask", "prediction", "target", "hidden_states", "attentions")
+_NO_FEATURES = ("loss", "logits", "mask", "prediction", "target", "hidden_states", "attentions")
 
 
 def check_pool(pool: Any) -> Pool:
     """Raise `OptionError` unless ``pool`` is a known name or a callable."""
-    if not callable(pool) and pool not in POOLS:
-        raise OptionError(f"expected pool to be one of {POOLS}, or a callable, got {pool!r}")
+    if not callable(pool) and pool not in _POOLS:
+        raise OptionError(f"expected pool to be one of {_POOLS}, or a callable, got {pool!r}")
     return pool  # type: ignore[no-any-return]
 
 
@@ -64,8 +64,8 @@ class Pooling:
         self._samples_second = puts_samples_second(self.layer.module)
 
     def pick(self, output: Any) -> Any:
-        """The tensor in what the layer gave, see `tensor_in`; a callable has all of it."""
-        return output if callable(self.pool) else tensor_in(output, self.layer).detach()
+        """The tensor in what the layer gave, see `_tensor_in`; a callable has all of it."""
+        return output if callable(self.pool) else _tensor_in(output, self.layer).detach()
 
     def __call__(self, value: Any, mask: Tensor | None = None) -> Tensor:
         """Features of a batch, shape ``(n, d)``, from what `pick` took out.
@@ -202,7 +202,7 @@ def _checked(mask: Tensor, value: Tensor, num_tokens: int) -> Tensor:
     return mask.to(value.device) != 0
 
 
-def tensor_in(output: Any, layer: Layer) -> Tensor:
+def _tensor_in(output: Any, layer: Layer) -> Tensor:
     """The features in what a layer gives.
 
     A tensor; else, by name, a ``last_hidden_state``, ``embedding`` or ``encoded``; else the only
@@ -215,11 +215,11 @@ def tensor_in(output: Any, layer: Layer) -> Tensor:
         return output
     fields = _fields(output)
     tensors = {name: v for name, v in fields.items() if isinstance(v, Tensor)}
-    named = [name for name in FEATURE_FIELDS if name in tensors]
+    named = [name for name in _FEATURE_FIELDS if name in tensors]
     usable = [
         name
         for name, tensor in tensors.items()
-        if name not in NO_FEATURES and tensor.is_floating_point() and tensor.ndim > 1
+        if name not in _NO_FEATURES and tensor.is_floating_point() and tensor.ndim > 1
     ]
     if named or len(usable) == 1:
         return tensors[(named or usable)[0]]

@@ -11,9 +11,9 @@ from torch import nn
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.measure.layers import Layer
 
-CONTAINERS = (nn.Sequential, nn.ModuleList)
+_CONTAINERS = (nn.Sequential, nn.ModuleList)
 """Exactly these are looked into; a class derived from one is a block with a name of its own."""
-PRIMITIVES = ("torch.nn.", "torchvision.ops.", "timm.layers.")
+_PRIMITIVES = ("torch.nn.", "torchvision.ops.", "timm.layers.")
 CLASSIFIERS = ("fc", "head", "heads", "classifier")
 
 
@@ -58,7 +58,7 @@ def profiled_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[Lay
 
 def _units(prefix: str, module: nn.Module) -> Iterator[str]:
     for name, child in module.named_children():
-        if type(child) in CONTAINERS or _num_blocks(child) >= 2:
+        if type(child) in _CONTAINERS or _num_blocks(child) >= 2:
             yield from _units(f"{prefix}{name}.", child)
         elif any(weight.ndim > 1 for weight in child.parameters()):
             yield f"{prefix}{name}"
@@ -68,14 +68,14 @@ def _num_blocks(module: nn.Module) -> int:
     """Modules with a class of their own in containers of ``module``: what it is made of."""
     count = 0
     for child in module.children():
-        if type(child) in CONTAINERS:
-            blocks = [block for block in child.children() if type(block) not in CONTAINERS]
+        if type(child) in _CONTAINERS:
+            blocks = [block for block in child.children() if type(block) not in _CONTAINERS]
             count += sum(not _is_primitive(block) for block in blocks) + _num_blocks(child)
     return count
 
 
 def _is_primitive(module: nn.Module) -> bool:
-    return type(module).__module__.startswith(PRIMITIVES)
+    return type(module).__module__.startswith(_PRIMITIVES)
 
 
 def _classifier(last: str, modules: dict[str, nn.Module]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,11 @@ class WhatRan:
             around = (parent for _, parent in ancestors(module, name))
             compiled = in_place(submodule) or any(map(is_compiled, around))
             if name and not compiled and not isinstance(submodule, torch.jit.ScriptModule):
-                self._handles.append(submodule.register_forward_hook(_Listener(self, name)))
+                self._handles.append(submodule.register_forward_hook(partial(self._hear, name)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of a module carry its hooks along: theirs are deaf for good."""
+        return copyreg.__newobj__, (WhatRan,)  # type: ignore[attr-defined]
 
     def remove(self) -> None:
         """Take the hooks off."""
@@ -60,33 +65,17 @@ class WhatRan:
 
         Those inside of ``layer`` first, then the least deep, then the last to run; no heads.
         """
-        order = {name: place for place, name in enumerate(self.ran)}
         usable = {name: shape for name, shape in self.ran.items() if shape is not None}
         within = f"{layer.name}."
-        names = sorted(
-            usable, key=lambda name: (not name.startswith(within), name.count("."), -order[name])
-        )
+        last_first = reversed(usable)
+        names = sorted(last_first, key=lambda n: (not n.startswith(within), n.count(".")))
         named = ", ".join(f"{name!r} {usable[name]}" for name in names[:SHOWN])
         return f"these did, and pool='mean' suits them: layer= {named}" if named else ""
 
-
-class _Listener:
-    """The hook of one submodule: a hook is told the module, but not its name."""
-
-    heard: WhatRan | None = None
-
-    def __init__(self, heard: WhatRan, name: str) -> None:
-        self.heard, self.name = heard, name
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles of a module carry its hooks along: theirs are deaf for good."""
-        return copyreg.__newobj__, (_Listener,)  # type: ignore[attr-defined]
-
     @torch.compiler.disable  # type: ignore[untyped-decorator]
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self.heard is None or not self.heard.is_open or self.name in self.heard.ran:
-            return
-        self.heard.ran[self.name] = _shape_if_usable(Layer(self.name, module, "output"), output)
+    def _hear(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self.is_open and name not in self.ran:
+            self.ran[name] = _shape_if_usable(Layer(name, module, "output"), output)
 
 
 def _shape_if_usable(layer: Layer, output: Any) -> tuple[int, ...] | None:

@@ -93,7 +93,7 @@ class StreamingMoments(ExactState):
     @property
     def num_features(self) -> int:
         """Width ``d`` of the features; 0 before the first batch."""
-        return _width(self.packed)
+        return _width(len(self.packed))
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         # How `forward` and `torchmetrics.wrappers.Running` put states together.
@@ -134,7 +134,7 @@ def merge_packed(mine: Tensor, incoming: Tensor) -> Tensor:
             return (incoming if mine.numel() == 0 else mine).clone()
         if mine.numel() != incoming.numel():
             raise SpectrumError(
-                f"cannot merge states of {_width(mine)} and {_width(incoming)} features"
+                f"cannot merge states of {_width(len(mine))} and {_width(len(incoming))} features"
             )
         return pack(merge_moments(unpack(mine), unpack(incoming)))
 
@@ -150,7 +150,7 @@ def all_reduce_packed(packed: Tensor, group: Any = None) -> list[Tensor]:
             ran out of memory.
     """
     size = packed.numel()
-    largest = common_size(packed, _width_of_size, "features", group)
+    largest = common_size(packed, _width, "features", group)
     if largest == 0:
         return [packed]
 
@@ -205,7 +205,7 @@ def unpack(packed: Tensor) -> FeatureMoments:
 
 def running(packed: Tensor) -> FeatureMoments:
     """Views into ``packed`` for `accumulate_` to write to; only `unpack` gives what may be read."""
-    d = _width(packed)
+    d = _width(len(packed))
     return FeatureMoments(
         num_samples=packed[0],
         mean=packed[3 : d + 3],
@@ -214,10 +214,6 @@ def running(packed: Tensor) -> FeatureMoments:
     )
 
 
-def _width(packed: Tensor) -> int:
-    return _width_of_size(packed.numel())
-
-
-def _width_of_size(size: int) -> int:
+def _width(size: int) -> int:
     # size = 3 + d + d², and d² <= d² + d < (d + 1)².
     return math.isqrt(max(size - 3, 0))

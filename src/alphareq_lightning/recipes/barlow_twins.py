@@ -188,19 +188,15 @@ class BarlowTwins(pl.LightningModule):
         share = partial(
             learning_rate_share, warmup=warmup, total=total, decay_share=self.decay_share
         )
-        scheduler = LambdaLR(optimizer, share)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        schedule = {"scheduler": LambdaLR(optimizer, share), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _optimizer(self) -> torch.optim.Optimizer:
         # Biases and the scales of norms have one dimension; decaying them only hurts.
-        decayed = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        free = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        trained = [p for p in self.parameters() if p.requires_grad]
         groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
-            {"params": free, "weight_decay": 0.0},
+            {"params": [p for p in trained if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
         if self.optimizer == "adamw":
             return torch.optim.AdamW(groups, lr=self.learning_rate)

@@ -7,11 +7,11 @@ is drawn comes from the CPU, so a seed gives the same views on every device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
+from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 CROP_RATIO = 3 / 4, 4 / 3
 """Width over height of the crops, as torchvision's `RandomResizedCrop` has it by default."""
@@ -19,8 +19,6 @@ ERASE_RATIO = 1 / 3.3, 1 / 0.3
 """Width over height of what torchvision's `RandomErasing` erases by default."""
 CROP_TRIALS = 10
 """How often torchvision draws a crop that does not fit before it takes the largest that does."""
-GRAY = 0.2989, 0.587, 0.114
-"""Weights of red, green and blue in a gray value, ITU-R BT.601 as in torchvision."""
 
 
 def crop_and_colour(
@@ -31,23 +29,10 @@ def crop_and_colour(
     flip: float,
     jitter: float,
     grayscale: float,
-    mean: Sequence[float],
-    std: Sequence[float],
 ) -> Tensor:
     """One random view of each image; the options are those of `barlow_twins_view`.
 
-    Args:
-        images: Uint8 pixels, shape ``(n, 3, h, w)``.
-        image_size: Side of the views in pixels.
-        crop_scale: Area of the crops as a share of the image.
-        flip: Probability of a horizontal flip.
-        jitter: Probability of a change of colours.
-        grayscale: Probability of dropping the colour.
-        mean: Subtracted from each channel.
-        std: Divided out of each channel.
-
-    Returns:
-        Normalised float32 views, shape ``(n, 3, image_size, image_size)``.
+    Uint8 pixels ``(n, 3, h, w)`` → float32 views from 0 to 1, ``(n, 3, image_size, image_size)``.
     """
     device, n = images.device, len(images)
     tops, lefts, heights, widths = draw_crops(n, images.shape[2], images.shape[3], crop_scale)
@@ -58,8 +43,8 @@ def crop_and_colour(
     views = torch.einsum("nyh,nhcx->ncyx", down.to(device), pixels)
     jitter_(views, torch.rand(n) < jitter)
     gray = _rows(torch.rand(n) < grayscale, device)
-    views[gray] = gray_values(views[gray]).expand(-1, 3, -1, -1)
-    return _normalise_(views, mean, std)
+    views[gray] = rgb_to_grayscale(views[gray], num_output_channels=3)
+    return views
 
 
 def turn_and_erase(
@@ -72,10 +57,8 @@ def turn_and_erase(
     erase: float,
     erase_scale: tuple[float, float],
     noise: float,
-    mean: Sequence[float],
-    std: Sequence[float],
 ) -> Tensor:
-    """One random view of each square image; the options are those of `digit_view`.
+    """One random view of each square image; what `digit_view` does to one.
 
     Args:
         images: Uint8 pixels, shape ``(n, 3, side, side)``.
@@ -86,11 +69,9 @@ def turn_and_erase(
         erase: Probability that a rectangle is set to 0.
         erase_scale: Area of the rectangle as a share of the image.
         noise: Standard deviation of the noise on each value.
-        mean: Subtracted from each channel.
-        std: Divided out of each channel.
 
     Returns:
-        Normalised float32 views of the same shape.
+        Float32 views from 0 to 1, of the same shape.
     """
     device, n, side = images.device, len(images), images.shape[-1]
     turn = torch.deg2rad(torch.empty(n).uniform_(-degrees, degrees))
@@ -111,8 +92,7 @@ def turn_and_erase(
     across = (along >= lefts[:, None]) & (along < (lefts + widths)[:, None])
     erased = down[:, :, None] & across[:, None] & (torch.rand(n) < erase)[:, None, None]
     views = views.masked_fill_(erased.to(device)[:, None], 0)
-    views = views.add_(torch.randn(views.shape).to(device), alpha=noise).clamp_(0, 1)
-    return _normalise_(views, mean, std)
+    return views.add_(torch.randn(views.shape).to(device), alpha=noise).clamp_(0, 1)
 
 
 def draw_crops(
@@ -196,13 +176,14 @@ def brightness(views: Tensor, factor: Tensor) -> Tensor:
 
 def contrast(views: Tensor, factor: Tensor) -> Tensor:
     """Multiply the distance from each image's mean gray."""
-    mean = gray_values(views).mean(dim=(2, 3), keepdim=True)
-    return mean.lerp(views, factor).clamp_(0, 1)
+    gray: Tensor = rgb_to_grayscale(views)
+    return gray.mean(dim=(2, 3), keepdim=True).lerp(views, factor).clamp_(0, 1)
 
 
 def saturation(views: Tensor, factor: Tensor) -> Tensor:
     """Multiply the distance from each pixel's gray."""
-    return gray_values(views).lerp(views, factor).clamp_(0, 1)
+    gray: Tensor = rgb_to_grayscale(views)
+    return gray.lerp(views, factor).clamp_(0, 1)
 
 
 def turn_hue(views: Tensor, turns: Tensor) -> Tensor:
@@ -229,17 +210,6 @@ def turn_hue(views: Tensor, turns: Tensor) -> Tensor:
     return value[:, None] - chroma[:, None] * lowered
 
 
-def gray_values(views: Tensor) -> Tensor:
-    """Gray value of each pixel, shape ``(n, 1, h, w)``."""
-    weights = torch.tensor(GRAY, device=views.device, dtype=views.dtype)
-    return torch.einsum("nchw,c->nhw", views, weights)[:, None]
-
-
 def _rows(chosen: Tensor, device: torch.device) -> Tensor:
     """Indices of what is chosen; found on the CPU, so that the device need not be waited for."""
     return chosen.nonzero()[:, 0].to(device, non_blocking=True)
-
-
-def _normalise_(views: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    means, stds = (torch.tensor(v, device=views.device).view(-1, 1, 1) for v in (mean, std))
-    return views.sub_(means).div_(stds)

@@ -29,17 +29,8 @@ from alphareq_lightning.load.images import (
     some_indices,
     untouched,
 )
-from alphareq_lightning.load.preprocessing import (
-    DIGITS,
-    BatchableView,
-    View,
-)
-from alphareq_lightning.load.sources import (
-    DIGITS_HOLDOUT,
-    Split,
-    digit_images,
-    folder_images,
-)
+from alphareq_lightning.load.preprocessing import DIGITS, BatchableView, View
+from alphareq_lightning.load.sources import DIGITS_HOLDOUT, Split, digit_images, folder_images
 from alphareq_lightning.recipes.views import TwoViews, barlow_twins_view, digit_view, plain_view
 
 MIN_IMAGES = 2
@@ -72,11 +63,8 @@ class ViewsDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, size in (
-            ("batch_size", batch_size),
-            ("max_train", max_train),
-            ("max_heldout", max_heldout),
-        ):
+        sizes = {"batch_size": batch_size, "max_train": max_train, "max_heldout": max_heldout}
+        for name, size in sizes.items():
             if size is not None and size < MIN_IMAGES:
                 raise DataError(f"expected {name} >= {MIN_IMAGES}, got {size}")
         self.view = view

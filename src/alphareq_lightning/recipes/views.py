@@ -70,49 +70,40 @@ def barlow_twins_view(
             *to_normalised(mean, std),
         ]
     )
-    batch = partial(
+    together = partial(
         crop_and_colour,
         image_size=image_size,
         crop_scale=crop_scale,
         flip=flip,
         jitter=jitter,
         grayscale=grayscale,
-        mean=mean,
-        std=std,
     )
-    return BatchableView(one, batch)
+    return BatchableView(one, v2.Compose([together, v2.Normalize(mean, std, inplace=True)]))
 
 
 def digit_view() -> BatchableView:
     """One random view of a gray digit: shifted, turned, with pieces missing; never mirrored."""
+    moved: dict[str, Any] = {"degrees": 15, "scale": (0.8, 1.2), "shear": 10}
+    shift, erase, erase_scale, noise = 0.1, 0.5, (0.02, 0.15), 0.1
+    bilinear = v2.InterpolationMode.BILINEAR
     one: View = v2.Compose(
         [
             v2.ToDtype(torch.float32, scale=True),
-            v2.RandomAffine(
-                degrees=15,
-                translate=(0.1, 0.1),
-                scale=(0.8, 1.2),
-                shear=10,
-                interpolation=v2.InterpolationMode.BILINEAR,
-            ),
-            v2.RandomErasing(0.5, scale=(0.02, 0.15)),
-            v2.GaussianNoise(sigma=0.1),
+            v2.RandomAffine(**moved, translate=(shift, shift), interpolation=bilinear),
+            v2.RandomErasing(erase, scale=erase_scale),
+            v2.GaussianNoise(sigma=noise),
             v2.Normalize(list(HALF), list(HALF)),
         ]
     )
-    batch = partial(
+    together = partial(
         turn_and_erase,
-        degrees=15,
-        translate=0.1,
-        scale=(0.8, 1.2),
-        shear=10,
-        erase=0.5,
-        erase_scale=(0.02, 0.15),
-        noise=0.1,
-        mean=HALF,
-        std=HALF,
+        **moved,
+        translate=shift,
+        erase=erase,
+        erase_scale=erase_scale,
+        noise=noise,
     )
-    return BatchableView(one, batch)
+    return BatchableView(one, v2.Compose([together, v2.Normalize(HALF, HALF, inplace=True)]))
 
 
 def plain_view(

@@ -131,7 +131,13 @@ def course_in_checkpoint(path: str | PathLike[str], *, layer: str) -> list[Alpha
 
 def _read(path: Path, layer: str | None) -> tuple[Any, list[AlphaRecord], list[str]]:
     """The step of the weights, the records of one layer, and the names of the others."""
-    checkpoint, states = _callback_states(path)
+    checkpoint = read_checkpoint(path)
+    states = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
+    if not isinstance(states, dict):
+        raise SelectionError(
+            f"{path} has no callback states: it is not a checkpoint of Lightning, "
+            "or was saved with save_weights_only=True"
+        )
     try:
         histories = [
             _of_this_training(*history_from_state(state))
@@ -191,14 +197,3 @@ def read_checkpoint(path: Path) -> Any:
     except Exception as error:  # torch raises many types for a file that is not a checkpoint
         reason = first_line(error)
         raise SelectionError(f"{path} cannot be read safely as a checkpoint: {reason}") from error
-
-
-def _callback_states(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    checkpoint = read_checkpoint(path)
-    states = checkpoint.get("callbacks") if isinstance(checkpoint, dict) else None
-    if not isinstance(states, dict):
-        raise SelectionError(
-            f"{path} has no callback states: it is not a checkpoint of Lightning, "
-            "or was saved with save_weights_only=True"
-        )
-    return checkpoint, states

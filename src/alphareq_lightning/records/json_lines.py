@@ -74,8 +74,7 @@ def append_record(path: str | PathLike[str], record: AlphaRecord) -> None:
                 pass  # refuses what is no file
         with open(real, "a+b") as file:
             _check_is_ours(path, file)
-            if _ends_in_half_a_line(path, file):
-                cut_half_line(file)
+            _mend_end(path, file)
             file.write(line)
 
 
@@ -103,8 +102,8 @@ def _check_is_ours(path: str | PathLike[str], file: BinaryIO) -> None:
     raise SelectionError(f"{path} is no file of records; nothing was written to it")
 
 
-def _ends_in_half_a_line(path: str | PathLike[str], file: BinaryIO) -> bool:
-    """Whether a killed writer left half a line; a whole one without its end gets it."""
+def _mend_end(path: str | PathLike[str], file: BinaryIO) -> None:
+    """Remove half a line that a killed writer left; a whole one without its end gets it."""
     end = file.seek(0, os.SEEK_END)
     file.seek(max(end - LONGEST_LINE - 1, 0))
     last = file.read().split(b"\n")[-1]
@@ -113,12 +112,10 @@ def _ends_in_half_a_line(path: str | PathLike[str], file: BinaryIO) -> bool:
             f"the last line of {path} is longer than {LONGEST_LINE} bytes and is no record; "
             "nothing was written to it"
         )
-    if not last:
-        return False
-    if _is_record(last):
+    if last and _is_record(last):
         file.write(b"\n")
-        return False
-    return True
+    elif last:
+        file.truncate(end - len(last))
 
 
 def _is_record(line: bytes) -> bool:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from alphareq_lightning.errors import OptionError, SelectionError
 
-START = 4
+_START = 4
 """Readouts that are spread over the models before anything is believed."""
-LENGTHS = (0.07, 0.2, 0.5)
+_LENGTHS = (0.07, 0.2, 0.5)
 """Of the kernel, as shares of the models in the order of a criterion."""
-NOISES = (0.3, 1.0, 3.0)
+_NOISES = (0.3, 1.0, 3.0)
 """Standard deviations of a readout about what a criterion can tell, in points."""
-WORTH = 0.1
+_WORTH = 0.1
 """A readout that promises fewer points is not paid for,"""
-PATIENCE = 3
+_PATIENCE = 3
 """once so many have brought nothing."""
 
 Numbers = NDArray[np.float64]
@@ -81,11 +81,11 @@ class BudgetedSearch:
         unread = [i for i, name in enumerate(self.names) if name not in self.scores]
         if not unread or len(self.scores) >= self.budget:
             return None
-        if len(self.scores) < min(START, self.budget):
+        if len(self.scores) < min(_START, self.budget):
             return self.names[self._far(unread)]
         promised = self._promised(unread)
         in_vain = len(self.scores) - 1 - list(self.scores).index(self.best) if self.best else 0
-        if promised.max() < WORTH and in_vain >= PATIENCE:
+        if promised.max() < _WORTH and in_vain >= _PATIENCE:
             return None
         return self.names[unread[int(promised.argmax())]]
 
@@ -134,7 +134,7 @@ class BudgetedSearch:
         chance = -0.5 * n * math.log(spread) - 0.5 * float((values**2).sum()) / spread
         gain, sd = np.zeros(len(unread)) - values.max(), np.full(len(unread), math.sqrt(spread))
         found = {("", 0.0, 0.0): (chance, _improvement(gain, sd))}
-        for (criterion, places), length, noise in product(self._places.items(), LENGTHS, NOISES):
+        for (criterion, places), length, noise in product(self._places.items(), _LENGTHS, _NOISES):
             kernel = spread * _kernel(places[read], places[read], length)
             inverse = np.linalg.inv(kernel + noise**2 * np.eye(n))
             variance = 1 / inverse.diagonal()
@@ -146,7 +146,7 @@ class BudgetedSearch:
             found[criterion, length, noise] = (likelihood, _improvement(mean - values.max(), sd))
         best = max(likelihood for likelihood, _ in found.values())
         weights = {key: math.exp(likelihood - best) for key, (likelihood, _) in found.items()}
-        weights["", 0.0, 0.0] *= len(LENGTHS) * len(NOISES)  # as much as a criterion before all
+        weights["", 0.0, 0.0] *= len(_LENGTHS) * len(_NOISES)  # as much as a criterion before all
         shares: dict[str, float] = {}
         for (criterion, _, _), weight in weights.items():
             shares[criterion] = shares.get(criterion, 0.0) + weight
@@ -159,7 +159,7 @@ class BudgetedSearch:
     def _by_chance(self, count: int) -> Numbers:
         order = list(range(count))
         random.Random(f"{self.seed} {self.num_readouts}").shuffle(order)
-        return np.array(order, dtype=np.float64) + 2 * WORTH
+        return np.array(order, dtype=np.float64) + 2 * _WORTH
 
 
 def _places(values: list[float]) -> Numbers:

@@ -172,13 +172,8 @@ class AlphaIntervalSearch:
         Raises:
             OSError: If it cannot be written.
         """
-        state = {
-            "top_k": self.top_k,
-            "margin": self.margin,
-            "pending": self.pending,
-            "readouts": self.readouts,
-            "skipped": self.skipped,
-        }
+        names = ("top_k", "margin", "pending", "readouts", "skipped")
+        state = {name: getattr(self, name) for name in names}
         with written_beside(path) as unfinished:
             unfinished.write_text(json.dumps(as_json(state), indent=1), encoding="utf-8")
 

@@ -95,9 +95,6 @@ def select_by_readouts(
     if budget is not None:  # the interval stays open: who is asked for is read out
         kind, top_k, margin = {"budget": budget}, budget, 0
         chooser = BudgetedSearch(criteria_of(records), budget=budget, seed=seed)
-    chooser = (
-        None if budget is None else BudgetedSearch(criteria_of(records), budget=budget, seed=seed)
-    )
     with _alone_in(folder):
         _check_settings(folder, {"seed": seed, **kind, **(settings or {})})
         search = _search(folder, top_k, margin, set(by_name))

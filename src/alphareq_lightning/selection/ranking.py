@@ -16,7 +16,7 @@ from alphareq_lightning.records.record import AlphaRecord
 
 AGREEMENT = 0.5
 """Two orders with a smaller Kendall τ are called different."""
-FEWEST_RANKS = 5
+_FEWEST_RANKS = 5
 """Half a window must be this wide to be compared with the whole."""
 FEWEST_TO_COMPARE = 4
 
@@ -209,7 +209,7 @@ def cautions(
     distances = [r.distance(target) for r in fitted]
     first, last = fitted[0].fit_range or (0, 0)
     halves = [(first, last // 2), (2 * first, last)]
-    halves = [window for window in halves if window[1] - window[0] >= FEWEST_RANKS]
+    halves = [window for window in halves if window[1] - window[0] >= _FEWEST_RANKS]
     for window, tau in window_agreement(fitted, halves, target=target).taus.items():
         if tau < AGREEMENT:
             found.append(

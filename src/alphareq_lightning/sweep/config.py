@@ -30,6 +30,8 @@ IDENTITY = "sweep"
 """The attribute of a study that says what its trials have in common."""
 SAMPLERS = ("grid", "random", "tpe")
 RANGE_KEYS = ("low", "high", "log", "step")
+LEAST = {"labels_per_class": 1, "top_k": 1, "margin": 0, "min_epochs": 1, "reduction_factor": 2}
+"""The smallest value of each whole number among the options."""
 SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 Params = dict[str, Any]
@@ -147,6 +149,12 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
             raise OptionError(f"{path}: {key!r} is missing or empty")
     sampler = values.get("sampler", "grid")
     _check_choice("sampler", sampler, SAMPLERS)
+    readout = _options("readout", ReadoutOptions, values.get("readout", {}))
+    _check_choice("readout: probe", readout.probe, tuple(PROBES))
+    stopping = values.get("early_stopping", "none")
+    halving = None
+    if stopping not in (None, "none"):
+        halving = _options("early_stopping", Halving, {} if stopping == "halving" else stopping)
     name = _text("name", values.get("name") or path.stem)
     out = Path(_text("out", values.get("out") or f"runs/{name}"))
     train = path.parent / _text("train", values["train"])
@@ -164,9 +172,9 @@ def read_sweep(path: str | Path, *, storage: str | None = None, trials: int | No
         sampler=sampler,
         trials=_num_trials(sampler, space, trials or values.get("trials")),
         seed=_whole("seed", values.get("seed", 0), least=0),
-        readout=_readout(values.get("readout", {})),
-        search=_search(values.get("search", {})),
-        early_stopping=_early_stopping(values.get("early_stopping", "none")),
+        readout=readout,
+        search=_options("search", SearchOptions, values.get("search", {})),
+        early_stopping=halving,
         out=out,
         storage=_text("storage", storage or values.get("storage") or f"sqlite:///{out}/study.db"),
         heartbeat=_whole("heartbeat", values.get("heartbeat", 60)),
@@ -224,33 +232,15 @@ def _num_trials(sampler: str, space: Mapping[str, BaseDistribution], trials: int
     return _whole("trials", trials)
 
 
-def _readout(value: Any) -> ReadoutOptions:
-    values = _mapping("readout", value)
-    _check_keys("readout", values, [f.name for f in fields(ReadoutOptions)])
-    _check_choice("readout: probe", values.get("probe", "logistic"), tuple(PROBES))
-    if values.get("labels_per_class") is not None:
-        _whole("readout: labels_per_class", values["labels_per_class"])
-    return ReadoutOptions(**values)
-
-
-def _search(value: Any) -> SearchOptions:
-    values = _mapping("search", value)
-    _check_keys("search", values, [f.name for f in fields(SearchOptions)])
+def _options(where: str, kind: type[Any], value: Any) -> Any:
+    """One of the classes of options above."""
+    values = _mapping(where, value)
+    _check_keys(where, values, [f.name for f in fields(kind)])
     for key, number in values.items():
-        _whole(f"search: {key}", number, least=0 if key == "margin" else 1)
-    return SearchOptions(**values)
-
-
-def _early_stopping(value: Any) -> Halving | None:
-    if value in (None, "none"):
-        return None
-    if value == "halving":
-        return Halving()
-    values = _mapping("early_stopping", value)
-    _check_keys("early_stopping", values, [f.name for f in fields(Halving)])
-    for key, number in values.items():
-        _whole(f"early_stopping: {key}", number, least=2 if key == "reduction_factor" else 1)
-    return Halving(**values)
+        may_be_left_out = getattr(kind, key) is None
+        if key in LEAST and not (number is None and may_be_left_out):
+            _whole(f"{where}: {key}", number, LEAST[key])
+    return kind(**values)
 
 
 def _mapping(where: object, value: Any) -> dict[str, Any]:

@@ -106,19 +106,21 @@ def summarize(study: Study) -> SweepSummary:
     for trial in finished:
         spent = trial.user_attrs.get(SECONDS, {})
         seconds.update({str(name): float(value) for name, value in spent.items()})
-    low, high = AlphaIntervalPruner(**search_options(study)).interval(study)
+    records = (t.user_attrs[RECORD] for t in finished if RECORD in t.user_attrs)
+    bounds = AlphaIntervalPruner(**search_options(study)).interval(study)
+    low, high = (bound if math.isfinite(bound) else None for bound in bounds)
     return SweepSummary(
         name=study.study_name,
         num_slots=len({t.user_attrs[SLOT] for t in ours}),
         num_done=len({t.user_attrs[SLOT] for t in finished} | lost),
         best=max(read_out, key=lambda row: row["accuracy"], default=None),
-        interval=(_finite(low), _finite(high)),
+        interval=(low, high),
         paid=sum(bool(t.user_attrs.get(PAID)) for t in finished),
         saved=sum(outcomes.values()) - outcomes[READ_OUT] - outcomes[STOPPED],
         stopped_early=outcomes[STOPPED],
         failed=failed,
         died=sum(is_dead(t) for t in ours),
-        cautions=_cautions(finished),
+        cautions=mixtures(map(AlphaRecord.from_dict, records)),
         seconds=dict(seconds),
         trials=rows,
     )
@@ -128,11 +130,6 @@ def search_options(study: Study) -> dict[str, Any]:
     """``top_k`` and ``margin`` of a sweep's interval search; nothing for a study of others."""
     search = study.user_attrs.get(IDENTITY, {}).get("search", {})
     return {name: int(search[name]) for name in ("top_k", "margin") if name in search}
-
-
-def _cautions(finished: list[FrozenTrial]) -> list[str]:
-    records = (t.user_attrs[RECORD] for t in finished if RECORD in t.user_attrs)
-    return mixtures(map(AlphaRecord.from_dict, records))
 
 
 def study_records(study: Study) -> list[AlphaRecord]:
@@ -197,10 +194,6 @@ def _pruned_or_read_out(trial: FrozenTrial) -> bool:
 
 def _failed(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.FAIL and ERROR in trial.user_attrs
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _fixed(value: float | None) -> str:

@@ -32,9 +32,7 @@ def is_dead(trial: FrozenTrial) -> bool:
 
 def occupies(trial: FrozenTrial) -> bool:
     """Whether a trial waits, runs, or has done the work of its slot."""
-    return SLOT in trial.user_attrs and (
-        trial.state != TrialState.FAIL or ERROR in trial.user_attrs
-    )
+    return SLOT in trial.user_attrs and not is_dead(trial)
 
 
 def given_up(trials: Iterable[FrozenTrial]) -> set[int]:

@@ -11,8 +11,7 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy
 from filelock import FileLock, Timeout
@@ -29,11 +28,12 @@ from alphareq_lightning.text import first_line
 
 JOURNAL_SUFFIXES = (".journal", ".log")
 DRIVERS = {
-    "postgresql": ("psycopg", "psycopg2"),
-    "mysql": ("pymysql", "MySQLdb", "mysql.connector"),
+    "postgresql": {"psycopg": "psycopg", "psycopg2": "psycopg2"},
+    "mysql": {"pymysql": "pymysql", "MySQLdb": "mysqldb", "mysql.connector": "mysqlconnector"},
 }
-"""Python packages that SQLAlchemy can reach a database server with, the first one preferred."""
-DIALECTS = {"MySQLdb": "mysqldb", "mysql.connector": "mysqlconnector"}
+"""Python packages that SQLAlchemy can reach a database server with, the first one preferred, and
+what SQLAlchemy calls them."""
+TO_INSTALL = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql"}
 CONNECT_SECONDS = 10
 SQLITE_SECONDS = 60
 """SQLite has one writer at a time; the others wait so long."""
@@ -60,14 +60,7 @@ LOCKS = {
 """How a database server is asked for a turn."""
 
 
-class Opened(NamedTuple):
-    """A storage, and the file it is, if it is one."""
-
-    storage: BaseStorage
-    file: Path | None
-
-
-def open_storage(where: str, *, heartbeat: int = 60, to_read: bool = False) -> Opened:
+def open_storage(where: str, *, heartbeat: int = 60, to_read: bool = False) -> BaseStorage:
     """Open a storage, and create it if there is none; workers do it in a turn.
 
     Args:
@@ -80,17 +73,15 @@ def open_storage(where: str, *, heartbeat: int = 60, to_read: bool = False) -> O
         OptionError: If ``where`` is neither, or its driver is not installed.
         SweepError: If it cannot be reached, is damaged, or is not there ``to_read``.
     """
-    place = _place(where)
-    file = _file(place)
+    place, file = _place(where), file_of(where)
     if file is not None and to_read and not file.exists():
         raise nothing_begun(where)
     if isinstance(place, Path):
-        return Opened(_open_journal(place, to_read), file)
+        return _open_journal(place, to_read)
     if file is None:
         options = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
-        return Opened(_open_database(place, options, to_read, heartbeat), None)
-    options = {"connect_args": {"timeout": SQLITE_SECONDS}}
-    return Opened(_open_database(place, options, to_read), file)
+        return _open_database(place, options, to_read, heartbeat)
+    return _open_database(place, {"connect_args": {"timeout": SQLITE_SECONDS}}, to_read)
 
 
 def turn(where: str, *, to_read: bool = False) -> ExitStack:
@@ -110,8 +101,7 @@ def turn(where: str, *, to_read: bool = False) -> ExitStack:
         OptionError: If ``where`` is no storage.
         SweepError: If the storage cannot be reached, or somebody has the turn for too long.
     """
-    place = _place(where)
-    file = _file(place)
+    place, file = _place(where), file_of(where)
     with ExitStack() as held:
         if file is None:
             assert isinstance(place, URL)
@@ -188,8 +178,9 @@ def _place(where: str) -> URL | Path:
     return url
 
 
-def _file(place: URL | Path) -> Path | None:
+def file_of(where: str) -> Path | None:
     """The file of a storage, where links lead to; `None` for a database server."""
+    place = _place(where)
     if isinstance(place, URL) and place.get_backend_name() != "sqlite":
         return None
     return Path(os.path.realpath(place if isinstance(place, Path) else str(place.database)))
@@ -244,13 +235,10 @@ def _with_driver(url: URL) -> URL:
     dialect = {"postgres": "postgresql"}.get(dialect, dialect)
     if driver or dialect not in DRIVERS:
         return url
-    for package in DRIVERS[dialect]:
+    for package, driver in DRIVERS[dialect].items():
         if find_spec(package.partition(".")[0]) is not None:
-            return url.set(drivername=f"{dialect}+{DIALECTS.get(package, package)}")
-    raise OptionError(f"no driver for {dialect}:// is installed: pip install {_PIP_NAMES[dialect]}")
-
-
-_PIP_NAMES = {"postgresql": "'psycopg[binary]'", "mysql": "pymysql"}
+            return url.set(drivername=f"{dialect}+{driver}")
+    raise OptionError(f"no driver for {dialect}:// is installed: pip install {TO_INSTALL[dialect]}")
 
 
 class _JournalLock(JournalFileOpenLock):
@@ -348,12 +336,7 @@ class Worker:
             self._lock.acquire()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._lock is not None and self._folder is not None:
             self._lock.release()
             (self._folder / self.name).unlink(missing_ok=True)

@@ -17,7 +17,7 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,6 +30,7 @@ from alphareq_lightning.sweep.results import SweepSummary, describe, summarize
 from alphareq_lightning.sweep.slots import ERROR, INTERRUPTED, bury, fill, sign
 from alphareq_lightning.sweep.storage import (
     Worker,
+    file_of,
     nothing_begun,
     open_storage,
     reading,
@@ -74,10 +75,10 @@ def run_sweep(sweep: Sweep, *, console: Console | None = None) -> SweepSummary:
         try:
             # All in one turn: whoever looks in between finds the study, and not an empty file.
             with turn(sweep.storage), reading(sweep.storage):
-                storage, file = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
+                storage = open_storage(sweep.storage, heartbeat=sweep.heartbeat)
                 study = open_study(sweep, storage)
                 fill(study, sweep.plan())
-            with Worker(file) as worker:
+            with Worker(file_of(sweep.storage)) as worker:
                 _work(sweep, study, worker, console)
             return summarize(study)
         except Exception as error:
@@ -114,7 +115,7 @@ def load_study(storage: str, name: str | None = None) -> Study:
             nothing is created.
     """
     with turn(storage, to_read=True), reading(storage):
-        opened = open_storage(storage, to_read=True).storage
+        opened = open_storage(storage, to_read=True)
         names = optuna.get_all_study_names(opened)
     if not names:
         raise nothing_begun(storage)
@@ -247,12 +248,12 @@ def _run_one(
     except Exception as error:  # of several types where Optuna is told of a trial that has ended
         if isinstance(error, AlphaReQError) or storage_fault(error) is not None:
             raise
-        if not claimed or _trial(study, claimed[-1]).state != TrialState.FAIL:
+        if not claimed or study.get_trials(deepcopy=False)[claimed[-1]].state != TrialState.FAIL:
             raise
         # Taken for dead by the others, because this machine slept perhaps; they run it again.
         console.print(f"trial {claimed[-1]}: was taken over by another worker")
         return
-    ended = describe(_trial(study, claimed[-1]))
+    ended = describe(study.get_trials(deepcopy=False)[claimed[-1]])
     console.print(ended, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -285,10 +286,6 @@ def machine_fault(error: BaseException) -> BaseException | None:
             return seen
         seen = seen.__cause__ or seen.__context__
     return None
-
-
-def _trial(study: Study, number: int) -> FrozenTrial:
-    return next(t for t in study.get_trials(deepcopy=False) if t.number == number)
 
 
 def _sampler(sweep: Sweep) -> BaseSampler:
