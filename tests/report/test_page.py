@@ -490,6 +490,7 @@ def test_browser_shows_a_sweep(tmp_path, width):
     )
     assert seen["verdict"].startswith("Keep runs/lambd=0.01,width=64/step=1000.ckpt")
     assert (seen["lines"], seen["parallel"], seen["spectra"], seen["atFirst"]) == (3, 3, 3, 3)
+    assert seen.get("replay") is None  # no search pays for the last models first
     assert seen["step"] == seen["played"] == "step 1,000"
     assert seen["button"] == "▶"
     assert "var(" not in seen["svg"]
@@ -543,6 +544,10 @@ def test_browser_with_a_thousand_models(tmp_path):
     assert (seen["spectra"], seen["curves"]) == (60, 1)
 
 
+def evil_record():
+    return record(1.2, problem=EVIL, layer=EVIL, run=EVIL, params={EVIL: EVIL, "__proto__": EVIL})
+
+
 HARD = {
     "one": ([record(1.1, accuracy=70.0)], 1),
     "no alpha": ([record(math.nan, fit_range=None, eigenvalues=())], 0),
@@ -552,7 +557,7 @@ HARD = {
     "all failed": ([record(1.0, accuracy=math.nan, scores={"rankme": 3.0})], 1),
     "a score of some": ([record(1.0, scores={"rankme": 3.0}), record(1.5)], 1),
     "equal": ([record(1.0, accuracy=50.0)] * 12, 12),
-    "evil": ([record(1.0, accuracy=5.0, path=EVIL), record(1.2, problem=EVIL, layer=EVIL)], 1),
+    "evil": ([record(1.0, accuracy=5.0, path=EVIL), evil_record()], 1),
 }
 
 

@@ -64,7 +64,10 @@ def measured(record: AlphaRecord) -> dict[str, Any]:
 def courses_of(
     records: Sequence[AlphaRecord], course: Sequence[AlphaRecord]
 ) -> list[list[dict[str, Any]]]:
-    """What was measured of each training, oldest first; ``model`` is the place of its record."""
+    """What was measured of each training, oldest first; nothing where that is a single point.
+
+    ``model`` is the place of a measurement among the records, if it is one of them.
+    """
     places = {id(record): place for place, record in enumerate(records)}
     own = trainings_of(records)
     more = [
@@ -86,7 +89,7 @@ def courses_of(
     return [
         [
             {**measured(r), "model": places.get(id(r)), "phase": phase(history[: i + 1])}
-            for i, r in enumerate(history)
+            for i, r in enumerate(history if len(history) > 1 else ())
         ]
         for history in (histories[name] for name in own)
     ]
