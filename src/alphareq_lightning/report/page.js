@@ -674,13 +674,14 @@ function setUpVerdict() {
   const title = label !== "verdict" ? "No verdict" : none ? "No choice" : "Keep ";
   card.append(element("h2", {}, ...(none ? [title] : [title, ...soft(text)])), list);
   if (label !== "verdict") others.unshift(["because", text]);
-  const kinds = Map.groupBy ? Map.groupBy(others, ([kind]) => kind) : new Map(others.map(
-    (pair, i) => [i, [pair]]));
-  for (const pairs of kinds.values()) {
-    const kind = pairs[0][0];
-    list.append(element("dt", {}, kind), element("dd", {className: kind === "advice" ? kind : ""},
-      ...pairs.map(([, said]) => element("p", {}, ...soft(said)))));
-  }
+  let said = null; // lines of one kind stand together
+  others.forEach(([kind, line], i) => {
+    if (kind !== others[i - 1]?.[0]) {
+      said = element("dd", {className: kind === "advice" ? kind : ""});
+      list.append(element("dt", {}, kind), said);
+    }
+    said.append(element("p", {}, ...soft(line)));
+  });
 }
 function setUpChoices() {
   const {count, rows: found} = page.choices;
