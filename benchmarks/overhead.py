@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import resnet18, resnet50
 
-from alphareq_lightning import AlphaMonitor
+from alphareq_lightning import AlphaMonitor, AlphaRecord, course_figure, spectrum_figure
 from alphareq_lightning._lightning import quiet
+from alphareq_lightning.records.record import Fit
+from alphareq_lightning.selection.course import with_course
 from benchmarks.results import arguments, write
 
 EPOCH_IMAGES = 10_000
@@ -86,7 +89,47 @@ def epoch(module: Classifier, loader: DataLoader[Any], mode: str, folder: str) -
     return seconds if mode == "without" else {**seconds, **monitor.parts}
 
 
-def summary(runs: dict[str, list[dict[str, float]]], batches: int, batch: int) -> dict[str, Any]:
+def course_seconds(rounds: int) -> float:
+    """What the course of a training adds to one measurement: its place, figure and old spectra.
+
+    CPU seconds, of interleaved medians, for a layer of 512 features that was measured twelve times.
+    """
+    history: list[AlphaRecord] = []
+    for step in range(0, 1200, 100):
+        alpha = 1.5 + 0.4 * math.sin(step / 400)
+        new = AlphaRecord(
+            fit=Fit(alpha, 0.99, 0.02, (4, 100)),
+            num_samples=EPOCH_IMAGES,
+            num_features=512,
+            global_step=step,
+            scores={"rankme": 100 * alpha},
+            metrics={"val_loss": 10 / alpha},
+            eigenvalues=tuple(n**-alpha for n in range(1, 513)),
+        )
+        history.append(with_course(new, history)[0])
+    newest, earlier = history[-1], history[:-1]
+
+    def with_it() -> None:
+        with_course(newest, earlier)
+        spectrum_figure(newest, earlier).canvas.draw()
+        course_figure(history).canvas.draw()
+
+    def without() -> None:
+        spectrum_figure(newest).canvas.draw()
+
+    seconds: dict[Any, list[float]] = {with_it: [], without: []}
+    for warm in range(1 + rounds):
+        for step, measured in seconds.items():
+            started = time.process_time()
+            step()
+            if warm:
+                measured.append(time.process_time() - started)
+    return statistics.median(seconds[with_it]) - statistics.median(seconds[without])
+
+
+def summary(
+    runs: dict[str, list[dict[str, float]]], batches: int, batch: int, course: float
+) -> dict[str, Any]:
     """Medians in ms, and the share that the monitor has in an epoch of `EPOCH_IMAGES`.
 
     What it costs once, the figure included, is what an epoch here takes longer by, less the updates
@@ -111,6 +154,10 @@ def summary(runs: dict[str, list[dict[str, float]]], batches: int, batch: int) -
         "once_ms": round(once * 1e3, 1),
         "figure_ms": round(median("reused", "figure") * 1e3, 1),
         "percent_of_10000_images": round(100 * ((many - 1) * update + once) / (many * of_batch), 2),
+        "course_ms": round(course * 1e3, 1),
+        "course_percent_of_own_10000_images": round(
+            100 * course / (many * (of_batch + update) + once), 2
+        ),
     }
 
 
@@ -118,7 +165,7 @@ def summary(runs: dict[str, list[dict[str, float]]], batches: int, batch: int) -
 def main() -> None:
     options = arguments(__doc__)
     warnings.filterwarnings("ignore")
-    rows = []
+    rows, course = [], course_seconds(1 if options.smoke else 15)
     for name, setting in SETTINGS.items():
         if options.smoke and name != "resnet18 at 32 px":
             continue
@@ -140,7 +187,10 @@ def main() -> None:
                     if warm:
                         runs[mode].append(seconds)
         rows.append(
-            {"network": name, "images": n, "batch": batch, **summary(runs, n // batch, batch)}
+            {
+                **{"network": name, "images": n, "batch": batch},
+                **summary(runs, n // batch, batch, course),
+            }
         )
     write(options, "overhead", rows)
 

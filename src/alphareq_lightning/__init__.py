@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from alphareq_lightning._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from alphareq_lightning.callbacks import AlphaMonitor, spectrum_figure
+    from alphareq_lightning.callbacks import AlphaMonitor, course_figure, spectrum_figure
     from alphareq_lightning.commands._sources import ImageOptions
     from alphareq_lightning.commands.profile import profile_model
     from alphareq_lightning.commands.score import score_checkpoints
@@ -102,6 +102,7 @@ __all__ = [
     "alpha_distance",
     "append_record",
     "correct_alpha",
+    "course_figure",
     "course_of",
     "eigenspectrum",
     "feature_moments",

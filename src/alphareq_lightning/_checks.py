@@ -61,7 +61,10 @@ def check_prefix(prefix: Any) -> None:
     if not isinstance(prefix, str):
         raise OptionError(f"expected a string, got {prefix=}")
     if "/" in prefix:
-        raise OptionError(f"'/' in a key makes folders out of checkpoint names, got {prefix=}")
+        raise OptionError(
+            f"'/' in a key makes folders out of checkpoint names, got {prefix=}; write "
+            f"{prefix.replace('/', '_')!r}"
+        )
 
 
 def check_layer(layer: Any) -> str | list[str] | None:

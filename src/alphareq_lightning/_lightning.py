@@ -7,7 +7,9 @@ The two packages hold the same code under different class trees. The callback in
 from __future__ import annotations
 
 import logging
+import re
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -20,10 +22,14 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from lightning.pytorch.utilities.seed import isolate_rng
+from lightning.pytorch.utilities.seed import isolate_rng as _isolate_rng
 from lightning_utilities.core.apply_func import apply_to_collection
 
 from alphareq_lightning.errors import OptionError
+
+_REASON = re.compile(
+    r"Option '.*' is not accepted|unrecognized arguments: .*|Expected a .*Got.*|No module named .*"
+)
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -88,6 +94,19 @@ def _with_trainer(hook: Callable[..., Any], message: str) -> Callable[..., Any]:
 
 
 @contextmanager
+def isolate_rng() -> Iterator[None]:
+    """Lightning's, which puts nothing back after an exception; this does."""
+    failed: BaseException | None = None
+    with _isolate_rng():
+        try:
+            yield
+        except BaseException as error:
+            failed = error
+    if failed is not None:
+        raise failed
+
+
+@contextmanager
 def quiet() -> Iterator[None]:
     """No hints about hardware, workers and log intervals between our own lines."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
@@ -103,6 +122,16 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def parser_reason(error: ArgumentError) -> str:
+    """The lines of jsonargparse's message that tell, as one."""
+    found = _REASON.search(str(error))
+    if found:
+        return found.group()
+    lines = [line.strip() for line in str(error).splitlines()]
+    telling = [line.removeprefix("- ") for line in lines if line.startswith(("- ", "Given value:"))]
+    return "; ".join(telling) or lines[0]
+
+
 __all__ = [
     "SHARDING_STRATEGIES",
     "Callback",
@@ -113,6 +142,7 @@ __all__ = [
     "isolate_rng",
     "needs_trainer",
     "overrides",
+    "parser_reason",
     "quiet",
     "rank_zero_info",
     "sized_len",

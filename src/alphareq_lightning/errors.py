@@ -73,6 +73,10 @@ class HistoryWarning(AlphaReQWarning):
     """A checkpoint's history of α could not be read; training goes on with an empty one."""
 
 
+class CourseWarning(AlphaReQWarning):
+    """A training fails, as far as the course of its α tells, or its features have collapsed."""
+
+
 class OutputWarning(AlphaReQWarning):
     """A figure could not be drawn or written; training goes on without it."""
 

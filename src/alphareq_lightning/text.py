@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -80,6 +82,17 @@ def shown(value: Any, depth: int = 2) -> str:
         items.append(f"and {len(value) - SHOWN_ITEMS} more")
     brackets = {dict: "{}", tuple: "()"}.get(type(value), "[]")
     return f"{brackets[0]}{', '.join(items)}{brackets[1]}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a message: the known name that a wrong one was meant to be, if there is one near.
+
+    Example:
+        >>> nearest("rnak", ["rank", "report"]), nearest("x", ["rank"])
+        ("; did you mean 'rank'?", '')
+    """
+    found = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 def one_line(error: object) -> str:

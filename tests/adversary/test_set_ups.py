@@ -536,7 +536,7 @@ LOOPS = {
 def test_own_images_leave_the_module_alone(tmp_path, name, loop):
     held_out = DataLoader(images(100, seed=3), batch_size=50, shuffle=True)
     options = dict(LOOPS[loop])
-    steps = {"at_steps": options.pop("at_steps", ())}
+    steps = {"at_steps": options.pop("at_steps", None)}
     ends = []
     for monitor in (AlphaMonitor("backbone", dataloader=held_out, **steps), None):
         train_loader = DataLoader(Labelled(), batch_size=32, shuffle=True)
@@ -601,8 +601,8 @@ def test_every_pass_over_a_stream_reads_the_same_images(tmp_path):
     monitor = AlphaMonitor(dataloader=DataLoader(Stream(), batch_size=50), max_samples=100)
     loader = DataLoader(Labelled(), batch_size=32)
     make_trainer(tmp_path, monitor, max_epochs=2).fit(Still(), loader, loader)
-    first, second = monitor.history
-    assert first.eigenvalues == second.eigenvalues
+    untrained, first, second = monitor.history
+    assert untrained.eigenvalues == first.eigenvalues == second.eigenvalues
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -619,8 +619,8 @@ def test_every_pass_reads_the_same_images_whatever_their_order_is_drawn_from(tmp
         own = DataLoader(Labelled(), batch_size=50, sampler=sampler, num_workers=workers)
         monitor = AlphaMonitor(dataloader=own, max_samples=100)
         make_trainer(tmp_path, monitor).fit(Still(), DataLoader(Labelled(), batch_size=32))
-        first, second = monitor.history
-        assert first.eigenvalues == second.eigenvalues
+        untrained, first, second = monitor.history
+        assert untrained.eigenvalues == first.eigenvalues == second.eigenvalues
 
 
 class RandomOrder(OwnOrder):
@@ -718,5 +718,5 @@ def test_a_stream_without_end_needs_a_number(tmp_path):
         make_trainer(tmp_path, AlphaMonitor(dataloader=loader)).fit(*fit)
     assert Endless.read == 0
     monitor = AlphaMonitor(dataloader=loader, max_samples=50)
-    make_trainer(tmp_path, monitor, max_epochs=1).fit(*fit)  # one trial, one pass, a batch each
+    make_trainer(tmp_path, monitor, max_epochs=1).fit(*fit)  # two passes of a batch each
     assert (monitor.history[0].num_samples, Endless.read) == (50, 100)

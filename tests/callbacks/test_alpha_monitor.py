@@ -115,7 +115,7 @@ def test_no_validation_loop(tmp_path, options):
         enable_checkpointing=True,
         **options,
     )
-    assert len(monitor.history) == 2
+    assert len(monitor.history) == 3
     assert monitor.history[-1].alpha == pytest.approx(alpha_of(module, images(seed=1)), rel=1e-5)
     assert len(list(tmp_path.glob("*.ckpt"))) == 2
 
@@ -241,7 +241,7 @@ def test_hooks_are_gone_after_fit_and_after_an_exception(tmp_path):
         fit(tmp_path, monitor, broken)
     assert not broken.backbone._forward_hooks
     fit(tmp_path, monitor, TinyModule())  # and it can be used again
-    assert len(monitor.history) == 2
+    assert [r.global_step for r in monitor.history] == [0, 0, 5, 10]
 
 
 def test_module_built_in_configure_model(tmp_path):
@@ -398,7 +398,7 @@ def test_certain_failures_come_before_training(tmp_path, module, options, error,
         ({"on_collapse": "cry"}, "got 'cry'"),
         ({"every_n_epochs": 0}, "every_n_epochs=0"),
         ({"max_samples": 0}, "max_samples=0"),
-        ({"prefix": "val/"}, "prefix='val/'"),
+        ({"prefix": "val/"}, "got prefix='val/'; write 'val_'"),
         ({"scores": ["rankyou"]}, r"unknown scores \['rankyou'\]; there are: rankme"),
         ({"target": (2, 1)}, "expected target"),
         ({"fit_range": (5, 5)}, r"fit_range=\(5, 5\)"),
@@ -460,7 +460,7 @@ def test_a_module_without_forward(tmp_path):
                 fit(tmp_path, monitor, Headless())
         else:
             fit(tmp_path, monitor, Headless())
-            assert len(monitor.history) == 2
+            assert len(monitor.history) == 3
 
 
 def test_batches_of_any_shape(tmp_path):

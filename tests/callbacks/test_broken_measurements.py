@@ -96,7 +96,7 @@ def test_a_pass_that_breaks_half_way_is_no_measurement(tmp_path):
     monitor = AlphaMonitor(dataloader=BreaksLater(OSError("gone")))
     with pytest.warns(NoFitWarning, match="pass over unlabeled images failed: gone"):
         trainer, _ = fit(tmp_path, monitor)
-    whole, half = monitor.history
+    _, whole, half = monitor.history
     assert (whole.num_samples, whole.problem) == (300, None)
     assert half.num_samples == 50
     assert math.isnan(half.alpha)
@@ -120,10 +120,10 @@ def test_keyboard_interrupt_in_the_own_pass_and_a_second_fit(tmp_path, make):
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         fit(tmp_path, monitor, module, loaders=loaders)
     assert not module.backbone._forward_hooks
-    assert len(monitor.history) == 1
+    assert len(monitor.history) == 2
     monitor.dataloader = unlabeled_loader()
     fit(tmp_path, monitor, module, loaders=loaders)
-    assert [record.num_samples for record in monitor.history] == [300, 320, 320]
+    assert [record.num_samples for record in monitor.history] == [300, 300, 320, 320, 320]
 
 
 class Silent(IterableDataset):
@@ -134,7 +134,7 @@ class Silent(IterableDataset):
 def test_own_images_are_measured_though_no_validation_batch_comes(tmp_path):
     monitor = AlphaMonitor(dataloader=unlabeled_loader())
     fit(tmp_path, monitor, loaders=(labelled_loader(), DataLoader(Silent(), batch_size=4)))
-    assert [record.num_samples for record in monitor.history] == [320, 320]
+    assert [record.num_samples for record in monitor.history] == [320, 320, 320]
 
 
 def test_forwards_outside_of_the_validation_step_do_not_count(tmp_path):

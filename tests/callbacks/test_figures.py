@@ -1,12 +1,23 @@
+import json
+import re
 import shutil
+from pathlib import Path
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.plugins.base_plugin import TBContext
+from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
-from alphareq_lightning import AlphaMonitor, spectrum_figure
+from alphareq_lightning import AlphaMonitor, course_figure, spectrum_figure
 from alphareq_lightning.errors import OutputWarning
+from alphareq_lightning.selection.course import with_course
+from study.records import records_of
 
 from plain_records import plain_record
 from tiny import TinyModule, labelled_loader, make_trainer
@@ -46,6 +57,92 @@ def test_no_fit_is_drawn_too(eigenvalues):
     assert len(figure.axes[0].get_lines()) == int(any(eigenvalues))
 
 
+RESULTS = Path(__file__).parents[2] / "study" / "results" / "turned"
+
+
+def told(name):
+    """A training of the study, each of its records told where it stood."""
+    history = []
+    for new in records_of(RESULTS / f"lambd={name},projector_dim=256.json"):
+        history.append(with_course(new, history)[0])
+    return history
+
+
+def texts(figure):
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    return [axes.get_title(loc="left") for axes in figure.axes], legend
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 7, 40])
+def test_earlier_spectra_lie_faint_behind(count):
+    earlier = [record(global_step=step, epoch=step) for step in range(count)]
+    [axes] = spectrum_figure(record(global_step=99), earlier).axes
+    spectrum, line, *behind = axes.get_lines()
+    assert len(behind) == min(count, 6)
+    assert all(older.get_alpha() < 0.6 and older.get_zorder() < 3 for older in behind)
+    fading = [older.get_alpha() for older in behind]
+    assert fading == sorted(fading)
+    assert (spectrum.get_zorder(), line.get_zorder()) == (3, 3)
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert f"steps 0 … {count - 1}" in labels
+
+
+def test_the_course_of_a_failing_training():
+    history = told("1.0")
+    figure = course_figure(history)
+    titles, legend = texts(figure)
+    assert titles == [
+        "backbone, failing (step 2,000)\nα = 2.522, drift -0.04",
+        "val_loss",
+        "RankMe",
+    ]
+    assert {"target 1", "untrained 1.63", "warming up", "failing"} < set(legend)
+    alphas = figure.axes[0].get_lines()[0]
+    np.testing.assert_array_equal(alphas.get_xdata(), [r.global_step for r in history])
+    np.testing.assert_array_equal(alphas.get_ydata(), [r.alpha for r in history])
+    [rankme] = figure.axes[2].get_lines()
+    np.testing.assert_array_equal(rankme.get_ydata(), [r.scores["rankme"] for r in history])
+    assert figure.get_size_inches()[0] * figure.dpi == 480  # fits a card without much shrinking
+
+
+def test_the_phases_of_a_healthy_training():
+    _, legend = texts(course_figure(told("0.03"), target=(1.5, 2.0)))
+    assert {"settling", "settled", "target 1.5 to 2"} < set(legend)
+    assert legend.count("settled") == 1
+    assert "failing" not in legend
+
+
+@pytest.mark.parametrize(
+    ("values", "titles"),
+    [
+        ({}, ["backbone (step 10)\nα = 1.250"]),
+        ({"metrics": {"train_loss": 2.0}}, ["backbone (step 10)\nα = 1.250", "train_loss"]),
+        (
+            {"metrics": {"train_loss": 2.0, "val_twins_loss": 1.0, "val_loss": 3.0, "lr": 0.1}},
+            ["backbone (step 10)\nα = 1.250", "val_loss"],
+        ),
+        ({"alpha": None, "fit_range": None}, ["backbone (step 10)\nα = nan"]),
+        ({"metrics": {"val_loss": float("nan")}}, ["backbone (step 10)\nα = 1.250"]),
+        ({"stderr": None, "untrained_alpha": 1.0}, ["backbone (step 10)\nα = 1.250"]),
+    ],
+)
+def test_a_course_of_little_is_drawn_too(values, titles):
+    for history in (
+        [record(global_step=10, **values)],
+        [record(), record(global_step=10, **values)],
+    ):
+        figure = course_figure(history)
+        figure.canvas.draw()
+        assert texts(figure)[0] == titles
+
+
+def test_a_course_is_drawn_in_the_order_of_its_steps():
+    history = told("0.03")
+    shuffled = course_figure([history[3], *history[:3], *history[4:]])
+    steps = shuffled.axes[0].get_lines()[0].get_xdata()
+    np.testing.assert_array_equal(steps, sorted(steps))
+
+
 def fit(tmp_path, logger, **options):
     monitor = AlphaMonitor(**options)
     make_trainer(tmp_path, monitor, logger=logger).fit(
@@ -63,7 +160,52 @@ def test_tensorboard_gets_scalars_and_figure_at_every_epoch(tmp_path):
     steps = [event.step for event in events.Scalars("val_loss")]
     assert [image.step for image in events.Images("val_alpha_spectrum_backbone")] == steps
     assert steps == [event.step for event in events.Scalars("val_alpha_distance")]
+    assert [image.step for image in events.Images("val_alpha_course_backbone")] == steps[1:]
     assert not list(tmp_path.rglob("*.png"))
+
+
+def layout_of(logger):
+    """What TensorBoard's own plugin makes of the event files: the last layout of a run counts."""
+    multiplexer = EventMultiplexer().AddRunsFromDirectory(logger.log_dir).Reload()
+    provider = MultiplexerDataProvider(multiplexer, logger.log_dir)
+    plugin = CustomScalarsPlugin(TBContext(data_provider=provider, logdir=logger.log_dir))
+    return plugin.layout_impl(RequestContext(), "")
+
+
+def test_tensorboard_shows_alpha_beside_the_loss(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    fit(tmp_path, logger, layer=["backbone", "backbone.3"])
+    [category] = json.loads(layout_of(logger))["category"]
+    assert category["title"] == "val_alpha beside the loss"
+    charts = {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
+    assert list(charts) == ["α", "R²", "loss", "RankMe"]
+    scalars = EventAccumulator(logger.log_dir).Reload().Tags()["scalars"]
+    shown = {
+        title: [key for tag in tags for key in scalars if re.match(tag, key)]
+        for title, tags in charts.items()
+    }
+    layers = ["", "_backbone_3"]
+    assert shown["α"] == [f"val_{n}{e}" for e in layers for n in ("alpha", "alpha_distance")]
+    assert shown["R²"] == [f"val_alpha_r2{end}" for end in layers]
+    assert sorted(shown["loss"]) == ["train_loss", "val_loss"]
+    assert shown["RankMe"] == [f"val_rankme{end}" for end in layers]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_layout_of_the_users_own_stays(tmp_path, after):
+    class Own(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            trainer.logger.experiment.add_custom_scalars(theirs)
+
+    theirs = {"mine": {"loss": ["Multiline", ["val_loss"]]}}
+    logger = TensorBoardLogger(tmp_path)
+    if not after:
+        logger.experiment.add_custom_scalars(theirs)
+    callbacks = [AlphaMonitor(), *([Own()] if after else [])]
+    make_trainer(tmp_path, *callbacks, logger=logger).fit(
+        TinyModule(), labelled_loader(), labelled_loader(seed=5)
+    )
+    assert [c["title"] for c in json.loads(layout_of(logger))["category"]] == ["mine"]
 
 
 def test_mlflow_gets_figures_and_scalars(tmp_path, monkeypatch):
@@ -74,6 +216,7 @@ def test_mlflow_gets_figures_and_scalars(tmp_path, monkeypatch):
     )
     monitor = fit(tmp_path, logger)
     assert len(list((tmp_path / "files").rglob("val_alpha_spectrum_backbone/step=*.png"))) == 2
+    assert len(list((tmp_path / "files").rglob("val_alpha_course_backbone.png"))) == 1
     values = logger.experiment.get_metric_history(logger.run_id, "val_alpha")
     assert [v.value for v in values] == pytest.approx([r.alpha for r in monitor.history], rel=1e-6)
 
@@ -85,12 +228,14 @@ def test_wandb_gets_figures_offline(tmp_path, monkeypatch):
     wandb.finish()
     pictures = list((tmp_path / "wandb").rglob("media/images/val_alpha_spectrum_backbone*.png"))
     assert len(pictures) == 2
+    assert len(list((tmp_path / "wandb").rglob("images/val_alpha_course_backbone*.png"))) == 1
 
 
 def test_png_for_loggers_that_show_none(tmp_path):
     logger = CSVLogger(tmp_path)
     fit(tmp_path, logger)
     assert len(list(tmp_path.rglob("val_alpha_spectrum_backbone-epoch=1-step=10.png"))) == 1
+    assert len(list(tmp_path.rglob("val_alpha_course_backbone*.png"))) == 1
 
 
 def test_no_logger_no_files(tmp_path):
@@ -108,7 +253,7 @@ def test_a_figure_that_cannot_be_written_does_not_end_training(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
-    with pytest.warns(OutputWarning, match="figure of the spectrum was lost: .*No space left"):
+    with pytest.warns(OutputWarning, match="a figure of α was lost: .*No space left"):
         monitor = fit(tmp_path, CSVLogger(tmp_path))
     assert len(monitor.history) == 2
 

@@ -109,7 +109,7 @@ def test_lightly_without_a_validation_loop(tmp_path):
     monitor = AlphaMonitor(dataloader=unlabeled)
     batches = DataLoader(views, batch_size=None)
     make_trainer(tmp_path, monitor).fit(LightlyBarlowTwins(), batches)
-    assert [r.epoch for r in monitor.history] == [0, 1]
+    assert [r.global_step for r in monitor.history] == [0, 3, 6]
     assert monitor.history[0].layer == "backbone"
     assert monitor.history[0].num_features == 512
     assert monitor.history[0].num_samples == 80

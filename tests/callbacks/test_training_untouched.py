@@ -1,11 +1,9 @@
 """With and without the monitor: weights, optimizer and random states, to the last bit."""
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from untouched import assert_identical, everything, seed
 
 from alphareq_lightning import AlphaMonitor
 
@@ -16,22 +14,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.Alpha
 
 def own(**options):
     return AlphaMonitor(dataloader=unlabeled_loader(shuffle=True, **options))
-
-
-def seed():
-    random.seed(1)
-    np.random.seed(1)
-    torch.manual_seed(1)
-
-
-def everything(trainer, module):
-    """All that the training could have been changed in, as comparable values."""
-    optimizer = trainer.optimizers[0].state_dict()["state"]
-    moments = [value for state in optimizer.values() for value in state.values()]
-    numpy_state = torch.as_tensor(np.random.get_state()[1].astype(np.int64))
-    python_state = torch.tensor(random.getstate()[1])
-    weights = list(module.state_dict().values())  # BatchNorm statistics included
-    return [*weights, *moments, torch.get_rng_state(), numpy_state, python_state]
 
 
 def train(tmp_path, monitor, module_class=TinyModule, validate=True, ckpt_path=None, **options):
@@ -46,11 +28,6 @@ def train(tmp_path, monitor, module_class=TinyModule, validate=True, ckpt_path=N
     if monitor is not None:
         assert monitor.history  # it did measure
     return everything(trainer, module)
-
-
-def assert_identical(first, second):
-    assert len(first) == len(second)
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 SETTINGS = {
@@ -167,5 +144,5 @@ def test_every_pass_sees_the_same_images(tmp_path, with_generator):
     make_trainer(tmp_path, monitor).fit(
         module, labelled_loader(shuffle=True, generator=generator), labelled_loader(seed=5)
     )
-    first, second = monitor.history
-    assert first.eigenvalues == second.eigenvalues
+    untrained, first, second = monitor.history
+    assert untrained.eigenvalues == first.eigenvalues == second.eigenvalues

@@ -658,7 +658,7 @@ def test_no_measurement_before_the_first_validation_is_due(tmp_path):
     monitor = AlphaMonitor(dataloader=unlabeled_loader())
     options = {"check_val_every_n_epoch": 2, "num_sanity_val_steps": 0, "max_epochs": 4}
     fit(tmp_path, monitor, **options)
-    assert [r.epoch for r in monitor.history] == [1, 3]
+    assert [r.global_step for r in monitor.history] == [0, 10, 20]
 
 
 def test_metrics_of_the_user_with_names_like_ours_are_kept(tmp_path):

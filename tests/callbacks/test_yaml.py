@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningCLI
 
 from alphareq_lightning import AlphaMonitor
@@ -76,3 +77,19 @@ def test_a_pool_that_does_not_exist_is_refused_where_it_is_read(tmp_path, capsys
     with pytest.raises(SystemExit):
         LightningCLI(TinyModule, Data, args=["--config", str(path)], run=False)
     assert "mean_last" in capsys.readouterr().err
+
+
+def test_networks_views_and_patterns_from_yaml():
+    parser = ArgumentParser()
+    parser.add_class_arguments(AlphaMonitor, "monitor")
+    config = {
+        "layer": ["backbone", "blocks.*"],
+        "forward": ["student", "torch.flatten"],
+        "scores": ["lidar"],
+        "views": 4,
+        "augment": "torch.rand_like",
+    }
+    monitor = parser.instantiate_classes(parser.parse_object({"monitor": config})).monitor
+    assert (monitor.layer, monitor.views) == (["backbone", "blocks.*"], 4)
+    assert monitor.forward[0] == "student"
+    assert monitor.augment is torch.rand_like

@@ -21,6 +21,7 @@ from transformers import (
     Wav2Vec2Model,
 )
 
+from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.measure.feature_tap import FeatureTap
 from alphareq_lightning.measure.layers import Layer
@@ -219,3 +220,25 @@ def test_a_text_classifier_with_its_own_pooling(conforms):
 
     module = Text(backbone=BertModel(BertConfig(**BERT)), pool=Mean(), head=nn.Linear(32, 2))
     conforms(module, by_batch(sentences()), "pool", itself, layer="pool")
+
+
+@pytest.mark.parametrize("layer", ["**.layernorm_after", "**.layer*.?"])
+def test_every_block_by_a_pattern(tmp_path, layer):
+    """Where the blocks are differs between versions, so the pattern begins anywhere."""
+    monitor = AlphaMonitor(layer, fit_range=(2, 9), figures=False)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        callbacks=[monitor],
+        logger=False,
+        enable_progress_bar=False,
+    )
+    batches = [{"pixel_values": torch.randn(20, 3, 32, 32)} for _ in range(3)]
+    network = ViTModel(ViTConfig(**VISION), add_pooling_layer=False)
+    trainer.validate(Runs(backbone=network), DataLoader(batches, batch_size=None), verbose=False)
+    first, second = monitor.history
+    assert (first.num_samples, second.num_samples) == (60, 60)
+    assert first.layer.replace("0", "1") == second.layer
+    assert second.alpha != first.alpha
+    keys = {"val_alpha", f"val_alpha_{second.layer.replace('.', '_')}"}
+    assert keys <= set(trainer.callback_metrics)

@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 from pathlib import Path
@@ -35,17 +36,12 @@ def scalars(folder):
 def test_train_logs_every_epoch_and_stock_checkpoints_carry_alpha(tmp_path):
     assert main(["train", *digits(tmp_path, "--trainer.max_epochs=2")]) == 0
     events = scalars(tmp_path)
-    keys = (
-        "val_alpha",
-        "val_alpha_distance",
-        "val_alpha_r2",
-        "val_rankme",
-        "train_loss",
-        "val_loss",
-    )
-    for key in keys:
+    own = ("val_alpha", "val_alpha_distance", "val_alpha_r2", "val_alpha_drift", "val_rankme")
+    for key in own:
+        assert len(events.Scalars(key)) == 3, key  # the first is untrained
+    for key in ("train_loss", "val_loss"):
         assert len(events.Scalars(key)) == 2, key
-    assert len(events.Images("val_alpha_spectrum_backbone")) == 2
+    assert len(events.Images("val_alpha_spectrum_backbone")) == 3
     logged = {event.step: event.value for event in events.Scalars("val_alpha")}
     for path in tmp_path.rglob("epoch=*.ckpt"):
         checkpoint = torch.load(path, weights_only=True)
@@ -65,7 +61,7 @@ def test_resume_and_validate_are_those_of_lightning(tmp_path):
     [newest] = (tmp_path / "digits" / "version_1").rglob("last.ckpt")
     state = torch.load(newest, weights_only=True)["callbacks"]
     [history] = [s["history"] for k, s in state.items() if k.startswith("AlphaMonitor")]
-    assert [record["epoch"] for record in history] == [0, 1]
+    assert [record["epoch"] for record in history] == [0, 0, 1]  # the first is untrained
     assert main(["train", "validate", *digits(tmp_path)]) == 0
 
 
@@ -98,9 +94,7 @@ def test_configs_parse(name, capsys):
     ],
 )
 def test_unknown_config_keys(tmp_path, capsys, arguments, text):
-    with pytest.raises(SystemExit) as ended:
-        main(["train", *digits(tmp_path, *arguments)])
-    assert ended.value.code == 2
+    assert main(["train", *digits(tmp_path, *arguments)]) == 2
     assert text in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -115,21 +109,38 @@ def test_our_errors_end_with_code_2_and_their_message_alone(tmp_path, capsys):
     assert "Traceback" not in error
 
 
-def test_demo_ranks_its_checkpoints_and_says_where_things_are(tmp_path):
-    console = Console(record=True, width=120)
-    result = run_demo(tmp_path, epochs=2, console=console)
+def test_the_demo_chooses_among_eight_trainings_and_says_where_things_are(tmp_path, capsys):
+    console = Console(record=True, width=160)
+    result = run_demo(tmp_path, epochs=1, console=console)
     text = console.export_text()
-    for expected in ("val_alpha", "R²", "RankMe", "seconds on α", "α nearest to 1", "best readout"):
+    for expected in ("val_alpha", "R²", "RankMe", "phase", "no label is read", "the best of all"):
         assert expected in text
+    assert text.index("verdict: ") < text.index("The check"), "it is found before labels are read"
+    assert len(re.findall(r"^ +[\d.]+ ", text, re.MULTILINE)) == 8, "a row a training"
     assert f"tensorboard --logdir {result.log_dir}" in text
-    assert result.figure.stat().st_size > 10_000
-    assert len(result.ranked) == 2
-    distances = [abs(record.alpha - 1) for record in result.ranked]
-    assert distances == sorted(distances)
-    assert all(10 < accuracy <= 100 for accuracy in result.accuracies.values())
-    assert len(scalars(result.log_dir).Scalars("val_alpha")) == 2
-    again = run_demo(tmp_path, epochs=1, console=Console(quiet=True))
-    assert again.log_dir != result.log_dir  # nothing is overwritten
+    lambds = [Path(record.path).parent.name for record in result.records]
+    assert lambds[0] == "lambd=0.0001"
+    assert lambds[-1] == "lambd=3"
+    assert len(lambds) == 8
+    assert all(10 < record.accuracy <= 100 for record in result.records)
+    assert result.verdict.choice is None, "nine steps are too few to tell"
+    assert str(result.report) in text
+    assert result.report.stat().st_size > 10_000
+    assert len(scalars(result.log_dir / "lambd=0.036").Scalars("val_alpha")) >= 1
+
+    assert main(["rank", str(result.log_dir), "--json"]) == 3
+    ranked = json.loads(capsys.readouterr().out)
+    assert len(ranked["records"]) == 8
+    assert ranked["verdict"]["advice"] == result.verdict.advice
+
+
+def test_the_hard_demo_overwrites_nothing(tmp_path):
+    (tmp_path / "version_0").mkdir()
+    console = Console(record=True, width=160)
+    result = run_demo(tmp_path, hard=True, epochs=1, console=console)
+    assert result.log_dir == tmp_path / "version_1"
+    assert "has not turned" in console.export_text()
+    assert result.verdict.choice is None
 
 
 def test_an_existing_config_is_not_overwritten(tmp_path, monkeypatch):
@@ -145,5 +156,4 @@ def test_an_existing_config_is_not_overwritten(tmp_path, monkeypatch):
 def test_demo_options(capsys):
     assert main(["demo", "--epochs", "0"]) == 2
     assert capsys.readouterr().err == "alphareq: expected an integer epochs >= 1, got epochs=0\n"
-    with pytest.raises(SystemExit):
-        main([])
+    assert main([]) == 2

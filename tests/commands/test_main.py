@@ -1,14 +1,23 @@
 """How commands come from typed functions, and what ``alphareq`` costs before one runs."""
 
+import argparse
 import json
 import subprocess
 import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 import alphareq_lightning
-from alphareq_lightning.commands.main import main
+from alphareq_lightning import append_record
+from alphareq_lightning.commands._options import add_options
+from alphareq_lightning.commands.main import command_parser, main
 
+from plain_records import plain_record
+
+CONFIG = Path(__file__).parents[2] / "configs" / "barlow_twins_digits.yaml"
 HEAVY = ("torch", "torchvision", "lightning", "numpy", "rich", "optuna", "jsonargparse")
 ALL = ("train", "demo", "sweep", "rank", "score", "select", "report", "profile")
 
@@ -23,6 +32,20 @@ def test_help_imports_nothing_heavy(option):
     imported = {line.split("|")[-1].strip().partition(".")[0] for line in told.stderr.splitlines()}
     assert "alphareq_lightning" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+def test_rank_imports_torch_alone_of_what_is_heavy(tmp_path):
+    records = str(tmp_path / "r.jsonl")
+    append_record(records, plain_record(path="a.ckpt"))
+    told = python("-X", "importtime", "-c", f"""
+import sys
+from alphareq_lightning.commands._options import add_options
+from alphareq_lightning.commands.main import command_parser, main
+main(["rank", {records!r}])
+""")  # fmt: skip
+    imported = {line.split("|")[-1].strip().partition(".")[0] for line in told.stderr.splitlines()}
+    heavy = {"torchmetrics", "torchvision", "lightning", "optuna", "transformers", "scipy"}
+    assert imported.isdisjoint(heavy)
 
 
 def test_version(capsys):
@@ -194,3 +217,76 @@ assert door.functional.rankme is door.rankme
     python("-c", code)
     with pytest.raises(AttributeError, match="has no attribute 'AlphaMonitr'"):
         getattr(alphareq_lightning, "AlphaMonitr")  # noqa: B009
+
+
+def test_without_a_command_there_is_help(capsys):
+    assert main([]) == 2
+    told = capsys.readouterr().err
+    assert all(f"\n    {name} " in told for name in ALL)
+
+
+def test_a_near_command_is_told(capsys):
+    assert main(["rnak", "runs"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("alphareq: no command 'rnak'; there are: demo, ")
+    assert told.endswith("; did you mean 'rank'?\n")
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "train"])
+def test_every_help_ends_with_an_example_that_is_one(name, capsys):
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    words = " ".join(capsys.readouterr().out.split()).partition("Example: alphareq ")[2].split()
+    assert words[0] == name
+    command_parser(name).parse_args(words)
+
+
+def test_shells_complete_commands_and_options(capsys, monkeypatch):
+    pytest.importorskip("shtab")
+    with pytest.raises(SystemExit) as ended:
+        main(["--print-completion", "bash"])
+    assert ended.value.code == 0
+    script = capsys.readouterr().out
+    assert "--labels-per-class" in script
+    assert "_subparsers=(demo profile rank report score select sweep train)" in script
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["--print-completion", "bash"]) == 2
+    assert "--print-completion needs shtab: pip install shtab" in capsys.readouterr().err
+
+
+def test_a_list_is_read_as_a_list():
+    parser = argparse.ArgumentParser()
+
+    def command(words, more=()):
+        """Do.
+
+        Args:
+            words: Some.
+            more: Others.
+        """
+
+    command.__annotations__ = {"words": list[str], "more": Sequence[int]}
+    add_options(parser, types.SimpleNamespace(command=command), "command")
+    options = parser.parse_args(["abc", "de", "--more", "1", "2"])
+    assert (options.words, options.more) == (["abc", "de"], [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--config", "nope.yaml"], "File does not exist: '"),
+        (["--model.backbne", "resnet18"], "Option 'backbne' is not accepted; see alphareq train"),
+        (
+            ["--model.lambd", "abc"],
+            "alphareq: model.lambd: Expected a <class 'float'>. Got value: abc",
+        ),
+        (["--nothing"], "unrecognized arguments: --nothing"),
+    ],
+)
+def test_what_training_refuses_is_told_in_one_line(arguments, told, capsys):
+    known = [] if arguments[0] == "--config" else ["--config", str(CONFIG)]
+    assert main(["train", *known, *arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Seed set" not in line]
+    assert len(lines) == 1
+    assert lines[0].startswith("alphareq: ")
+    assert told in lines[0]

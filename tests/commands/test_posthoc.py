@@ -177,6 +177,7 @@ def test_select_pays_and_caches(run, capsys, tmp_path):
     assert found["readouts_paid"] + found["readouts_saved"] == 4
     assert found["readouts_paid"] >= 2
     assert err.count(" % ") == found["readouts_paid"]
+    assert "these are checkpoints of one training: alphareq rank chooses among them" in err
     accuracies = {r.path: r.accuracy for r in read_records(tmp_path / "records.jsonl")}
     assert found["accuracy"] == max(a for a in accuracies.values() if a is not None)
     assert accuracies[found["best"]] == found["accuracy"] > 30

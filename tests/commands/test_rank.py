@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 import torch
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from alphareq_lightning.commands.main import main
 from alphareq_lightning.commands.rank import NO_CHOICE
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
 
-from plain_records import plain_record
+from plain_records import plain_record, with_values
 
 
 def record(alpha, **values):
@@ -142,3 +143,102 @@ def test_the_table_says_that_its_order_is_not_the_verdict(tmp_path, capsys):
     assert table.index("0.ckpt") < table.index("4000.ckpt")
     main(["rank", path, "--force"])
     assert "in the order of" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("by", ["twins_error", "loss", "accuracy"])
+def test_criteria_of_the_verdict_order_the_table(by, tmp_path, capsys):
+    values = {"val_twins_error": (0.1, 0.3), "val_loss": (1.0, 2.0)}
+    records = [
+        with_values(r, accuracy=60.0 - 9 * i, metrics={n: v[i] for n, v in values.items()})
+        for i, run in enumerate("ba")
+        for r in course(run)[-3:]
+    ]
+    path = file_of(tmp_path / "a.jsonl", records)
+    assert main(["rank", path, "--json", "--by", by]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in found["records"]] == [*"bbb", *"aaa"]
+    assert found["records"][0]["accuracy"] == 60.0
+    assert main(["rank", path, "--csv", "--by", by]) == 0
+    header, first = capsys.readouterr().out.splitlines()[:2]
+    assert dict(zip(header.split(","), first.split(","), strict=True))["accuracy"] == "60.0"
+
+
+def test_a_near_name_is_told(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", course("a", scores={"rankme": 9.0}))
+    assert main(["rank", path, "--by", "rank_me"]) == 2
+    told = capsys.readouterr().err
+    assert "no record has 'rank_me'; there are: alpha, rankme; did you mean 'rankme'?" in told
+
+
+def test_the_scores_to_order_by_are_in_the_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["rank", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "alpha, loss, twins_error, accuracy, rankme" in told
+
+
+def test_a_line_that_is_not_believed_is_not_chosen(tmp_path, capsys):
+    records = course("a")
+    records[-1] = with_values(records[-1], r2=0.9)
+    path = file_of(tmp_path / "a.jsonl", records)
+    assert main(["rank", path, "--min-r2", "0.95", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["verdict"]
+    assert found["choice"] == "a/2000.ckpt"
+    assert "1 of 6 records have R² below 0.95, and are left out" in found["doubts"]
+    assert main(["rank", path, "--min-r2", "1.5", "--json"]) == NO_CHOICE
+    assert "lower min_r2" in json.loads(capsys.readouterr().out)["verdict"]["advice"]
+
+
+def test_rankme_is_compared_among_what_can_be_chosen(tmp_path, capsys):
+    # Over all checkpoints RankMe rises where α comes near; among the newest it does not.
+    records = [
+        with_values(r, scores={"rankme": 90.0 - r.global_step / 100 - 5 * run})
+        for run in range(5)
+        for r in course(f"r{run}")
+    ]
+    shifted = [with_values(r, alpha=r.alpha + 0.05 * int(r.run[1])) for r in records]
+    path = file_of(tmp_path / "a.jsonl", shifted)
+    main(["rank", path, "--json"])
+    cautions = json.loads(capsys.readouterr().out)["cautions"]
+    assert not any("α and RankMe disagree" in caution for caution in cautions)
+
+
+def test_one_model_measured_twice_is_one(tmp_path, capsys):
+    records = course("a")
+    again = [with_values(r, alpha=r.alpha * 1.0001) for r in records]
+    files = [file_of(tmp_path / f"{len(rs)}{rs[0].alpha}.jsonl", rs) for rs in (records, again)]
+    assert main(["rank", *files, "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["records"]) == len(records)
+
+
+def test_two_ranks_the_wrong_way_round_are_told_so(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", course("a"))
+    assert main(["rank", path, "--fit-range", "50", "4"]) == 2
+    assert "did you mean (4, 50)?" in capsys.readouterr().err
+
+
+def test_seeds_are_told_by_folders_or_by_a_pattern(tmp_path, capsys):
+    folders = ("l1-s0", "l1-s1", "l2-s0", "l2-s1")
+    path = file_of(tmp_path / "a.jsonl", [r for folder in folders for r in course(folder)])
+    main(["rank", path, "--json"])
+    assert json.loads(capsys.readouterr().out)["verdict"]["spread"] == {}
+    main(["rank", path, "--json", r"--seeds=-s\d"])
+    assert json.loads(capsys.readouterr().out)["verdict"]["spread"] == {"alpha": 0.0}
+    assert main(["rank", path, "--seeds", "("]) == 2
+    assert "expected a regular expression, got '('" in capsys.readouterr().err
+
+
+def test_a_report_refuses_what_rank_refuses(tmp_path, capsys):
+    mixed = [r.refit((4, 40)) if r.global_step else r for r in course("a")]
+    path, page = file_of(tmp_path / "a.jsonl", mixed), tmp_path / "report.html"
+    assert main(["rank", path]) == main(["report", path, "--out", str(page)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert all("windows do not compare: ranks 4–40, 4–50; refit on one" in line for line in told)
+    assert main(["report", path, "--out", str(page), "--fit-range", "4", "40"]) == 0
+    assert page.exists()
+
+
+def test_a_near_layer_is_told(tmp_path, capsys):
+    path = file_of(tmp_path / "a.jsonl", course("a", layer="backbone"))
+    assert main(["rank", path, "--layer", "bakcbone"]) == 2
+    assert "there are: ['backbone']; did you mean 'backbone'?" in capsys.readouterr().err

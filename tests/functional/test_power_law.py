@@ -155,3 +155,8 @@ def test_distance():
 def test_bad_targets(target):
     with pytest.raises(OptionError, match="expected target"):
         alpha_distance(torch.ones(()), target)
+
+
+def test_ranks_the_wrong_way_round_are_told_so():
+    with pytest.raises(FitRangeError, match=r"got fit_range=\(50, 4\); did you mean \(4, 50\)\?"):
+        resolve_fit_range((50, 4), num_samples=1000, num_features=256)

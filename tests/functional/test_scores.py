@@ -63,7 +63,7 @@ def test_scores_count_equal_directions(score):
     [
         (torch.zeros(4), "not all 0"),
         (torch.tensor([1.0, -1.0, float("nan")]), "2 negative or non-finite"),
-        (torch.ones(2, 2), r"got shape \(2, 2\)"),
+        (torch.ones(2, 2), r"of shape \(2, 2\)"),
     ],
 )
 def test_no_spectrum_no_score(score, values, text):
@@ -115,7 +115,7 @@ def test_options():
 
 
 def test_known_deviations_of_others():
-    """The same features, the paper's value and the others'; see the README's table."""
+    """The same features, the paper's value and the others'; see docs/scores.md."""
     x = oracles.planted_features(1.0, 600, 64, mean=0.5)
     features = torch.tensor(x)
     values = torch.linalg.svdvals(features)
@@ -134,3 +134,8 @@ def test_known_deviations_of_others():
         nesum(eigenspectrum(features)).item(), rel=1e-9
     )
     assert stable_rank(values).item() < 0.5 * nesum(eigenspectrum(features)).item()
+
+
+def test_features_in_the_place_of_a_spectrum_are_told_what_to_do():
+    with pytest.raises(SpectrumError, match=r"got features of shape \(100, 20\); take "):
+        rankme(torch.randn(100, 20))

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from alphareq_lightning import OptionError
-from alphareq_lightning.load.architectures import build_architecture
+from alphareq_lightning.load.architectures import build_architecture, is_of_timm
 from alphareq_lightning.load.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from alphareq_lightning.recipes import build_backbone
 
@@ -83,3 +83,11 @@ def test_the_recipes_backbones_get_what_the_recipe_trains_on():
         assert build_architecture(name, small_images=small).preprocessing == Preprocessing()
         with pytest.raises(OptionError, match=f"no pretrained weights for the recipe's {name!r}"):
             build_architecture(name, small_images=small, pretrained=True)
+
+
+def test_near_names_of_both_libraries_are_told_once():
+    pytest.importorskip("timm")
+    with pytest.raises(OptionError, match="did you mean resnet18") as refused:
+        is_of_timm("resnet18x")
+    near = str(refused.value).partition("did you mean ")[2].rstrip("?").split(", ")
+    assert len(set(near)) == len(near)

@@ -1,9 +1,10 @@
 import pytest
+import timm
 import torchvision
 from torch import nn
 
 from alphareq_lightning.errors import FeatureTapError, OptionError
-from alphareq_lightning.measure.layers import choose_layer, resolve_layers
+from alphareq_lightning.measure.layers import choose_layer, matches, resolve_layers
 
 from tiny import TinyModule
 
@@ -71,3 +72,56 @@ def test_unknown_layer_lists_near_names(name, text):
 def test_several_layers():
     layers = resolve_layers(TinyModule(), ["backbone.1", "head"], "input")
     assert [layer.label for layer in layers] == ["backbone.1:input", "head:input"]
+
+
+def vit():
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "labels"),
+    [
+        (vit, "blocks.*", ["blocks.0", "blocks.1", "blocks.2"]),
+        (vit, "blocks.[02].mlp.fc?", [f"blocks.{i}.mlp.fc{j}" for i in (0, 2) for j in (1, 2)]),
+        (vit, ["blocks.2", "blocks.*"], ["blocks.2", "blocks.0", "blocks.1"]),
+        (vit, "**.mlp", ["blocks.0.mlp", "blocks.1.mlp", "blocks.2.mlp"]),
+        (torchvision.models.resnet18, "layer*", ["layer1", "layer2", "layer3", "layer4"]),
+        (torchvision.models.resnet18, ["layer[!123]", "fc"], ["layer4", "fc"]),
+    ],
+)
+def test_a_pattern_names_its_layers_in_the_models_order(model, layer, labels):
+    assert [layer.label for layer in resolve_layers(model(), layer, "output")] == labels
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        ("block.*", r"no layer matches 'block.*'; did you mean 'blocks.\d'"),
+        ("fc?", r"no layer matches 'fc\?'; did you mean 'blocks.0.mlp.fc1'"),
+        ("q*z.*", "no layer matches.*; try one of patch_embed, patch_embed.proj"),
+    ],
+)
+def test_a_pattern_of_nothing_lists_near_names(pattern, text):
+    with pytest.raises(OptionError, match=text):
+        resolve_layers(vit(), pattern, "output")
+
+
+def test_layers_that_would_share_a_key_are_refused():
+    module = Wrapper(a=Wrapper(b=nn.Linear(4, 4)), a_b=nn.Linear(4, 4))
+    with pytest.raises(OptionError, match="layers 'a.b' and 'a_b' would be logged under one key"):
+        resolve_layers(module, "**", "output")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("a.*", ["a.b"], ["a", "a.b.c"]),
+        ("a.**", ["a.b", "a.b.c"], ["a"]),
+        ("**c", ["c", "a.b.c"], ["a.c.b"]),
+        ("a?b", ["aab"], ["a.b", "ab"]),
+        ("a[1-3].[!x]", ["a2.y"], ["a4.y", "a2.x"]),
+        ("a+(?", ["a+(b"], ["aa(b"]),  # no regular expression
+    ],
+)
+def test_what_a_pattern_matches(pattern, yes, no):
+    assert [name for name in yes + no if matches(name, pattern)] == yes

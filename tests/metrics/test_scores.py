@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from alphareq_lightning import AlphaMonitor, OptionError
+from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.functional import feature_moments, spectrum
 from alphareq_lightning.measure.pooling import pool_features
 from alphareq_lightning.metrics import score_metric
 from alphareq_lightning.metrics.companions import companions
-from alphareq_lightning.metrics.scores import SCORES, Score, Seen, read_scores, scores_table
+from alphareq_lightning.metrics.scores import (
+    SCORES,
+    Score,
+    Seen,
+    read_scores,
+    scores_table,
+    without_views,
+)
 from alphareq_lightning.selection import rank_checkpoints
 
 import oracles
@@ -40,14 +47,14 @@ ORACLES = {
 def test_every_score_is_that_of_the_validation_features(tmp_path):
     torch.manual_seed(0)
     module = TinyModule()
-    monitor = AlphaMonitor(scores=list(SCORES))
+    monitor = AlphaMonitor(scores=without_views())
     trainer = make_trainer(tmp_path, monitor, max_epochs=1)
     trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
     module.eval()
     with torch.no_grad():
         x = module.backbone(images(seed=5)).double().numpy()
     scores = monitor.history[-1].scores
-    assert set(scores) == set(SCORES)
+    assert list(scores) == without_views()
     for name, oracle in ORACLES.items():
         # The network ran in float32.
         assert scores[name] == pytest.approx(oracle(x), rel=1e-3), name
@@ -66,13 +73,13 @@ class Collapsed(TinyModule):
 
 @pytest.mark.parametrize("value", [0.0, 3.0, math.nan])
 def test_collapse_keeps_every_key(tmp_path, value):
-    monitor = AlphaMonitor(scores=list(SCORES))
+    monitor = AlphaMonitor(scores=without_views())
     trainer = make_trainer(tmp_path, monitor, max_epochs=1)
     module = Collapsed(value)
     module.automatic_optimization = False
     module.training_step = lambda batch, batch_idx: None
     trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
-    scores = {name: trainer.callback_metrics[f"val_{name}"].item() for name in SCORES}
+    scores = {name: trainer.callback_metrics[f"val_{name}"].item() for name in without_views()}
     limits = {
         3.0: {"rankme": 1, "stable_rank": 1, "matrix_entropy": 0, "condition_number": math.inf}
         | {"selfcluster": 1, "uniformity": 0, "coherence": 1},
@@ -105,10 +112,25 @@ def test_companions_only_if_asked_for():
     assert len(companions(["uniformity", "selfcluster"])) == 2
 
 
-@pytest.mark.parametrize("name", ["lidar", "alignment", "cvpca"])
-def test_scores_of_pairs_point_to_their_metric(name):
-    with pytest.raises(OptionError, match=rf"{name}.* cannot know; update the metric \w+ in your"):
-        AlphaMonitor(scores=["rankme", name])
+@pytest.mark.parametrize("name", ["lidar", "alignment", "twins_error", "cvpca"])
+def test_commands_do_not_offer_scores_of_views(name, tmp_path, capsys):
+    for command in ("profile", "score"):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        assert name not in capsys.readouterr().out
+    arguments = [
+        "profile",
+        "--max-images",
+        "20",
+        "--scores",
+        "rankme",
+        name,
+        "--out",
+        str(tmp_path),
+    ]
+    assert main(arguments) == 2
+    assert f"{name!r} needs two views of each image or more" in capsys.readouterr().err
+    assert type(score_metric(name)).name == name
 
 
 def test_projected_maps(tmp_path):

@@ -80,11 +80,11 @@ def test_the_numbers_of_a_fit_are_given_together(name):
 
 
 def test_what_a_newer_version_wrote_is_passed_on(tmp_path):
-    newer = {"format": 7, "phase": "settled", "course": {"peak": [2.0, 700], "drift": None}}
+    newer = {"format": 7, "stage": "late", "course": {"peak": [2.0, 700], "drift": None}}
     path = tmp_path / "newer.jsonl"
     path.write_text(json.dumps({**record().to_json(), **newer}) + "\n")
     [read] = read_records(path)
-    assert read.unknown == {name: newer[name] for name in ("phase", "course")}
+    assert read.unknown == {name: newer[name] for name in ("stage", "course")}
     append_record(path, replace(read, path="a.ckpt"))
     again = json.loads(path.read_text().splitlines()[1])
     assert {name: again[name] for name in newer} == newer
@@ -402,3 +402,20 @@ def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path):
     with pytest.raises(SelectionError, match="expected a record of at most 16777216 bytes, got"):
         append_record(path, too_long)
     assert read_records(path) == [record()]
+
+
+def test_the_place_in_a_course_is_kept():
+    told = record(phase="settling", drift=-0.12, untrained_alpha=1.54)
+    assert (told.phase, told.drift, told.untrained_alpha) == ("settling", -0.12, 1.54)
+    assert AlphaRecord.from_dict(json.loads(json.dumps(told.to_json()))) == told
+    older = told.to_dict()
+    for name in ("phase", "drift", "untrained_alpha"):
+        del older[name]
+    assert AlphaRecord.from_dict(older) == record()
+    assert (record().phase, record().drift, record().untrained_alpha) == ("", None, None)
+
+
+@pytest.mark.parametrize("values", [{"phase": 3}, {"drift": "0.1"}, {"untrained_alpha": [1]}])
+def test_a_place_in_a_course_that_is_none_is_refused(values):
+    with pytest.raises(SelectionError, match="not a record of α: "):
+        record(**values)

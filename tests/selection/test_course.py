@@ -1,12 +1,13 @@
 """The phase of a training, from courses that were measured (and told in words) before the rules."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
-from alphareq_lightning.selection.course import course_of
+from alphareq_lightning.selection.course import alarm, course_of, with_course
 
-from plain_records import plain_record
+from plain_records import plain_record, with_values
 
 HEALTHY = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
 FAILING = {0: 1.54, 100: 1.10, 400: 1.60, 2000: 2.10, 4000: 2.26}
@@ -120,3 +121,105 @@ def test_what_could_not_be_measured_is_no_collapse():
     assert course_of([*records, lost]).phase == course_of(records).phase
     out_of_reach = [r.refit((4, 900)) for r in records]
     assert course_of(out_of_reach).phase == "unknown"
+
+
+def as_measured(alphas, **more):
+    """A history whose records were told their place one by one, as the monitor does."""
+    history = []
+    for step, alpha in alphas.items():
+        new = record(step, alpha, run="a", layer="backbone", **more)
+        history.append(with_course(new, history)[0])
+    return history
+
+
+def test_each_record_knows_where_its_training_stood():
+    history = as_measured(HEALTHY)
+    phases = ["unknown", "unknown", "warming up", "settling", "settling", "settling"]
+    assert [r.phase for r in history] == phases
+    assert {r.untrained_alpha for r in history} == {1.54}
+    drifts = [r.drift for r in history]
+    assert drifts[:2] == [None, None]
+    assert drifts[2:] == pytest.approx([0.01, -0.16, -0.12, -0.14])
+
+
+def test_a_record_alone_tells_what_it_was_told():
+    for alphas, phase in ((HEALTHY, "settling"), (FAILING, "failing"), (SLOW, "warming up")):
+        last = as_measured(alphas)[-1]
+        alone = course_of([last])
+        assert alone.phase == phase
+        assert alone.knows_untrained
+        assert alone.drift == last.drift
+        assert course_of([replace(last, phase="")]).phase == "unknown"
+
+
+def test_the_newest_of_some_checkpoints_has_seen_more_than_they_show():
+    """α of the last three is at its largest, but for what was before."""
+    history = as_measured({**HEALTHY, 5000: 1.55, 6000: 1.56})
+    assert course_of([replace(r, phase="") for r in history[-3:]]).phase == "warming up"
+    assert course_of(history[-3:]).phase == course_of(history).phase == "settled"
+
+
+def test_a_whole_history_is_told_by_the_rules_of_today():
+    history = [replace(r, phase="failing") for r in as_measured(HEALTHY)]
+    assert course_of(history).phase == "settling"
+
+
+@pytest.mark.parametrize("phase", ["of a newer version", "unknown", ""])
+def test_a_phase_that_is_none_is_no_phase(phase):
+    assert course_of([replace(as_measured(HEALTHY)[-1], phase=phase)]).phase == "unknown"
+
+
+def test_a_phase_before_the_first_steps_are_over_is_passed_over():
+    assert course_of([record(50, 1.5, phase="settled")]).phase == "unknown"
+
+
+def test_another_window_has_another_course():
+    refitted = as_measured(HEALTHY)[-1].refit((2, 40))
+    assert (refitted.phase, refitted.drift, refitted.untrained_alpha) == ("", None, None)
+
+
+def test_only_records_of_one_layer_window_and_training_tell():
+    history = [
+        record(0, 1.54, run="another", layer="backbone"),
+        record(0, 1.70, run="a", layer="head"),
+        record(0, 1.80, run="a", layer="backbone", fit_range=(2, 40)),
+        record(300, 1.50, run="a", layer="backbone"),
+    ]
+    new, found = with_course(record(200, 1.6, run="a", layer="backbone"), history)
+    assert (new.untrained_alpha, new.phase, found.reference) == (None, "unknown", None)
+    history.append(record(0, 1.55, layer="backbone"))  # older than the field
+    assert with_course(new, history)[0].untrained_alpha == 1.55
+
+
+def test_a_measurement_that_failed_is_passed_over():
+    history = as_measured(HEALTHY)
+    lost = replace(record(4100, 1.5, run="a", layer="backbone"), fit=None, problem="lost a batch")
+    told, _ = with_course(lost, history)
+    assert (told.phase, told.drift, told.untrained_alpha) == ("settling", None, 1.54)
+
+
+def test_what_a_user_hears():
+    history = as_measured(FAILING)
+    assert alarm(course_of(history)) == (
+        "α of layer 'backbone' is 2.26 at step 4,000 and has not turned, where that of the "
+        "untrained network was 1.54: trainings that went so have failed. Look at the loss, its "
+        "weights and the learning rate; of the checkpoints keep the one that "
+        "verdict(monitor.history) chooses, an early one"
+    )
+    assert alarm(course_of(as_measured(HEALTHY))) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"r2": 0.43}, "R² = 0.43 over ranks 4–50"),
+        ({"scores": {"rankme": 1.2}}, "RankMe is 1.2 of 100 features"),
+        ({"alpha": None, "eigenvalues": (0.0,), "problem": "no variance"}, "no variance"),
+    ],
+)
+def test_what_a_user_hears_of_a_collapse(change, reason):
+    collapsed = with_values(record(500, 1.5, layer="backbone"), **change)
+    assert alarm(course_of([collapsed])) == (
+        f"the features of layer 'backbone' have collapsed at step 500: {reason}. Look at the loss "
+        "and what holds its views apart; α says nothing here"
+    )

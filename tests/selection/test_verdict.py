@@ -4,43 +4,12 @@ import math
 import random
 
 import pytest
+from planted_trainings import FAILING, HEALTHY, SLOW, training, trainings
 
 from alphareq_lightning.errors import SelectionError
-from alphareq_lightning.selection.verdict import trainings_of, verdict
+from alphareq_lightning.selection import trainings_of, verdict
 
-from plain_records import plain_record, with_values
-
-HEALTHY = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
-FAILING = {0: 1.54, 100: 1.10, 400: 1.60, 2000: 2.10, 4000: 2.26}
-SLOW = {0: 1.51, 100: 1.52, 1000: 1.60, 2000: 1.68, 4000: 1.74}
-
-
-def training(run, alphas=HEALTHY, *, rankme=40.0, error=0.1, **more):
-    return [
-        plain_record(
-            run=run,
-            path=f"{run}/step={step}.ckpt",
-            global_step=step,
-            **{
-                "alpha": alpha,
-                "r2": 0.99,
-                "stderr": 0.005,
-                "fit_range": (4, 50),
-                "num_samples": 5000,
-                "num_features": 100,
-                "eigenvalues": tuple(n**-alpha for n in range(1, 101)),
-                "scores": {} if rankme is None else {"rankme": rankme},
-                "metrics": {} if error is None else {"val_twins_error": error},
-                **more,
-            },
-        )
-        for step, alpha in alphas.items()
-    ]
-
-
-def trainings(*values):
-    return [record for records in values for record in records]
-
+from plain_records import with_values
 
 # -- which checkpoint ------------------------------------------------------------------------------
 
@@ -148,7 +117,7 @@ def test_trainings_that_have_not_turned_give_no_choice():
 def test_some_that_have_not_turned_are_set_aside_and_said():
     found = verdict(trainings(training("a"), training("b", error=0.3), training("c", SLOW)))
     assert found.choice.run == "a"
-    assert "1 of 3 trainings that do not fail have not turned yet" in found.doubts[-1]
+    assert "1 of 3 trainings that do not fail have not turned yet" in found.doubts[0]
 
 
 def test_all_failing_gives_no_choice():

@@ -70,7 +70,7 @@ def test_defaults_lie_beside_the_runs(tmp_path):
         ({"readout": {"probe": "svm"}}, "expected one of logistic, adam, knn, got 'svm'"),
         ({"readout": {"labels_per_class": 0}}, "labels_per_class: expected a whole number >= 1"),
         ({"search": {"topk": 3}}, "search: unknown key 'topk'; did you mean 'top_k'?"),
-        ({"search": {"top_k": 0}}, "search: top_k: expected a whole number >= 1, got 0"),
+        ({"search": {"top_k": -1}}, "search: top_k: expected a whole number >= 0, got -1"),
         ({"search": {"margin": -1}}, "search: margin: expected a whole number >= 0, got -1"),
         ({"search": 5}, "search: expected keys and values, got 5"),
         ({"early_stopping": {"reduction_factor": 1}}, "expected a whole number >= 2, got 1"),

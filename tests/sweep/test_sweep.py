@@ -24,7 +24,12 @@ optuna = pytest.importorskip("optuna")
 from optuna.exceptions import StorageInternalError  # noqa: E402
 
 from alphareq_lightning import records_from_checkpoints  # noqa: E402
-from alphareq_lightning.sweep import load_study, read_sweep, study_records  # noqa: E402
+from alphareq_lightning.sweep import (  # noqa: E402
+    load_study,
+    read_sweep,
+    study_configurations,
+    study_records,
+)
 from alphareq_lightning.sweep import study as study_room  # noqa: E402
 from alphareq_lightning.sweep.pruner import readouts  # noqa: E402
 from alphareq_lightning.sweep.slots import MAX_DEATHS  # noqa: E402
@@ -79,6 +84,28 @@ def test_a_sweep_pays_few_readouts_and_ends_with_the_best_model(tmp_path, capsys
     shown = capsys.readouterr().out
     assert f"4 of 4 configurations done: {summary['paid']} readouts paid" in shown
     assert f"{summary['best']['accuracy']:.2f} %" in shown
+
+
+def test_a_sweep_over_seeds_knows_its_configurations(tmp_path, capsys):
+    config = write_sweep(tmp_path, space={"model.width": [40, 44], "seed_everything": [0, 1]})
+    sweep(capsys, config)
+    told = study_configurations(open_study(config))
+    assert sorted(told.values()) == ['{"model.width": 40}'] * 2 + ['{"model.width": 44}'] * 2
+    records = study_records(open_study(config))
+    assert all(told[r.run] == f'{{"model.width": {r.num_features}}}' for r in records)
+    assert main(["rank", read_sweep(config).storage, "--json"]) == NO_CHOICE
+
+
+def test_a_sweep_without_readouts_leaves_them_to_a_budget(tmp_path, capsys):
+    config = write_sweep(tmp_path, space={"seed_everything": [0, 1, 2, 3]}, search={"top_k": 0})
+    summary = sweep(capsys, config)
+    assert (summary["paid"], summary["saved"], summary["failed"]) == (0, 4, [])
+    given = read_sweep(config)
+    select = ["select", given.storage, "--config", str(given.train), "--budget", "2"]
+    assert main([*select, "--probe", "knn", "--out", str(tmp_path / "selected"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["readouts_paid"], found["readouts_saved"]) == (2, 2)
+    assert main(["report", given.storage, "--out", str(tmp_path / "report.html")]) == 0
 
 
 def test_studies_with_one_folder_keep_their_own_models(tmp_path, capsys):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,14 +27,27 @@ from alphareq_lightning._lightning import (
     overrides,
     rank_zero_info,
 )
+from alphareq_lightning.callbacks.augmented_views import (
+    Augment,
+    AugmentedViews,
+    check_augment,
+    find_augment,
+)
 from alphareq_lightning.callbacks.feature_sources import (
     FeatureSource,
     OwnImages,
     ValidationBatches,
 )
-from alphareq_lightning.callbacks.figures import has_room, publish_figure
-from alphareq_lightning.callbacks.unlabeled_pass import find_forward, find_loader
+from alphareq_lightning.callbacks.figures import (
+    course_figure,
+    has_room,
+    publish_figure,
+    publish_layout,
+    spectrum_figure,
+)
+from alphareq_lightning.callbacks.unlabeled_pass import Forward, find_forwards, find_loader
 from alphareq_lightning.errors import (
+    CourseWarning,
     HistoryWarning,
     OptionError,
     OutputWarning,
@@ -49,6 +63,7 @@ from alphareq_lightning.measure.measurement import logged_names, logged_values
 from alphareq_lightning.measure.pooling import Pool
 from alphareq_lightning.measure.ranks import AllProcesses, OneProcess
 from alphareq_lightning.measure.what_ran import ELSEWHERE
+from alphareq_lightning.metrics.scores import read_views
 from alphareq_lightning.records.checkpoints import (
     STATE_KEY_PREFIX,
     history_from_state,
@@ -56,6 +71,7 @@ from alphareq_lightning.records.checkpoints import (
     read_checkpoint,
 )
 from alphareq_lightning.records.record import AlphaRecord
+from alphareq_lightning.selection.course import FIRST_STEP, alarm, of_one_course, with_course
 
 
 @needs_trainer(
@@ -66,9 +82,11 @@ class AlphaMonitor(Callback):
     """Measures, logs and stores the eigenspectrum decay α of a layer's features.
 
     At every validation it logs ``val_alpha``, ``val_alpha_distance`` (from ``target``),
-    ``val_alpha_r2``, ``val_alpha_samples`` and one key per extra score, on every rank; draws the
+    ``val_alpha_r2``, ``val_alpha_samples``, ``val_alpha_drift`` (over the last quarter of the
+    training; NaN until there is one) and one key per extra score, on every rank; draws the
     spectrum for loggers that show figures; and leaves a record in ``history`` and in every
-    checkpoint. Keep the best checkpoints with a stock
+    checkpoint, which knows where the training stands (`course_of`). Keep the best checkpoints with
+    a stock
     ``ModelCheckpoint(monitor="val_alpha_distance", mode="min")``.
 
     By default the features of the user's own validation batches are taken as they pass, with no
@@ -78,8 +96,9 @@ class AlphaMonitor(Callback):
 
     Args:
         layer: Dotted name of the layer, or several names: the first gets the plain keys, the
-            others their name as a suffix. `None` chooses the penultimate layer by the rule of
-            `choose_layer`.
+            others their name as a suffix. ``"blocks.*"`` names all children of ``blocks`` in the
+            module's order, see `matches`; ``["blocks.11", "blocks.*"]`` gives the last of them the
+            plain keys. `None` chooses the penultimate layer by the rule of `choose_layer`.
         take: Take the layer's output, or its first input: ``layer="fc", take="input"``.
         pool: How maps and tokens become one vector, see `pool_features`; or a callable (in YAML
             its import path), which is given what the layer gives and returns ``(n, d)``.
@@ -90,7 +109,9 @@ class AlphaMonitor(Callback):
         dataloader_idx: Which of several validation dataloaders to measure; the first by default,
             with a warning where that looks like the wrong one.
         forward: What to run on those images: `None` for the LightningModule itself, or the name of
-            a submodule; or a callable, which gets the whole batch: with masks, for example.
+            a submodule; or a callable, which gets the whole batch: with masks, for example. Of
+            several, as in ``["student", "teacher"]``, each runs on every batch, and then a layer
+            may run in one of them only.
         fit_range: First and last rank of the fit, one-based and inclusive; ``"auto"`` fits the
             window to the width of the layer.
         bias_correction: Also log ``val_alpha_corrected``, an estimate of the α of ever more images,
@@ -99,17 +120,26 @@ class AlphaMonitor(Callback):
             distance and every choice by it stay those of the images as they are.
         target: The α to be near, or an interval ``(low, high)``.
         scores: Names of extra scores, in the table of `alphareq_lightning.metrics.scores`. Those
-            that read directions or a sample keep a state beside the covariance. A score that does
-            not exist is logged as NaN.
+            that read directions or a sample keep a state beside the covariance. Those that read
+            views need own images and an ``augment``. A score that does not exist is logged as NaN.
+        views: How many random views of each image those scores are given. α and all other scores
+            stay those of the images as they are.
+        augment: Turns a batch of images, on the device, into one random view of each, of the same
+            shape; by default a method ``alpha_view(images)`` of the LightningModule or DataModule.
+            It draws the same views at every measurement, so that a course is of the model alone,
+            and leaves the generators of the training as they were.
         max_samples: Measure at most this many images, over all ranks.
         every_n_epochs: Measure at the first validation, and then when at least ``n`` epochs have
             passed. In between nothing is logged, and ModelCheckpoint sees the last value.
         at_steps: Measure the own images also after these numbers of optimizer steps, on top of
-            every validation; 0 is before the first. ``"log"`` is 0, 10, 20, 40 and so on: a
-            training does most of its way early. Loggers get the values; ModelCheckpoint, which
-            reads those of validations, does not.
+            every validation; 0 is before the first. `None` is 0 where there are own images: α of
+            the untrained network, by which the course of a training is told. ``"log"`` is 0, 10,
+            20, 40 and so on: a training does most of its way early. Loggers get the values;
+            ModelCheckpoint, which reads those of validations, does not.
         prefix: Put before every key.
-        figures: Draw the spectrum at every measurement.
+        figures: Draw the spectrum at every measurement, and the course of the training up to it;
+            and group α and the loss under "Custom Scalars" in TensorBoard, where a run has no
+            layout of its own.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
             this epoch, or raise `SpectrumError`.
 
@@ -132,14 +162,16 @@ class AlphaMonitor(Callback):
         pool: Pool = "mean",
         dataloader: Iterable[Any] | None = None,
         dataloader_idx: int | None = None,
-        forward: str | Callable[[Any], Any] | None = None,
+        forward: Forward | Sequence[Forward] | None = None,
         fit_range: tuple[int, int] | Literal["auto"] = "auto",
         bias_correction: Literal["inversion"] | None = None,
         target: float | tuple[float, float] = 1.0,
         scores: str | Sequence[str] = ("rankme",),
+        views: int = 2,
+        augment: Augment | None = None,
         max_samples: int | None = None,
         every_n_epochs: int = 1,
-        at_steps: Sequence[int] | Literal["log"] = (),
+        at_steps: Sequence[int] | Literal["log"] | None = None,
         prefix: str = "val_",
         figures: bool = True,
         on_collapse: Literal["warn", "stop", "raise"] = "warn",
@@ -155,15 +187,17 @@ class AlphaMonitor(Callback):
         self.fit_range = fit_range
         self.bias_correction = bias_correction
         self.scores = scores
+        self.views = views
         self.max_samples = max_samples
         options = self._options()
         self.layer, self.scores = options.layer, options.scores
+        self.augment = check_augment(augment, self.scores)
         self.dataloader = dataloader
         self.dataloader_idx = dataloader_idx
         self.forward = forward
         self.target = check_target(target)
         self.every_n_epochs = every_n_epochs
-        self.at_steps = check_steps(at_steps)
+        self.at_steps = None if at_steps is None else check_steps(at_steps)
         self.prefix = prefix
         self.figures = figures
         self.on_collapse = on_collapse
@@ -172,7 +206,7 @@ class AlphaMonitor(Callback):
         self._is_attached = False
         self._run = ""
         self._measuring = False
-        self._announced = False
+        self._announced = self._has_layout = False
         self._last_step = -1
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
@@ -227,15 +261,27 @@ class AlphaMonitor(Callback):
         self._gauge = Gauge(self._options(), pl_module, ranks=ranks)
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
+        self._has_layout = False
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
 
     def _find_source(self, trainer: Trainer, pl_module: LightningModule) -> FeatureSource:
-        find_forward(self.forward, pl_module)
+        find_forwards(self.forward, pl_module)
         loader = find_loader(self.dataloader, trainer, pl_module)
+        reading_views = read_views(self.scores)
         if loader is None:
+            if reading_views:
+                raise OptionError(
+                    f"{reading_views[0]!r} needs views of own images, which validation batches are "
+                    "not: pass dataloader= or write a method alpha_dataloader()"
+                )
             return ValidationBatches(self._gauge, trainer, self.dataloader_idx, self.at_steps)
-        return OwnImages(self._gauge, trainer, pl_module, loader, self.forward, self.at_steps)
+        views = None
+        if reading_views:
+            views = AugmentedViews(find_augment(self.augment, trainer, pl_module), self.views)
+        return OwnImages(
+            self._gauge, trainer, pl_module, loader, self.forward, self.at_steps, views
+        )
 
     def _logs_same_keys(self, other: Any) -> bool:
         return isinstance(other, AlphaMonitor) and other is not self and other.prefix == self.prefix
@@ -264,11 +310,15 @@ class AlphaMonitor(Callback):
     # -- one measurement -------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check what the Trainer reads, and try one unlabeled batch, before the first step."""
-        self._source.before_training(trainer, pl_module)
-        self._announce(trainer)
+        """Measure the untrained network, or at least check what would be measured."""
         self._last_step = trainer.global_step - (trainer.global_step == 0)
-        self._measure_at_step(trainer, pl_module)
+        is_due = self._passes_step(trainer) and not any(
+            r.run == self._run and r.global_step == 0 for r in self.history
+        )
+        self._source.before_training(trainer, pl_module, whole=is_due)
+        self._announce(trainer)
+        if is_due:
+            self._log_at_step(trainer)
 
     def on_train_batch_end(
         self,
@@ -279,7 +329,10 @@ class AlphaMonitor(Callback):
         batch_idx: int,
     ) -> None:
         """Measure after the steps that were asked for."""
-        self._measure_at_step(trainer, pl_module)
+        if self._passes_step(trainer):
+            self._source.start(trainer, pl_module)
+            self._source.finish(trainer, pl_module)
+            self._log_at_step(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with an empty state."""
@@ -351,17 +404,17 @@ class AlphaMonitor(Callback):
         """See to the last epoch, too."""
         self._check_keys(trainer)
 
-    def _measure_at_step(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _passes_step(self, trainer: Trainer) -> bool:
         before, self._last_step = self._last_step, trainer.global_step
-        if not passes_step(self.at_steps, before, self._last_step):
-            return
-        self._source.start(trainer, pl_module)
-        self._source.finish(trainer, pl_module)
+        return passes_step(self._source.at_steps, before, self._last_step)
+
+    def _log_at_step(self, trainer: Trainer) -> None:
         self._measure(trainer)
         if trainer.is_global_zero:
             for logger in trainer.loggers:  # `log` would wait for the end of the epoch
                 logger.log_metrics(self._values(), step=trainer.global_step)
-        self._obey_on_collapse(trainer)
+        if trainer.global_step > 0:  # a network that has not learnt cannot have collapsed
+            self._obey_on_collapse(trainer)
         self._keep(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
@@ -372,8 +425,27 @@ class AlphaMonitor(Callback):
         return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
     def _measure(self, trainer: Trainer) -> None:
-        self._measured = self._gauge.record()
+        epoch, step = trainer.current_epoch, trainer.global_step
+        if self._loaded_at is not None and trainer.state.fn != "fit":
+            epoch, step = self._loaded_at  # of the weights; the Trainer's own stand at 0
+        is_trained = trainer.state.fn != "fit" or step > 0  # before, a poor fit is no news
+        about = {"run": self._run, "epoch": epoch, "global_step": step}
+        measured = self._gauge.record(warn=is_trained, **about)
+        self._measured = [self._placed(trainer, record) for record in measured]
         self._announce(trainer)
+
+    def _placed(self, trainer: Trainer, record: AlphaRecord) -> AlphaRecord:
+        """A record that knows where its training stands; if that is badly, it is said once."""
+        if self._unknown_weights is not None:
+            return record
+        try:
+            record, course = with_course(record, self.history)
+            heard = alarm(course) if course.latest.global_step >= FIRST_STEP else None
+        except Exception as error:  # an observer must not end the training it observes
+            heard = f"where the training stands could not be told: {error}"
+        if heard is not None and trainer.state.fn == "fit":
+            self._gauge.warn(CourseWarning, heard, about=record.layer)
+        return record
 
     def _announce(self, trainer: Trainer) -> None:
         """Say once in a fit what is measured, as soon as it has been seen."""
@@ -455,13 +527,7 @@ class AlphaMonitor(Callback):
             for name, value in trainer.callback_metrics.items()
             if name not in own
         }
-        epoch, global_step = trainer.current_epoch, trainer.global_step
-        if self._loaded_at is not None and trainer.state.fn != "fit":
-            epoch, global_step = self._loaded_at  # of the weights; the Trainer's own stand at 0
-        records = [
-            replace(record, run=self._run, epoch=epoch, global_step=global_step, metrics=metrics)
-            for record in self._measured
-        ]
+        records = [replace(record, metrics=metrics) for record in self._measured]
         if self._unknown_weights is not None:
             records = []
             self._gauge.warn(
@@ -482,11 +548,37 @@ class AlphaMonitor(Callback):
             folder = Path(log_dir or trainer.default_root_dir)
             if not has_room(folder):
                 raise OSError(f"the disk of {folder} is nearly full")
+            to = None if log_dir is None else Path(log_dir)
             for record in records:
-                tag = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
-                publish_figure(trainer, tag, record, Path(log_dir) if log_dir else None)
+                tag, layer = f"{self.prefix}alpha", in_key(record.layer)
+                course = of_one_course(record, self.history)
+                figure = spectrum_figure(record, course[:-1])
+                publish_figure(trainer, f"{tag}_spectrum_{layer}", figure, record, to)
+                if len(course) > 1:
+                    figure = course_figure(course, self.target)
+                    name = f"{tag}_course_{layer}"
+                    publish_figure(trainer, name, figure, record, to, replaces=True)
+            self._lay_out(trainer)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
-            self._gauge.warn(OutputWarning, f"the figure of the spectrum was lost: {error}")
+            self._gauge.warn(OutputWarning, f"a figure of α was lost: {error}")
+
+    def _lay_out(self, trainer: Trainer) -> None:
+        """Once in a fit, as soon as the keys of a validation are known."""
+        if self._has_layout or trainer.state.fn != "fit" or trainer.global_step == 0:
+            return
+        self._has_layout = True
+        ends = [self._suffix(index, tap.layer.label) for index, tap in enumerate(self._gauge.taps)]
+
+        def tags(*names: str) -> list[str]:
+            return [f"{re.escape(self.prefix + name + end)}$" for end in ends for name in names]
+
+        charts = {"α": tags("alpha", "alpha_distance"), "R²": tags("alpha_r2")}
+        charts["loss"] = [".*loss(_epoch)?$"]
+        if "rankme" in self.scores:
+            charts["RankMe"] = tags("rankme")
+        if any(key.endswith("twins_error") for key in trainer.callback_metrics):
+            charts["Barlow Twins error"] = [".*twins_error$"]
+        publish_layout(trainer, f"{self.prefix}alpha beside the loss", charts)
 
     # -- state -----------------------------------------------------------------------------------
 

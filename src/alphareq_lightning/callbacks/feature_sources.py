@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from alphareq_lightning._lightning import LightningModule, Trainer
-from alphareq_lightning.callbacks.unlabeled_pass import UnlabeledPass
+from alphareq_lightning.callbacks.augmented_views import AugmentedViews
+from alphareq_lightning.callbacks.unlabeled_pass import Forward, UnlabeledPass
 from alphareq_lightning.errors import (
     AlphaReQError,
     DataError,
@@ -24,10 +25,14 @@ class FeatureSource(ABC):
     """What `AlphaMonitor` asks of a source, at each of its hooks."""
 
     gauge: Gauge
+    at_steps: Any = ()
+    """Numbers of steps after which it is measured between validations."""
 
     @abstractmethod
-    def before_training(self, trainer: Trainer, module: LightningModule) -> None:
-        """Fail before the first step, or never."""
+    def before_training(
+        self, trainer: Trainer, module: LightningModule, *, whole: bool = False
+    ) -> None:
+        """Fail before the first step, or never; if ``whole``, bring about all features as well."""
 
     @abstractmethod
     def start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -63,7 +68,7 @@ class ValidationBatches(FeatureSource):
         gauge: Listens to the batches.
         trainer: The Trainer.
         index: Which of several validation dataloaders; `None` for the first.
-        at_steps: Must be empty.
+        at_steps: Must be empty or `None`.
 
     Raises:
         OptionError: If there will be no validation, or more is asked for than validations.
@@ -85,7 +90,9 @@ class ValidationBatches(FeatureSource):
                 "alpha_dataloader()"
             )
 
-    def before_training(self, trainer: Trainer, module: LightningModule) -> None:
+    def before_training(
+        self, trainer: Trainer, module: LightningModule, *, whole: bool = False
+    ) -> None:
         """Find which of several validation loaders is measured.
 
         Raises:
@@ -147,7 +154,9 @@ class OwnImages(FeatureSource):
         module: Its LightningModule.
         loader: Batches of images.
         forward: What to run on them, see `UnlabeledPass`.
-        at_steps: Whether it is measured between validations, too.
+        at_steps: When it is measured between validations, too; `None` is before the first step,
+            if the weights in place are those that checkpoints hold.
+        views: Of the same images, for scores that read them.
 
     Raises:
         OptionError: If the loader cannot work, or the weights in place would not be those that
@@ -160,11 +169,12 @@ class OwnImages(FeatureSource):
         trainer: Trainer,
         module: LightningModule,
         loader: Iterable[Any],
-        forward: str | Callable[[Any], Any] | None,
+        forward: Forward | Sequence[Forward] | None,
         at_steps: Any,
+        views: AugmentedViews | None = None,
     ) -> None:
         self.gauge, self.loader = gauge, loader
-        self._pass = UnlabeledPass(loader, forward, module, gauge.options.max_samples)
+        self._pass = UnlabeledPass(loader, forward, module, gauge.options.max_samples, views)
         self._was_tried = False
         averaging = [c for c in getattr(trainer, "callbacks", ()) if _averages(c)]
         between = at_steps or not trainer.enable_validation
@@ -174,9 +184,15 @@ class OwnImages(FeatureSource):
                 "in place in validations only: own images need a validation loop then, and no "
                 "at_steps="
             )
+        untrained = () if averaging else (0,)
+        self.at_steps = untrained if at_steps is None else at_steps
 
-    def before_training(self, trainer: Trainer, module: LightningModule) -> None:
-        """Refuse a loader that the training reads, and run one batch.
+    def before_training(
+        self, trainer: Trainer, module: LightningModule, *, whole: bool = False
+    ) -> None:
+        """Refuse a loader that the training reads, and run one batch, or all of them.
+
+        A file that cannot be read past the first batch is a problem of this one measurement.
 
         Raises:
             AlphaReQError: On all ranks, if it failed on one.
@@ -186,7 +202,9 @@ class OwnImages(FeatureSource):
             return
         self._was_tried = True
         self.start(trainer, module)
-        error = self._run(trainer, module, max_batches=1)
+        error = self._run(trainer, module, max_batches=None if whole else 1)
+        may_pass = whole and self._pass.has_begun
+        error = None if may_pass and not isinstance(error, AlphaReQError) else error
         failed = self.gauge.ranks.any(error is not None)
         if isinstance(error, AlphaReQError):
             raise error
@@ -197,7 +215,7 @@ class OwnImages(FeatureSource):
             ) from error
         if failed:
             raise FeatureTapError("running the model on the unlabeled images failed on a rank")
-        self.gauge.check()
+        self.gauge.check(problems=not may_pass)
 
     def start(self, trainer: Trainer, module: LightningModule) -> None:
         """Begin with an empty state; the pass counts images over all ranks itself."""
@@ -222,7 +240,7 @@ class OwnImages(FeatureSource):
         failed: Exception | None = None
         started = time.perf_counter()
         try:
-            num_batches = self._pass.run(trainer, module, self.gauge.watching, max_batches)
+            num_batches = self._pass.run(trainer, module, self.gauge, max_batches)
             if num_batches == 0 and trainer.world_size == 1:
                 raise DataError("the unlabeled dataloader gave no batch")
         except Exception as error:

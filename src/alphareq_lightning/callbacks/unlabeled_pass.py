@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import ExitStack, nullcontext
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from alphareq_lightning._lightning import (
     isolate_rng,
     sized_len,
 )
+from alphareq_lightning.callbacks.augmented_views import AugmentedViews
 from alphareq_lightning.callbacks.no_trace import (
     PASS_SEED,
     apart,
@@ -34,11 +35,19 @@ from alphareq_lightning.callbacks.no_trace import (
 from alphareq_lightning.errors import FeatureTapError, OptionError
 from alphareq_lightning.measure.batches import batch_size, first_rows, images_of
 from alphareq_lightning.measure.evaluating import evaluating
+from alphareq_lightning.measure.gauge import Gauge
 from alphareq_lightning.measure.ranks import own_share
 
 Result = TypeVar("Result")
-Measured = Callable[[Any], AbstractContextManager[Any]]
-"""Given a batch, what to be inside of while the model runs on it."""
+Forward = str | Callable[[Any], Any]
+
+
+class Run(NamedTuple):
+    """What to run on each batch."""
+
+    on: Callable[[Any], Any]
+    given: Forward | None
+    """As the user said it; `None` for the whole LightningModule."""
 
 
 class UnlabeledPass:
@@ -53,9 +62,14 @@ class UnlabeledPass:
     Args:
         loader: Batches of images; a tensor, or a tuple, list or dict that holds one.
         forward: What to run: `None` for the LightningModule, the name of a submodule or a module,
-            given the images; or any other callable, given the whole batch.
+            given the images; or any other callable, given the whole batch; or several of these,
+            run one after the other on each batch.
         module: The LightningModule.
         max_images: Run as many images over all ranks: the same images on any number.
+        views: Run these of each batch, too, after the batch itself.
+
+    Attributes:
+        has_begun: Whether a batch was run, in this pass or an earlier one, without a problem.
 
     Raises:
         OptionError: If the loader cannot be iterated again and again, may never end, or there is
@@ -65,18 +79,21 @@ class UnlabeledPass:
     def __init__(
         self,
         loader: Iterable[Any],
-        forward: str | Callable[[Any], Any] | None,
+        forward: Forward | Sequence[Forward] | None,
         module: LightningModule,
         max_images: int | None = None,
+        views: AugmentedViews | None = None,
     ) -> None:
         _check_loader(loader, max_images)
         self.given = loader
         self.template = apart(loader)
         self.max_images = max_images
-        self.whole_module = forward is None
-        self.forward = find_forward(forward, module)
-        is_foreign = isinstance(forward, nn.Module) and forward not in set(module.modules())
-        self.foreign = forward if is_foreign else None
+        self.views = views
+        self.has_begun = False
+        self.runs = find_forwards(forward, module)
+        own = set(module.modules())
+        networks = [run.given for run in self.runs if isinstance(run.given, nn.Module)]
+        self.foreign = [network for network in networks if network not in own]
 
     def check_shared(self, train_loaders: Iterable[Any]) -> None:
         """Raise `OptionError` if reading the images would take some away from the training."""
@@ -98,7 +115,7 @@ class UnlabeledPass:
         self,
         trainer: Trainer,
         module: LightningModule,
-        measured: Measured,
+        gauge: Gauge,
         max_batches: int | None = None,
     ) -> int:
         """Run the images; every rank must call it.
@@ -106,7 +123,7 @@ class UnlabeledPass:
         Args:
             trainer: The running Trainer.
             module: Its LightningModule.
-            measured: Entered for the forward pass of each batch that counts.
+            gauge: Watches the forward passes of each batch that counts.
             max_batches: Stop after as many batches on each rank.
 
         Returns:
@@ -128,8 +145,8 @@ class UnlabeledPass:
                 stack.enter_context(as_validation(trainer))
                 stack.enter_context(not_logging(module))
                 stack.enter_context(evaluating(module, sharded=sharded))
-                if isinstance(self.foreign, nn.Module):
-                    stack.enter_context(evaluating(self.foreign))
+                for network in self.foreign:
+                    stack.enter_context(evaluating(network))
                 stack.enter_context(torch.no_grad())
                 stack.enter_context(precision.forward_context())
                 _check_not_lazy(module)
@@ -140,17 +157,27 @@ class UnlabeledPass:
 
             loader = _ready_on_all(trainer, prepared)
             share_buffers(trainer, module)
-            for batch, counts in self._shared_out(trainer, loader, max_batches):
+            for number, batch, counts in self._shared_out(trainer, loader, max_batches):
                 on_device = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-                with measured(on_device) if counts else nullcontext():
-                    self._forward(trainer, module, precision.convert_input(on_device))
+                for place, run in enumerate(self.runs):
+                    with gauge.watching(on_device, again=place > 0) if counts else nullcontext():
+                        self._forward(trainer, module, run, precision.convert_input(on_device))
+                if self.views is not None:
+                    with (
+                        isolate_rng(),
+                        gauge.watching_views(on_device) if counts else nullcontext(),
+                    ):
+                        for view in self.views.of(on_device, number):
+                            for run in self.runs:
+                                self._forward(trainer, module, run, precision.convert_input(view))
                 num_batches += counts
+                self.has_begun |= counts and all(tap.problem is None for tap in gauge.taps)
         return num_batches
 
     def _shared_out(
         self, trainer: Trainer, loader: Iterable[Any], max_batches: int | None
-    ) -> Iterator[tuple[Any, bool]]:
-        """The batches that this rank runs, each cut to the images that count, and whether any do.
+    ) -> Iterator[tuple[int, Any, bool]]:
+        """The batches that this rank runs: their numbers, images that count, and if any do.
 
         Where ranks must run every forward pass together, one that has nothing left of a round runs
         a batch that does not count.
@@ -174,16 +201,16 @@ class UnlabeledPass:
             if to_read is not None and left is not None:
                 to_read, left = max(to_read - size, 0), left - wanted
             if num_read % stride == mine:
-                yield first_rows(batch, size, max(wanted, 1)), wanted > 0
+                yield num_read, first_rows(batch, size, max(wanted, 1)), wanted > 0
             num_read += 1
         if together and 0 < num_read % stride <= mine:
-            yield batch, False
+            yield num_read, batch, False
 
-    def _forward(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
+    def _forward(self, trainer: Trainer, module: LightningModule, run: Run, batch: Any) -> None:
         wrapped: Any = trainer.strategy.model
         if not isinstance(trainer.strategy, SHARDING_STRATEGIES):
-            self.forward(batch)
-        elif self.whole_module:
+            run.on(batch)
+        elif run.given is None:
             wrapped(images_of(batch))
         else:
             # Shards are gathered for a forward pass of the module as the strategy has wrapped it;
@@ -192,7 +219,7 @@ class UnlabeledPass:
 
                 def once(batch: Any) -> Any:
                     stack.close()
-                    return self.forward(batch)
+                    return run.on(batch)
 
                 stack.enter_context(instead(module, forward=once))
                 wrapped(batch)
@@ -261,14 +288,22 @@ def _check_loader(loader: Any, max_images: int | None) -> None:
         )
 
 
-def find_forward(
-    forward: str | Callable[[Any], Any] | None, module: LightningModule
-) -> Callable[[Any], Any]:
-    """What to run on a batch: a module on its images, or a callable on all of it.
+def find_forwards(forward: Forward | Sequence[Forward] | None, module: nn.Module) -> list[Run]:
+    """What to run on each batch, in this order.
 
     Raises:
-        OptionError: If there is no submodule of that name.
+        OptionError: If there is nothing, something is no name and no callable, or there is no
+            submodule of that name.
     """
+    several = isinstance(forward, Sequence) and not isinstance(forward, str)
+    given = list(cast(Sequence[Forward], forward)) if several else [cast(Forward | None, forward)]
+    if not given or (several and not all(isinstance(f, str) or callable(f) for f in given)):
+        raise OptionError(f"expected names of submodules or callables, got {forward=}")
+    return [Run(_find_forward(one, module), one) for one in given]
+
+
+def _find_forward(forward: Forward | None, module: nn.Module) -> Callable[[Any], Any]:
+    """A module on the images of a batch, or a callable on all of it."""
     if forward is None or isinstance(forward, nn.Module):
         target = module if forward is None else forward
         return lambda batch: target(images_of(batch))

@@ -12,9 +12,10 @@ from alphareq_lightning.commands._terminal import note
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.records import AlphaRecord, read_records
 from alphareq_lightning.records.checkpoints import course_in_checkpoint, record_of_checkpoint
-from alphareq_lightning.selection import AlphaIntervalSearch
+from alphareq_lightning.selection import AlphaIntervalSearch, configurations_of, trainings_of
 from alphareq_lightning.selection.paid_readouts import RECORDS, STATE
-from alphareq_lightning.selection.verdict import same_alpha
+from alphareq_lightning.selection.trainings import same_alpha
+from alphareq_lightning.text import nearest
 
 RECORD_FILE = ".jsonl"
 JOURNAL = ".journal"
@@ -71,6 +72,22 @@ def gather_courses(records: Sequence[AlphaRecord]) -> list[AlphaRecord]:
         with suppress(SelectionError):  # measured afterwards, of a file without a monitor in it
             courses += course_in_checkpoint(str(record.path), layer=record.layer)
     return courses
+
+
+def gather_configurations(
+    sources: Sources, records: Sequence[AlphaRecord], *, pattern: str, study: str | None = None
+) -> dict[str, str]:
+    """What each training was trained with but for its seed: as folders tell, or a sweep's trials.
+
+    Raises:
+        OptionError: If the pattern is no regular expression.
+    """
+    trainings = trainings_of(r for r in records if r.path_step is None)
+    found = configurations_of(trainings, pattern)
+    for storage in filter(_is_storage, several(sources)):
+        of_study = _from_study(storage, study, "study_configurations")
+        found |= {run: told for run, told in of_study.items() if run in trainings}
+    return found
 
 
 def _each_once(records: list[AlphaRecord]) -> list[AlphaRecord]:
@@ -164,7 +181,8 @@ def _from_file(path: Path, layer: str | None, say: Callable[[str], None]) -> lis
     kept = [record for record in records if layer in (None, record.layer)]
     if not kept:
         layers = sorted({record.layer for record in records})
-        of_layer = "" if layer is None else f" of layer {layer!r}; there are: {layers}"
+        there = f"there are: {layers}{nearest(layer or '', layers)}"
+        of_layer = "" if layer is None else f" of layer {layer!r}; {there}"
         raise SelectionError(f"{path} holds no record{of_layer}")
     return kept
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from inspect import Parameter, signature
 from types import ModuleType, NoneType, UnionType
@@ -24,6 +24,7 @@ def add_options(parser: argparse.ArgumentParser, command: ModuleType, function: 
     call = getattr(command, function)
     about = _about(call)
     parser.description = _plain(f"{about.short_description} {about.long_description or ''}")
+    parser.epilog = " ".join(f"Example: {e.snippet or e.description}" for e in about.examples)
     _add_parameters(parser, call)
     formats = {n: r for n, r in READERS.items() if hasattr(command, f"as_{n}")}
     only_one = parser.add_mutually_exclusive_group() if formats else parser
@@ -80,7 +81,8 @@ def _add_parameters(parser: Any, call: Callable[..., Any]) -> None:
             told = re.sub(r"``(\w+)``", lambda name: _flag(name[1]), meaning[name])
             settings = _reading(kind, default) | {"help": _plain(told).replace("%", "%%")}
             if get_origin(kind) is Annotated:
-                settings["help"] += f": {', '.join(get_args(kind)[1])}"
+                names = get_args(kind)[1]
+                settings["help"] += f": {', '.join(names() if callable(names) else names)}"
             if default is not Parameter.empty:
                 settings["default"] = default
                 if not (default is None or default is False or default == ()):
@@ -104,6 +106,8 @@ def _reading(kind: Any, default: Any) -> dict[str, Any]:
     if _is_union(kind):
         nargs = "*" if isinstance(default, tuple) else "+"
         return {"type": inside[0], "nargs": nargs, "action": _OneOrSeveral}
+    if origin in (list, Sequence):
+        return {"type": inside[0], "nargs": "+" if default is Parameter.empty else "*"}
     if origin is tuple:
         names = ("FIRST", "LAST")
         return {"type": inside[0], "nargs": 2, "metavar": names, "action": _OneOrSeveral}

@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import alphareq_lightning.commands as room
 from alphareq_lightning._version import __version__
 from alphareq_lightning.commands.train import train
-from alphareq_lightning.errors import AlphaReQError
-from alphareq_lightning.text import one_line
+from alphareq_lightning.errors import AlphaReQError, OptionError
+from alphareq_lightning.text import nearest, one_line
 
+ALL = "--all"
+"""Stands for every command, where their options are all wanted."""
 INTERRUPTED, BROKEN_PIPE = 130, 141
 """Exit codes of a program that Ctrl-C ended, and of one whose reader has gone, as of shells."""
 
@@ -29,7 +32,12 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if is_training:
             return train(arguments[1:])
-        options = command_parser(next(iter(arguments), None)).parse_args(arguments)
+        chosen = next(iter(arguments), None)
+        parser = command_parser(chosen)
+        if chosen is None:
+            parser.print_help(sys.stderr)
+            return 2
+        options = parser.parse_args(arguments)
         return int(options.run(options))
     except BrokenPipeError:  # the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,19 +53,46 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def command_parser(chosen: str | None = None) -> argparse.ArgumentParser:
-    """The parser of ``alphareq``, with the options of one command only: others are not imported."""
+    """The parser of ``alphareq``, with the options of one command only: others are not imported.
+
+    Raises:
+        OptionError: If there is no such command.
+    """
     parser = argparse.ArgumentParser(
         prog="alphareq", description="α-ReQ for PyTorch Lightning: label-free model selection."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    parser.add_argument(
+        "--print-completion", action=_Completion, help="Print what completes commands in a shell"
+    )
     choices = parser.add_subparsers(required=True, metavar="command")
-    for name, function, summary in _commands():
+    commands = list(_commands())
+    names = [name for name, _, _ in commands]
+    if chosen is not None and not chosen.startswith("-") and chosen not in names:
+        there = ", ".join(names)
+        raise OptionError(f"no command {chosen!r}; there are: {there}{nearest(chosen, names)}")
+    for name, function, summary in commands:
         command = choices.add_parser(name, help=summary)
-        if name == chosen:
+        if chosen in (name, ALL) and name != "train":  # whose options are LightningCLI's
             from alphareq_lightning.commands._options import add_options
 
             add_options(command, import_module(f"{room.__name__}.{name}"), function)
     return parser
+
+
+class _Completion(argparse.Action):
+    """Prints a script for a shell, and ends."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, choices=("bash", "zsh", "tcsh"))
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            import shtab
+        except ModuleNotFoundError as error:
+            raise OptionError(f"{option_string} needs shtab: pip install shtab") from error
+        print(shtab.complete(command_parser(ALL), values))
+        parser.exit()
 
 
 def _commands() -> Iterator[tuple[str, str, str]]:

@@ -18,7 +18,7 @@ from alphareq_lightning.load.sources import image_source
 from alphareq_lightning.load.weights import load_weights
 from alphareq_lightning.measure import profile_layers
 from alphareq_lightning.measure.pooling import PoolName
-from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.metrics.scores import without_views
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.profile import profile_figure, profile_json, profile_table
 from alphareq_lightning.text import printable
@@ -56,7 +56,7 @@ def profile_model(
     layers: str | Sequence[str] = (),
     pool: PoolName = "mean",
     fit_range: tuple[int, int] | None = None,
-    scores: Annotated[str | Sequence[str], SCORES] = ("rankme",),
+    scores: Annotated[str | Sequence[str], without_views] = ("rankme",),
     device: str = "auto",
     seed: int = 0,
     out: Path = Path("runs/profile"),
@@ -75,13 +75,17 @@ def profile_model(
         max_images: At most this many held-out images, drawn by chance, always the same ones.
         batch_size: Images in a batch.
         num_workers: Processes that load them.
-        layers: Patterns, such as 'layer*.?'; default: every block.
+        layers: Names or patterns, such as 'layer*.?', where * stays between two dots and ** does
+            not; default: every block.
         pool: How a layer becomes one vector an image.
         fit_range: Ranks of the fit; default: auto.
         scores: Extra scores.
         device: Where to run; auto is a GPU if there is one.
         seed: Of random weights.
         out: Folder of the JSON file and the picture.
+
+    Example:
+        alphareq profile --model resnet18 --pretrained --images photos/
 
     Raises:
         AlphaReQError: If an option cannot work, or the model does not run on the images.

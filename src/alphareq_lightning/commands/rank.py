@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 from rich.console import Console
 
 from alphareq_lightning._checks import check_count
-from alphareq_lightning.commands._gather import Sources, gather_courses, gather_records
+from alphareq_lightning.commands._gather import (
+    Sources,
+    gather_configurations,
+    gather_courses,
+    gather_records,
+)
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range, check_target
+from alphareq_lightning.metrics.scores import SCORES
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.ranking import (
     ranking_csv,
@@ -20,10 +26,13 @@ from alphareq_lightning.report.ranking import (
 )
 from alphareq_lightning.report.verdict import verdict_lines, verdict_values
 from alphareq_lightning.selection import Verdict, cautions, rank_checkpoints, verdict
+from alphareq_lightning.selection.ranking import LOGGED
+from alphareq_lightning.selection.seeds import SEED
 from alphareq_lightning.text import as_json as plain
 from alphareq_lightning.text import json_text, printable
 
 NO_CHOICE = 3
+CRITERIA = ("alpha", *LOGGED, "accuracy", *SCORES, "any logged metric")
 
 
 class Ranking(NamedTuple):
@@ -44,9 +53,10 @@ class Ranking(NamedTuple):
 def rank(
     paths: Sources,
     *,
-    by: str = "alpha",
+    by: Annotated[str, CRITERIA] = "alpha",
     target: float | tuple[float, float] = 1.0,
     min_r2: float = 0.0,
+    seeds: str = SEED,
     study: str | None = None,
     layer: str | None = None,
     fit_range: tuple[int, int] | None = None,
@@ -58,15 +68,19 @@ def rank(
 
     Args:
         paths: Checkpoints, run folders, record files, or the storage of a sweep.
-        by: alpha, a score, or a logged metric.
+        by: What orders the table, and the verdict on several trainings; accuracy the table only.
         target: The α to be near, or two ends.
         min_r2: Least R² of a line to believe.
+        seeds: What tells seeds of one configuration apart in the names of folders.
         study: Which one, where the storage of a sweep holds several.
         layer: Rank this layer's records.
         fit_range: Refit all on these ranks.
         force: Rank mixed layers or windows too.
         top: Show this many; default: all.
         plot: Draw spectra and scores into this file.
+
+    Example:
+        alphareq rank runs/ --by rankme --top 5
 
     Raises:
         AlphaReQError: If there are no records, or they do not compare.
@@ -96,11 +110,18 @@ def rank(
             f"{lost[0].problem}"
         )
     try:
-        believe = None if by == "alpha" else [by]
+        believe = None if by in ("alpha", "accuracy") else [by]
         left_out = {id(record) for record in lost}
         known = [record for record in ranked if id(record) not in left_out]
         courses = [record for record in courses if id(record) not in left_out]
-        found = verdict(known, course=courses, believe=believe, target=wanted)
+        found = verdict(
+            known,
+            course=courses,
+            believe=believe,
+            target=wanted,
+            min_r2=min_r2,
+            configurations=gather_configurations(paths, known, pattern=seeds, study=study),
+        )
     except SelectionError as error:  # ranked they can be, chosen from not
         found = Verdict(None, str(error))
     return Ranking(ranked, doubts, found, wanted, top, by)

@@ -16,7 +16,10 @@ from alphareq_lightning.commands._gather import (
     search_settings,
     several,
 )
+from alphareq_lightning.errors import SelectionError
+from alphareq_lightning.functional.power_law import check_fit_range
 from alphareq_lightning.report import write_report
+from alphareq_lightning.selection import mixtures
 from alphareq_lightning.text import printable
 
 
@@ -25,6 +28,7 @@ def report(
     *,
     study: str | None = None,
     layer: str | None = None,
+    fit_range: tuple[int, int] | None = None,
     out: Path = Path("report.html"),
     title: str = "Model selection by α",
     target: float | tuple[float, float] = 1.0,
@@ -37,21 +41,30 @@ def report(
         sources: Checkpoints, run folders, record files, or the storage of a sweep.
         study: Which one, where the storage of a sweep holds several.
         layer: Show this layer's records.
+        fit_range: Refit all on these ranks.
         out: The file to write.
         title: Heading of the page.
         target: The α to be near, or two ends.
         top_k: Models that span the interval; default: that of the search, or 5.
         margin: Models kept on each side of it; default: that of the search, or 0.
 
+    Example:
+        alphareq report runs/ --out report.html
+
     Raises:
-        AlphaReQError: If there are no records, or the file cannot be written.
+        AlphaReQError: If there are no records, they do not compare, or the file cannot be written.
     """
     command = _typed(**locals())
     records = gather_records(sources, layer=layer, study=study)
+    course = gather_courses(records)
+    if fit_range is not None:
+        window = check_fit_range(fit_range)
+        records, course = ([r.refit(window) for r in of] for of in (records, course))
+    for sentence in mixtures(records):
+        raise SelectionError(f"{sentence} with --fit-range" if "windows" in sentence else sentence)
     given = {"top_k": top_k, "margin": margin}
     search = search_settings(sources, study=study)
     search |= {name: value for name, value in given.items() if value is not None}
-    course = gather_courses(records)
     return write_report(
         out, records, course=course, title=title, target=target, command=command, **search
     )

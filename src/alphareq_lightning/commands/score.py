@@ -18,7 +18,7 @@ from alphareq_lightning.load.weights import find_weights
 from alphareq_lightning.measure import profile_layers
 from alphareq_lightning.measure.layers import resolve_layers
 from alphareq_lightning.measure.pooling import PoolName
-from alphareq_lightning.metrics.scores import SCORES
+from alphareq_lightning.metrics.scores import without_views
 from alphareq_lightning.records import AlphaRecord, append_record, read_records
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
 from alphareq_lightning.text import json_text, printable
@@ -43,7 +43,7 @@ def score_checkpoints(
     take: Literal["output", "input"] = "output",
     pool: PoolName = "mean",
     fit_range: tuple[int, int] | None = None,
-    scores: Annotated[str | Sequence[str], SCORES] = ("rankme",),
+    scores: Annotated[str | Sequence[str], without_views] = ("rankme",),
     device: str = "auto",
     out: Path = Path("records.jsonl"),
 ) -> Scored:
@@ -56,13 +56,16 @@ def score_checkpoints(
         paths: Checkpoints, weight files, or folders of them.
         model: What the weights belong to.
         images: Which images.
-        layer: Layer names; default: the penultimate layer.
+        layer: Names or patterns, such as 'blocks.*'; default: the penultimate layer.
         take: The layer's output, or its first input.
         pool: How a layer becomes one vector an image.
         fit_range: Ranks of the fit; default: auto.
         scores: Extra scores.
         device: Where to run; auto is a GPU if there is one.
         out: The file of records; they are added to it.
+
+    Example:
+        alphareq score runs/ --config runs/config.yaml
 
     Raises:
         AlphaReQError: If an option cannot work; found out before the first pass.

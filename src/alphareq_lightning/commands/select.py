@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from os.path import isfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from alphareq_lightning._checks import check_count
 from alphareq_lightning.commands._gather import Sources, gather_courses, gather_records
 from alphareq_lightning.commands._sources import ImageOptions, device_of
-from alphareq_lightning.commands._terminal import terminal
+from alphareq_lightning.commands._terminal import note, terminal
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.load.models import ModelSource
 from alphareq_lightning.load.sources import fingerprint
@@ -28,8 +29,13 @@ from alphareq_lightning.readout import (
 )
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection import Selected, course_of, rank_checkpoints, select_by_readouts
-from alphareq_lightning.selection.verdict import trainings_of
+from alphareq_lightning.selection.trainings import trainings_of
 from alphareq_lightning.text import json_text, printable
+
+ONE_TRAINING = (
+    "these are checkpoints of one training: alphareq rank chooses among them by α, without labels; "
+    "readouts tell trainings apart, and neighbours of one training hardly differ"
+)
 
 
 def select_checkpoints(
@@ -73,6 +79,9 @@ def select_checkpoints(
         out: Folder of the state, the features and the records with their accuracies.
         console: Told of every model; the terminal by default.
 
+    Example:
+        alphareq select runs/ --config runs/config.yaml --budget 8
+
     Raises:
         AlphaReQError: If the models do not compare, their weights are gone, or an option cannot
             work; found out before the first readout.
@@ -101,8 +110,12 @@ def select_checkpoints(
         "model": features_key(model.config, model.module, model.model),
     }
     where = device_of(device)
+    say = lru_cache(maxsize=None)(note)  # once, and before the first readout
+    of_one = len(found) > 1 and len(trainings_of(found)) == 1
 
     def read(record: AlphaRecord) -> float:
+        if of_one:
+            say(ONE_TRAINING)
         path = Path(str(record.path))
         key = features_key(path, settings["data"], settings["model"], record.layer, pool)
         sides = []

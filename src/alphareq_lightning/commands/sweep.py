@@ -29,6 +29,9 @@ def sweep(
         status: Show how far it is; run nothing.
         console: Told of every trial; the terminal by default.
 
+    Example:
+        alphareq sweep --config configs/sweep_digits.yaml --status
+
     Raises:
         AlphaReQError: If the file or the storage does not allow it.
     """

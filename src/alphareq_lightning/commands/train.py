@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
+from typing import Any
+
+from alphareq_lightning.errors import OptionError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -12,16 +17,29 @@ def train(arguments: Sequence[str]) -> int:
     """Train by a config: alphareq train --config configs/barlow_twins_digits.yaml.
 
     LightningCLI parses the arguments: ``fit`` unless another of its subcommands is named.
+
+    Raises:
+        OptionError: If it refuses them.
     """
     from lightning.pytorch.cli import LightningCLI
+
+    from alphareq_lightning._lightning import parser_reason
 
     arguments = list(arguments)
     if not arguments or arguments[0] not in (*SUBCOMMANDS, "-h", "--help"):
         arguments.insert(0, "fit")
     # LightningCLI warns when it is handed arguments beside a command line; so this is one.
     before, sys.argv = sys.argv, ["alphareq train", *arguments]
+    told: dict[str, Any] = {"exit_on_error": False}  # or it prints all options of all classes
     try:
-        LightningCLI()
+        LightningCLI(parser_kwargs={**told, **dict.fromkeys(SUBCOMMANDS, told)})
+    except ArgumentError as error:
+        reason = parser_reason(error)
+        above = str(error).partition(reason)[0]  # names the key, part by part
+        key = ".".join(re.findall(r'Parser key "([^"]+)"', above))
+        raise OptionError(
+            f"{f'{key}: ' if key else ''}{reason}; see alphareq train --help"
+        ) from error
     finally:
         sys.argv = before
     return 0

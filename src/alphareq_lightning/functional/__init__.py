@@ -32,6 +32,7 @@ from alphareq_lightning.functional.scores import (
     rankme,
     stable_rank,
 )
+from alphareq_lightning.functional.spanning_tree import mst_dimension
 from alphareq_lightning.functional.spectrum import (
     covariance,
     covariance_eigenvalues,
@@ -80,6 +81,7 @@ __all__ = [
     "merge_moments",
     "moments_eigenvalues",
     "moments_singular_values",
+    "mst_dimension",
     "nesum",
     "pair_moments",
     "participation_ratio",

@@ -177,6 +177,11 @@ def check_fit_range(fit_range: FitRange | Sequence[int]) -> tuple[int, int]:
     if not is_pair or not all(isinstance(rank, Integral) for rank in fit_range):
         raise FitRangeError(f"expected 'auto' or two ranks (first, last), got {fit_range=}")
     first, last = int(fit_range[0]), int(fit_range[1])
+    if first > last:
+        raise FitRangeError(
+            f"expected the first rank before the last, got {fit_range=}; "
+            f"did you mean ({last}, {first})?"
+        )
     if first < 1 or last - first + 1 < _MIN_RANKS:
         raise FitRangeError(
             f"ranks are one-based and inclusive and at least {_MIN_RANKS} are needed, "

@@ -216,6 +216,12 @@ def _normalised(values: Tensor) -> Tensor:
 
 
 def _checked(values: Tensor) -> Tensor:
+    if values.ndim == 2:
+        raise SpectrumError(
+            f"expected a spectrum of shape (d,), got features of shape {tuple(values.shape)}; take "
+            "torch.linalg.svdvals(features) where singular values are wanted, eigenspectrum("
+            "features) where eigenvalues are"
+        )
     bad = int((~torch.isfinite(values) | (values < 0)).sum())
     if values.ndim != 1 or bad or not bool((values > 0).any()):
         raise SpectrumError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from alphareq_lightning.functional.moments import (
     feature_moments,
     moments_dtype,
 )
+from alphareq_lightning.functional.power_law import FitRange, PowerLawFit, fit_power_law
 from alphareq_lightning.functional.spectrum import (
     checked_count,
     covariance,
@@ -97,6 +99,35 @@ def cross_validated_eigenvalues(moments: FeatureMoments) -> Tensor:
     return (values[0] + values[1])[:num_samples] / 2
 
 
+def fit_shared_power_law(
+    moments: FeatureMoments, fit_range: FitRange | Sequence[int] = "auto"
+) -> PowerLawFit:
+    """The line through `cross_validated_eigenvalues`: its α is that of what two views share.
+
+    Args:
+        moments: `pair_moments`, ``2d`` wide.
+        fit_range: As in `fit_power_law`.
+
+    Raises:
+        AlphaReQError: If there is no spectrum to fit.
+    """
+    shared = cross_validated_eigenvalues(moments)
+    return fit_power_law(shared, fit_range, num_samples=int(moments.num_samples))
+
+
+def mean_distance(sums: Tensor) -> Tensor:
+    """`alignment` from the sum over all pairs and their number, shape ``(2,)``.
+
+    Raises:
+        SpectrumError: If there are no pairs, or values that are not finite.
+    """
+    if sums[1] == 0:
+        raise SpectrumError("no pair of views with directions was seen")
+    if not bool(torch.isfinite(sums[0])):
+        raise SpectrumError("alignment needs features without NaN or infinite values")
+    return sums[0] / sums[1]
+
+
 def twins_error(projections_a: Tensor, projections_b: Tensor) -> Tensor:
     r"""The Barlow Twins error: how far two views' cross-correlation is from the identity.
 
@@ -128,7 +159,16 @@ def twins_error(projections_a: Tensor, projections_b: Tensor) -> Tensor:
     References:
         Zbontar et al., "Barlow Twins", ICML 2021 (the two terms).
     """
-    return identity_error(cross_correlation(pair_sums(projections_a, projections_b)))
+    return twins_error_of_sums(pair_sums(projections_a, projections_b))
+
+
+def twins_error_of_sums(sums: Tensor) -> Tensor:
+    """`twins_error` from `pair_sums`, or several of them added up.
+
+    Raises:
+        SpectrumError: As `cross_correlation`.
+    """
+    return identity_error(cross_correlation(sums))
 
 
 def pair_sums(projections_a: Tensor, projections_b: Tensor) -> Tensor:

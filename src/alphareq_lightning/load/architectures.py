@@ -12,10 +12,12 @@ from torchvision import models
 from torchvision.models.resnet import ResNet
 
 from alphareq_lightning.errors import OptionError
+from alphareq_lightning.load.mlp import MLP
 from alphareq_lightning.load.narrow_resnet import NarrowResNet
 from alphareq_lightning.load.preprocessing import RECIPE, Preprocessing
 
-NARROW = "narrow_resnet"
+OWN = {"narrow_resnet": NarrowResNet, "mlp": MLP}
+"""Backbones of the recipe."""
 
 
 class Architecture(NamedTuple):
@@ -36,7 +38,7 @@ def build_architecture(
 
     Args:
         name: A classification model of torchvision, else one of timm (``timm/NAME`` asks timm
-            alone), or ``"narrow_resnet"``.
+            alone), or ``"narrow_resnet"`` or ``"mlp"``.
         pretrained: Download the library's own weights.
         small_images: Build it as the recipe does: a ResNet with a 3×3 stem and no max-pool.
         options: Passed to the model.
@@ -49,7 +51,7 @@ def build_architecture(
         OptionError: If there is no such model, or it does not take ``options``.
     """
     given = dict(options or {})
-    of_recipe = small_images or name == NARROW
+    of_recipe = small_images or name in OWN
     if of_recipe and pretrained:
         raise OptionError(
             f"there are no pretrained weights for the recipe's {name!r}; leave out --pretrained"
@@ -74,8 +76,8 @@ def build_backbone(name: str, *, small_images: bool = True, **options: Any) -> t
     """Build a backbone without its classifier.
 
     Args:
-        name: ``"narrow_resnet"``, or any classification model of torchvision, or of timm where
-            that is installed.
+        name: ``"narrow_resnet"`` or ``"mlp"``, or any classification model of torchvision, or of
+            timm where that is installed.
         small_images: Give a torchvision ResNet a 3×3 stem of stride 1 and no max-pool, as usual
             for CIFAR-sized images; other architectures are left as they are.
         options: Passed to the model.
@@ -86,9 +88,9 @@ def build_backbone(name: str, *, small_images: bool = True, **options: Any) -> t
     Raises:
         OptionError: If there is no such model, or it has no linear classifier to take off.
     """
-    if name == NARROW:
-        narrow = NarrowResNet(**options)
-        return narrow, narrow.num_features
+    if name in OWN:
+        own = OWN[name](**options)
+        return own, own.num_features
     if is_of_timm(name):
         headless: Any = _of_timm(name, num_classes=0, **options).module
         # The width of what the classifier would read; some heads widen `num_features` before.
@@ -116,7 +118,7 @@ def is_of_timm(name: str) -> bool:
         if timm.is_model(bare):
             return True
         known, why = [*known, *timm.list_models()], ""
-    near = difflib.get_close_matches(bare, [*known, NARROW], n=4)
+    near = difflib.get_close_matches(bare, dict.fromkeys([*known, *OWN]), n=4)
     hint = f"did you mean {', '.join(near)}?" if near else "see torchvision.models.list_models"
     raise OptionError(f"there is no model {name!r}{why}; {hint}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -117,6 +117,25 @@ def can_be_written(tensor: Tensor) -> bool:
     return all(
         stride > 0 or size < 2 for stride, size in zip(tensor.stride(), tensor.shape, strict=True)
     )
+
+
+@contextmanager
+def seeded(generators: Sequence[Any], seed: int) -> Iterator[None]:
+    """Let generators draw from a seed, and then from where they were."""
+    refills = [_refill(generator) for generator in generators]
+    for generator in generators:
+        if isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = type(generator.bit_generator)(seed).state
+        elif isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        else:
+            generator.seed(seed)
+    try:
+        yield
+    finally:
+        for refill in refills:
+            if refill is not None:
+                refill()
 
 
 def _refill(value: Any) -> Callable[[], object] | None:

@@ -20,6 +20,7 @@ from alphareq_lightning.measure.pooling import Pool, Pooling, pool_name
 from alphareq_lightning.measure.state_size import check_room
 from alphareq_lightning.metrics.companions import Companion
 from alphareq_lightning.metrics.moments import StreamingMoments
+from alphareq_lightning.metrics.views import OfViews
 
 STEP = "validation_step"
 
@@ -92,13 +93,15 @@ class FeatureTap:
         self.num_samples = 0
         self._images_left = math.inf
         self._module: nn.Module | None = None
+        self._before_batch, self._ran = 0, False
+        self._views: list[Tensor] | None = None
         self.num_images = 0
         self.shape: tuple[int, ...] | None = None
         self.unread_mask: str | None = None
         self.seconds = 0.0
         self.problem: str | None = None
 
-    def open(self, batch: Any, in_step_of: nn.Module | None = None) -> None:
+    def open(self, batch: Any, in_step_of: nn.Module | None = None, *, again: bool = False) -> None:
         """Listen to the forward pass of a batch.
 
         Args:
@@ -106,14 +109,42 @@ class FeatureTap:
             in_step_of: Listen only within the validation step of this LightningModule: other
                 callbacks, kNN probes or another monitor, run forward passes of their own before
                 and after it.
+            again: The images are those of the pass before, for another network.
         """
         self.is_open, self._module = True, in_step_of
+        if not again:
+            self._before_batch = self.num_samples
+        self._ran = self.num_samples > self._before_batch
         self.mask = attention_mask(batch)
         self.unread_mask = self.unread_mask or unread_mask(batch)
         try:
             self._images_left = batch_size(batch)
         except FeatureTapError:  # then each row counts as an image
             self._images_left = math.inf
+
+    def open_views(self, batch: Any) -> None:
+        """Listen to passes over views of a batch, for the scores of views alone."""
+        self.is_open, self._views = True, []
+        self.mask = attention_mask(batch)
+
+    def close_views(self, num_views: int) -> None:
+        """Add the views that were heard, all of them of the same images."""
+        heard, self._views, self.is_open = self._views or [], None, False
+        if not heard and self.num_samples == 0:
+            return  # it did not run at all: that is said elsewhere
+        try:
+            if len(heard) != num_views:
+                raise FeatureTapError(
+                    f"layer {self.layer.label!r} ran {len(heard)} times in the passes over "
+                    f"{num_views} views, and scores of views need it once in each; leave them out, "
+                    "or run one network alone with forward="
+                )
+            views = torch.stack(heard, dim=1)
+            for companion in self.companions.values():
+                if isinstance(companion, OfViews):
+                    companion.add_views(views)
+        except Exception as error:  # see `_hook`
+            self.problem = str(error) or type(error).__name__
 
     def describe(self) -> str:
         """What is measured, for people: ``'backbone' (n, 512, 4, 4) → 512 features by mean``."""
@@ -177,6 +208,15 @@ class FeatureTap:
     def _add(self, output: Any) -> None:
         value = self.pooling.pick(output)
         features = self.pooling(value, self.mask)
+        if self._views is not None:
+            self._views.append(features)
+            return
+        if self._ran:
+            raise FeatureTapError(
+                f"layer {self.layer.label!r} runs in two of the forward passes over the same "
+                "images, which would count twice; take one of them out of forward=, or measure "
+                "the layer with an AlphaMonitor of its own"
+            )
         if isinstance(value, Tensor):
             self.shape = tuple(value.shape[1:])
         if self.max_samples is not None:
@@ -185,7 +225,8 @@ class FeatureTap:
             check_room(features.shape[1], features.device, self.layer.label)
         self.moments.update(features, computed_in(value if isinstance(value, Tensor) else features))
         for companion in self.companions.values():
-            companion.update(features)
+            if not isinstance(companion, OfViews):
+                companion.update(features)
         self.num_samples += len(features)
         # What the layer gives beyond the images of the batch is other views of them.
         new = int(min(len(features), self._images_left))

@@ -58,6 +58,7 @@ class GaugeOptions:
     bias_correction: BiasCorrection | None = None
     scores: str | Sequence[str] = ("rankme",)
     max_samples: int | None = None
+    views: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, and give names their one form."""
@@ -66,9 +67,11 @@ class GaugeOptions:
         check_choice("take", self.take, ("output", "input"))
         if self.max_samples is not None:
             check_count("max_samples", self.max_samples)
+        if self.views != 0:
+            check_count("views", self.views, at_least=2)
         check_pool(self.pool)
         object.__setattr__(self, "layer", check_layer(self.layer))
-        object.__setattr__(self, "scores", check_scores(self.scores))
+        object.__setattr__(self, "scores", check_scores(self.scores, self.views))
 
 
 class Gauge:
@@ -169,18 +172,22 @@ class Gauge:
         except AlphaReQError:
             tap.problem = gone
 
-    def open(self, batch: Any = None, in_step_of: nn.Module | None = None) -> None:
+    def open(
+        self, batch: Any = None, in_step_of: nn.Module | None = None, *, again: bool = False
+    ) -> None:
         """Listen from now on to the forward pass of a batch.
 
         Args:
             batch: As a DataLoader gives it: the number of its images, and an ``attention_mask``
                 of its tokens, are read from it.
             in_step_of: Listen only within the validation step of this LightningModule.
+            again: The images are those of the pass before, for another network, a teacher for
+                example: a layer that runs in both is a problem.
         """
         if self._is_over:
             self.start()
         for tap in self.taps:
-            tap.open(batch, in_step_of)
+            tap.open(batch, in_step_of, again=again)
         if self._what_ran is not None:
             self._what_ran.is_open = True
 
@@ -192,21 +199,40 @@ class Gauge:
             self._what_ran.is_open = False
 
     @contextmanager
-    def watching(self, batch: Any = None) -> Iterator[None]:
+    def watching(self, batch: Any = None, *, again: bool = False) -> Iterator[None]:
         """Be open for the forward pass of a batch, as in `open`."""
-        self.open(batch)
+        self.open(batch, again=again)
         try:
             yield
         finally:
             self.close()
+
+    @contextmanager
+    def watching_views(self, batch: Any = None) -> Iterator[None]:
+        """Be open for forward passes over augmented views of a batch, as many as ``views``.
+
+        They enter the scores of views and nothing else; the batch itself is watched apart.
+        """
+        if self._is_over:
+            self.start()
+        for tap in self.taps:
+            tap.open_views(batch)
+        try:
+            yield
+        finally:
+            for tap in self.taps:
+                tap.close_views(self.options.views)
 
     def fail(self, problem: str) -> None:
         """Let what is measured now be no measurement."""
         for tap in self.taps:
             tap.problem = problem
 
-    def check(self) -> None:
+    def check(self, *, problems: bool = True) -> None:
         """Raise what is certain to fail every time, after a first batch; all ranks must call it.
+
+        Args:
+            problems: Whether a problem so far is one of the first batch.
 
         Raises:
             FeatureTapError: If a layer gave no features here, or ran on no rank.
@@ -216,7 +242,7 @@ class Gauge:
             ran = tap.num_samples > 0
             # A rank may have had no batch; that the layer ran nowhere is for all ranks to say.
             ran_somewhere = self.ranks.any(ran)
-            if tap.problem is not None:
+            if problems and tap.problem is not None:
                 raise FeatureTapError(tap.problem)
             if not ran_somewhere:
                 raise FeatureTapError(self._did_not_run(tap.layer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from typing import Literal
 
 from torch import nn
 
+from alphareq_lightning._checks import in_key
 from alphareq_lightning.errors import FeatureTapError, OptionError
 from alphareq_lightning.measure.compiled import ancestors, is_compiled, whole_graph_around
 
@@ -55,26 +57,76 @@ def resolve_layers(
 
     Args:
         module: The LightningModule, or any module.
-        layer: Dotted names as in ``module.named_modules()``, or `None` for the rule of
+        layer: Dotted names as in ``module.named_modules()``, or patterns of them, see `matches`:
+            each stands for all that it matches, in the module's order. `None` for the rule of
             `choose_layer`.
         take: Take the named layer's output or its first input.
 
     Raises:
-        OptionError: If a name does not exist; near names are listed.
+        OptionError: If there is no such layer, near names are listed; or if two of them would be
+            logged under one key.
         FeatureTapError: If ``layer`` is `None` and the rule cannot tell; or if a layer lies inside
             a graph that must stay whole.
     """
     if layer is None:
         return (_outside_graphs(module, choose_layer(module)),)
-    names = [layer] if isinstance(layer, str) else list(layer)
-    modules = dict(module.named_modules())
-    for name in names:
-        if name and name not in modules:  # named_modules() gives a shared module its first name
+    modules = {name: part for name, part in module.named_modules() if name}
+    known = list(modules)
+    chosen: dict[str, str] = {}
+    for given in [layer] if isinstance(layer, str) else layer:
+        if given not in modules:  # named_modules() gives a shared module its first name
             with suppress(AttributeError):
-                modules[name] = module.get_submodule(name)
-        if not name or name not in modules:
-            raise OptionError(_unknown(name, [known for known in modules if known]))
-    return tuple(_outside_graphs(module, Layer(name, modules[name], take)) for name in names)
+                modules[given] = module.get_submodule(given)
+        names = [given] if given and given in modules else find_matches(given, known)
+        for name in names:
+            if chosen.setdefault(in_key(name), name) != name:
+                raise OptionError(
+                    f"layers {chosen[in_key(name)]!r} and {name!r} would be logged under one key; "
+                    "measure one of them in another AlphaMonitor, with a prefix= of its own"
+                )
+    return tuple(_outside_graphs(module, Layer(n, modules[n], take)) for n in chosen.values())
+
+
+def find_matches(pattern: str, known: Sequence[str]) -> list[str]:
+    """The names that a pattern matches, in their order.
+
+    Raises:
+        OptionError: If there is none; near names are listed.
+    """
+    found = [name for name in known if matches(name, pattern)]
+    if found:
+        return found
+    near = difflib.get_close_matches(pattern, known, n=3, cutoff=0.5)
+    near += [name for name in known if matches(name, f"**.{pattern}") and name not in near]
+    hint = (
+        f"did you mean {', '.join(map(repr, near[:5]))}?"
+        if near
+        else "try one of " + ", ".join(known[:10])
+    )
+    is_pattern = any(sign in pattern for sign in "*?[")
+    missing = "no layer matches" if is_pattern else "the module has no layer"
+    raise OptionError(f"{missing} {pattern!r}; {hint}")
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a dotted name fits a pattern: ``*`` and ``?`` stay within one part of the name.
+
+    As for files in a shell, with dots for slashes: ``blocks.*`` are the children of ``blocks``
+    alone, ``**`` crosses dots, ``[12]`` is one of these and ``[!12]`` none of them.
+
+    Example:
+        >>> [matches(name, "blocks.*") for name in ("blocks", "blocks.3", "blocks.3.attn")]
+        [False, True, False]
+    """
+    signs = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
+
+    def as_regex(part: re.Match[str]) -> str:
+        if len(part[0]) > 2:
+            return "[" + part[0][1:].replace("!", "^", 1)
+        return signs.get(part[0], re.escape(part[0]))
+
+    regex = re.sub(r"\*\*|\[!?[\w-]+\]|.", as_regex, pattern)
+    return re.fullmatch(regex, name) is not None
 
 
 def _outside_graphs(module: nn.Module, layer: Layer) -> Layer:
@@ -203,14 +255,3 @@ def _why_not(module: nn.Module, name: str) -> str | None:
         elif is_head(part):
             return "looks like a head, and α belongs on backbone features"
     return "lies inside a repeated block" if any(p.isdigit() for p in parts[:-1]) else None
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    near += [full for full in known if full.endswith(f".{name}") and full not in near]
-    hint = (
-        f"did you mean {', '.join(map(repr, near[:5]))}?"
-        if near
-        else "try one of " + ", ".join(known[:10])
-    )
-    return f"the module has no layer {name!r}; {hint}"

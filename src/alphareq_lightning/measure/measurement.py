@@ -90,7 +90,8 @@ def correct(
 def logged_names(scores: Sequence[str], bias_correction: BiasCorrection | None) -> list[str]:
     """Names of what `logged_values` gives of every record of a monitor."""
     corrected = ["alpha_corrected", "alpha_stderr"] if bias_correction is not None else []
-    return ["alpha", "alpha_distance", "alpha_r2", "alpha_samples", *corrected, *scores]
+    own = ["alpha", "alpha_distance", "alpha_r2", "alpha_samples", "alpha_drift"]
+    return [*own, *corrected, *scores]
 
 
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
@@ -100,6 +101,7 @@ def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str,
         "alpha_distance": min(record.distance(target), _DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
+        "alpha_drift": math.nan if record.drift is None else record.drift,
         **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),
         **({} if record.alpha_stderr is None else {"alpha_stderr": record.alpha_stderr}),
         **record.scores,

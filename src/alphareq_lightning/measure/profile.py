@@ -36,7 +36,7 @@ def profile_layers(
     Args:
         model: Any network; left on ``device``, its modes as they were.
         batches: Batches of images: tensors, or tuples or dicts that hold them, see `images_of`.
-        layers: Layers, or shell patterns of their names; see `profiled_layers` for the default.
+        layers: Layers, their names, or patterns of these; see `profiled_layers` for the default.
         pool: As in `AlphaMonitor`.
         fit_range: As in `fit_power_law`.
         scores: Extra scores by name, as in `AlphaMonitor`.

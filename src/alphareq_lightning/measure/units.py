@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatchcase
 
 from torch import nn
 
 from alphareq_lightning.errors import OptionError
-from alphareq_lightning.measure.layers import Layer
+from alphareq_lightning.measure.layers import Layer, find_matches
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList)
 """Exactly these are looked into; a class derived from one is a block with a name of its own."""
@@ -26,7 +24,7 @@ def profiled_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[Lay
 
     Args:
         model: Any network.
-        patterns: Shell patterns of dotted names, for example ``"layer*.?"``; ``*`` matches dots.
+        patterns: Of dotted names, for example ``"layer*.?"``, see `matches`.
 
     Raises:
         OptionError: If a pattern matches nothing, or the model has no weights.
@@ -38,14 +36,8 @@ def profiled_layers(model: nn.Module, patterns: Sequence[str] = ()) -> tuple[Lay
     """
     modules = {name: module for name, module in model.named_modules() if name}
     if patterns:
-        for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in modules):
-                near = difflib.get_close_matches(pattern, modules, n=3) or list(modules)[:10]
-                raise OptionError(
-                    f"no layer matches {pattern!r}; there are, for example: {', '.join(near)}"
-                )
-        chosen = [n for n in modules if any(fnmatchcase(n, pattern) for pattern in patterns)]
-        return tuple(Layer(name, modules[name], "output") for name in chosen)
+        chosen = {name for pattern in patterns for name in find_matches(pattern, list(modules))}
+        return tuple(Layer(n, m, "output") for n, m in modules.items() if n in chosen)
     units = list(_units("", model))
     if not units:
         raise OptionError(f"{type(model).__name__} has no layer with weights to profile")

@@ -161,6 +161,12 @@ class IntrinsicDimension(SampleScore):
     name = "intrinsic_dimension"
 
 
+class IdEst(SampleScore):
+    """Dimension from how the length of a minimum spanning tree grows with its points."""
+
+    name = "idest"
+
+
 class Coherence(SampleScore):
     """Largest leverage of a sample in units of the mean one."""
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from alphareq_lightning.errors import AlphaReQError, OptionError
+from alphareq_lightning.functional.lidar import lidar
 from alphareq_lightning.functional.moments import FeatureMoments
 from alphareq_lightning.functional.point_cloud import coherence, twonn_dimension
 from alphareq_lightning.functional.scores import (
@@ -25,12 +26,19 @@ from alphareq_lightning.functional.scores import (
     rankme,
     stable_rank,
 )
+from alphareq_lightning.functional.spanning_tree import mst_dimension
 from alphareq_lightning.functional.spectrum import moments_eigenvalues, moments_singular_values
 from alphareq_lightning.functional.sphere import selfcluster_of_moments, uniformity
+from alphareq_lightning.functional.two_views import (
+    fit_shared_power_law,
+    mean_distance,
+    twins_error_of_sums,
+)
 
-Reads = Literal["eigenvalues", "singular_values", "directions", "sample"]
+Reads = Literal["eigenvalues", "singular_values", "directions", "sample", "views"]
 """Of the covariance, largest first; of the uncentred features, largest first; the moments of the
-features' directions; some of the features."""
+features' directions; some of the features; what the score's own Metric has gathered of several
+views of each image."""
 Better = Literal["higher", "lower", "neither"]
 
 
@@ -130,37 +138,81 @@ SCORES: dict[str, Score] = {
         "reads low above about 20 dimensions; noise has many",
         "Facco et al., Scientific Reports 2017.",
     ),
+    "idest": Score(
+        *("sample", mst_dimension, "lower"),
+        "growth of minimum spanning trees of 4,096 features",
+        "low under collapse, too; rough above about 10 dimensions; takes seconds",
+        'Mordacq et al., "IdEst", ICML 2026.',
+    ),
+    "lidar": Score(
+        *("views", lidar, "higher"),
+        "rank of what differs between images more than between views",
+        "compares one augmentation and one number of views (the paper has 10 to 50) only; needs "
+        "more images than features",
+        'Thilak et al., "LiDAR", ICLR 2024.',
+    ),
+    "alignment": Score(
+        *("views", mean_distance, "lower"),
+        "squared distance between unit vectors of two views",
+        "0, its best value, under total collapse",
+        "Wang and Isola, ICML 2020.",
+    ),
+    "twins_error": Score(
+        *("views", twins_error_of_sums, "lower"),
+        "distance of two views' cross-correlation from the identity",
+        "of projectors; compares one augmentation and one number of images only",
+        'Zbontar et al., "Barlow Twins", ICML 2021 (its two terms).',
+    ),
+    "cvpca": Score(
+        *("views", lambda moments: fit_shared_power_law(moments).alpha, "neither"),
+        "α of the spectrum that two views share, ranks by `auto`",
+        "falls off too fast where noise outweighs signal",
+        "Stringer et al., Nature 2019.",
+    ),
 }
 COSTS: dict[Reads, str] = {
     "eigenvalues": "–",
     "singular_values": "second solve",
     "directions": "a d × d state",
     "sample": "a sample",
+    "views": "passes over views",
 }
-OF_SEVERAL_VIEWS = {"lidar": "LiDAR", "alignment": "Alignment", "cvpca": "CrossValidatedAlpha"}
-"""A hook sees one forward pass at a time and cannot know which views belong together."""
 
 
-def check_scores(scores: str | Sequence[str]) -> tuple[str, ...]:
+def without_views() -> list[str]:
+    """The scores that need nothing but the images."""
+    return [name for name in SCORES if not read_views([name])]
+
+
+def read_views(scores: Sequence[str]) -> list[str]:
+    """Those of the scores that need views of the images."""
+    return [name for name in scores if SCORES[name].reads == "views"]
+
+
+def check_scores(scores: str | Sequence[str], views: int = 0) -> tuple[str, ...]:
     """Names of extra scores as a tuple.
 
+    Args:
+        scores: One name or several.
+        views: How many views of each image there will be.
+
     Raises:
-        OptionError: If a name is unknown, or needs views that belong together.
+        OptionError: If a name is unknown, or needs views and there are none.
     """
     if not isinstance(scores, Sequence):
         raise OptionError(
             f"expected a list of names, got {scores=}; there are: {', '.join(SCORES)}"
         )
     names = (scores,) if isinstance(scores, str) else tuple(scores)
-    for name in names:
-        if name in OF_SEVERAL_VIEWS:
-            raise OptionError(
-                f"{name!r} needs views that belong together, which a forward hook cannot know; "
-                f"update the metric {OF_SEVERAL_VIEWS[name]} in your validation_step"
-            )
     unknown = [name for name in names if name not in SCORES]
     if unknown:
         raise OptionError(f"unknown scores {unknown}; there are: {', '.join(SCORES)}")
+    if views < 2 and read_views(names):
+        raise OptionError(
+            f"{read_views(names)[0]!r} needs two views of each image or more, and here are none: "
+            "they are made in a training, by AlphaMonitor(dataloader=..., views=2, augment=...), "
+            "or in a loop of your own, with GaugeOptions(views=2)"
+        )
     return names
 
 
@@ -184,7 +236,8 @@ class Seen:
 
     Args:
         moments: Moments of the features.
-        beside: What the companions have gathered, by what it is; `None` if they saw nothing.
+        beside: What the companions have gathered, by what it is, or by the name of the score that
+            it is for; `None` if they saw nothing.
     """
 
     def __init__(self, moments: FeatureMoments, beside: Mapping[str, Any] | None = None) -> None:
@@ -204,12 +257,15 @@ class Seen:
 
 def read_scores(scores: Sequence[str], seen: Seen) -> dict[str, float]:
     """Every score by name; NaN where there is none."""
-    return {name: _read(SCORES[name], seen) for name in scores}
+    return {name: _read(name, seen) for name in scores}
 
 
-def _read(score: Score, seen: Seen) -> float:
-    is_beside = score.reads in ("directions", "sample")
-    value = seen.beside.get(score.reads) if is_beside else getattr(seen, score.reads)
+def _read(name: str, seen: Seen) -> float:
+    score = SCORES[name]
+    if score.reads in ("directions", "sample", "views"):
+        value = seen.beside.get(name if score.reads == "views" else score.reads)
+    else:
+        value = getattr(seen, score.reads)
     try:
         return math.nan if value is None else score.of(value, seen.moments.num_samples).item()
     except AlphaReQError:  # nothing varies: the fit says so in its own words

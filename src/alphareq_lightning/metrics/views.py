@@ -24,13 +24,12 @@ from alphareq_lightning.functional.power_law import (
     FitRange,
     PowerLawFit,
     check_fit_range,
-    fit_power_law,
 )
 from alphareq_lightning.functional.sphere import pair_distances
 from alphareq_lightning.functional.two_views import (
     cross_correlation,
     cross_validated_eigenvalues,
-    identity_error,
+    fit_shared_power_law,
     pair_features,
     pair_sums,
     pair_width,
@@ -46,11 +45,55 @@ from alphareq_lightning.metrics.moments import (
     unpack,
 )
 from alphareq_lightning.metrics.ranks import common_size, together
+from alphareq_lightning.metrics.scores import SCORES
 from alphareq_lightning.metrics.spectral import SpectralScore
-from alphareq_lightning.metrics.without_score import nan_with_warning
+from alphareq_lightning.metrics.without_score import NamedScore, nan_with_warning
 
 
-class LiDAR(ExactState):
+class OfViews(NamedScore):
+    """A score that reads several views of each image."""
+
+    def add_views(self, views: Tensor) -> None:
+        """Add images with all their views; scores of pairs take 1 with 2, 3 with 4, and so on.
+
+        Args:
+            views: Features, shape ``(n, q, d)``.
+        """
+        even = views.shape[1] // 2 * 2
+        first, second = (views[:, start:even:2].flatten(0, 1) for start in (0, 1))
+        self.update(first, second)
+
+    def gathered(self) -> Any:
+        """What the score's function reads; inside of a sync of all ranks together.
+
+        Raises:
+            SpectrumError: If no views were seen.
+        """
+        raise NotImplementedError
+
+    def reduced(self, *, across_ranks: bool = True) -> Any | None:
+        """`gathered` over all ranks, the state untouched; `None` if no rank has seen any views.
+
+        Every rank must call it, with or without views, unless ``across_ranks`` is false.
+        """
+        over_ranks = {"dist_sync_fn": self.dist_sync_fn, "process_group": self.process_group}
+        with self.sync_context(**over_ranks, should_sync=across_ranks):
+            try:
+                found = self.gathered()
+            except SpectrumError:
+                found = None
+        return found
+
+    def compute(self) -> Tensor:
+        """The score of all views on all ranks; NaN with a `NoFitWarning` if there is none."""
+        return nan_with_warning(self, lambda: self.score(self.gathered()))
+
+    def score(self, gathered: Any) -> Tensor:
+        """The score of what was gathered, shape ``()``."""
+        return SCORES[self.name].of(gathered, 0)
+
+
+class LiDAR(OfViews, ExactState):
     """Effective rank of the differences between images, measured against those between views.
 
     Two ``d × d`` states, whatever the number of images and views.
@@ -67,14 +110,11 @@ class LiDAR(ExactState):
         ...     metric.update(batch)
         >>> round(metric.compute().item(), 1)
         4.0
-
-    References:
-        Thilak et al., "LiDAR", ICLR 2024.
     """
 
+    name = "lidar"
     is_differentiable = False
     full_state_update = False
-    higher_is_better = True
 
     between: Tensor
     within: Tensor
@@ -104,6 +144,10 @@ class LiDAR(ExactState):
             self.within = empty_packed(views.shape[2], views.device)
         accumulate_views_(ViewMoments(running(self.between), running(self.within)), views)
 
+    def add_views(self, views: Tensor) -> None:
+        """Add images with all their views, as `update` does."""
+        self.update(views)
+
     def moments(self) -> ViewMoments:
         """The state as `ViewMoments`; inside `compute` it is summed over ranks.
 
@@ -114,11 +158,11 @@ class LiDAR(ExactState):
             raise SpectrumError("no views were seen: update() was never called")
         return ViewMoments(unpack(self.between), unpack(self.within))
 
-    def compute(self) -> Tensor:
-        """LiDAR of everything seen, on all ranks; NaN with a `NoFitWarning` if there is none."""
-        return nan_with_warning(
-            self, lambda: lidar(self.moments(), delta=self.delta, epsilon=self.epsilon)
-        )
+    gathered = moments
+
+    def score(self, gathered: ViewMoments) -> Tensor:
+        """LiDAR of the given moments, shape ``()``."""
+        return lidar(gathered, delta=self.delta, epsilon=self.epsilon)
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         # As in `StreamingMoments`.
@@ -135,20 +179,17 @@ class LiDAR(ExactState):
         self.within = merge_packed(self.within, incoming["within"])
 
 
-class Alignment(ExactState):
+class Alignment(OfViews, ExactState):
     """Mean squared distance between the directions of two views of an image.
 
     Args:
         power: Of the distance.
         kwargs: Passed to `torchmetrics.Metric`.
-
-    References:
-        Wang and Isola, ICML 2020.
     """
 
+    name = "alignment"
     is_differentiable = False
     full_state_update = False
-    higher_is_better = False
 
     total: Tensor
     count: Tensor
@@ -170,9 +211,9 @@ class Alignment(ExactState):
         self.total = self.total.to(dtype) + distances.sum()
         self.count = self.count.to(dtype) + len(distances)
 
-    def compute(self) -> Tensor:
-        """The mean over all pairs on all ranks; NaN with a `NoFitWarning` if there are none."""
-        return nan_with_warning(self, self._mean)
+    def gathered(self) -> Tensor:
+        """The sum of the distances and the number of pairs, shape ``(2,)``."""
+        return torch.stack([self.total, self.count])
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
         """Add the pairs of another metric, for example from another process.
@@ -184,15 +225,8 @@ class Alignment(ExactState):
         self.total = self.total + incoming["total"]
         self.count = self.count + incoming["count"]
 
-    def _mean(self) -> Tensor:
-        if self.count == 0:
-            raise SpectrumError("no pair of views with directions was seen")
-        if not bool(torch.isfinite(self.total)):
-            raise SpectrumError("alignment needs features without NaN or infinite values")
-        return self.total / self.count
 
-
-class CrossValidatedAlpha(SpectralScore):
+class CrossValidatedAlpha(SpectralScore, OfViews):
     """cvPCA: α of the spectrum that two views of an image share.
 
     Args:
@@ -201,10 +235,9 @@ class CrossValidatedAlpha(SpectralScore):
 
     Raises:
         FitRangeError: If ``fit_range`` is not a range of at least three ranks.
-
-    References:
-        Stringer et al., Nature 2019.
     """
+
+    name = "cvpca"
 
     def __init__(self, fit_range: FitRange | Sequence[int] = "auto", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -219,6 +252,10 @@ class CrossValidatedAlpha(SpectralScore):
         """
         super().update(pair_features(view_a, view_b))
 
+    def gathered(self) -> FeatureMoments:
+        """The moments of pairs, see `pair_moments`."""
+        return self.moments()
+
     def eigenvalues(self) -> Tensor:
         """The shared spectrum of what this process has seen, see `cross_validated_eigenvalues`."""
         return cross_validated_eigenvalues(self.moments())
@@ -229,18 +266,14 @@ class CrossValidatedAlpha(SpectralScore):
         Raises:
             AlphaReQError: If there is no spectrum to fit.
         """
-        return self._fit(self.moments())
+        return fit_shared_power_law(self.moments(), self.fit_range)
 
     def score(self, moments: FeatureMoments) -> Tensor:
         """α of the given moments of pairs, shape ``()``."""
-        return self._fit(moments).alpha
-
-    def _fit(self, moments: FeatureMoments) -> PowerLawFit:
-        shared = cross_validated_eigenvalues(moments)
-        return fit_power_law(shared, self.fit_range, num_samples=int(moments.num_samples))
+        return fit_shared_power_law(moments, self.fit_range).alpha
 
 
-class TwinsError(ExactState):
+class TwinsError(OfViews, ExactState):
     """The Barlow Twins error of all pairs seen: comparable across λ and projector widths.
 
     In anybody's module: make it in ``__init__``, and in ``validation_step`` call
@@ -260,9 +293,9 @@ class TwinsError(ExactState):
         0.0
     """
 
+    name = "twins_error"
     is_differentiable = False
     full_state_update = False
-    higher_is_better = False
 
     sums: Tensor
 
@@ -284,13 +317,17 @@ class TwinsError(ExactState):
         Raises:
             SpectrumError: If there are fewer than two images.
         """
+        return cross_correlation(self.gathered())
+
+    def gathered(self) -> Tensor:
+        """`pair_sums` of what this process has seen.
+
+        Raises:
+            SpectrumError: If no pairs were seen.
+        """
         if self.sums.numel() == 0:
             raise SpectrumError("no pair of views was seen: update() was never called")
-        return cross_correlation(self.sums)
-
-    def compute(self) -> Tensor:
-        """The error over all pairs on all ranks; NaN with a `NoFitWarning` if there is none."""
-        return nan_with_warning(self, lambda: identity_error(self.cross_correlation()))
+        return self.sums
 
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         # How `forward` and `torchmetrics.wrappers.Running` put states together.

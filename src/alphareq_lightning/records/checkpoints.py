@@ -15,7 +15,7 @@ from alphareq_lightning.errors import LayerWarning, SelectionError
 from alphareq_lightning.files import num_values
 from alphareq_lightning.load.plain_pickle import check_pickle, read_plain
 from alphareq_lightning.records.record import AlphaRecord, hyperparameters
-from alphareq_lightning.text import first_line, shown
+from alphareq_lightning.text import first_line, nearest, shown
 
 STATE_KEY_PREFIX = "AlphaMonitor"
 KEPT_SPECTRA = 100
@@ -154,7 +154,8 @@ def _read(path: Path, layer: str | None) -> tuple[Any, list[AlphaRecord], list[s
     layers = list(dict.fromkeys(record.layer for records in newest for record in records))
     chosen = layers[0] if layer is None else layer
     if chosen not in layers:
-        raise SelectionError(f"{path} has no record of layer {layer!r}; there are: {layers}")
+        there = f"there are: {layers}{nearest(chosen, layers)}"
+        raise SelectionError(f"{path} has no record of layer {layer!r}; {there}")
     params = hyperparameters(checkpoint.get("hyper_parameters"))
     records = [
         replace(r, params={**params, **r.params})

@@ -100,6 +100,12 @@ class AlphaRecord:
     path_step: int | None = None
     """Step of the weights in ``path`` where no measurement was made of them: then α is of the
     weights at ``global_step``."""
+    phase: str = ""
+    """Where its training stood, as `Course.phase`; empty if nobody told."""
+    drift: float | None = None
+    """Change of α over the last quarter of the training by then; `None` where it is not known."""
+    untrained_alpha: float | None = None
+    """α of the layer before the first step; `None` where it was not measured."""
     accuracy: float | None = None
     """Top-1 of a labelled readout in percent, where one was paid for; NaN if it failed."""
     format: int = FORMAT
@@ -159,7 +165,8 @@ class AlphaRecord:
         """This record with the line over another window, from its stored eigenvalues.
 
         Without a fit, and with a ``problem`` that says why, where they do not reach, one is 0, or
-        the range is too short. A corrected α was one of the old window and is dropped.
+        the range is too short. A corrected α and the place in the course of the training were of
+        the old window, and are dropped.
 
         Args:
             fit_range: First and last rank, one-based and inclusive.
@@ -171,6 +178,7 @@ class AlphaRecord:
             (1.5, 'fit_range=(5, 100) reaches past the 59 eigenvalues that the record keeps')
         """
         bare = replace(self, fit=None, corrected=None, bias_correction=None)
+        bare = replace(bare, phase="", drift=None, untrained_alpha=None)
         if fit_range[1] > len(self.eigenvalues):
             kept = f"the {len(self.eigenvalues)} eigenvalues that the record keeps"
             return replace(bare, problem=f"{fit_range=} reaches past {kept}")
@@ -351,6 +359,9 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "problem": _or_none(_text),
     "path": _or_none(_text),
     "path_step": _or_none(_whole),
+    "phase": _text,
+    "drift": _or_none(_number),
+    "untrained_alpha": _or_none(_number),
     "accuracy": _or_none(lambda value: math.nan if value == FAILED else _number(value)),
 }
 """How each field is read, beside those of the fit."""

@@ -10,7 +10,8 @@ import torch
 from torchmetrics.functional import spearman_corrcoef
 
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.verdict import badness, trainings_of
+from alphareq_lightning.selection.ranking import badness
+from alphareq_lightning.selection.trainings import trainings_of
 
 CRITERIA = {
     "alpha": "α",

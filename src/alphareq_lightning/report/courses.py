@@ -9,7 +9,8 @@ from typing import Any
 
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection import course_of
-from alphareq_lightning.selection.verdict import badness, same_alpha, trainings_of
+from alphareq_lightning.selection.ranking import badness
+from alphareq_lightning.selection.trainings import same_alpha, trainings_of
 
 PAIR = re.compile(r"(?:^|[/,])([\w.-]+)=([^/,=]+)(?=[/,]|$)")
 """A hyperparameter in the name of a training, as in ``runs/lambd=0.03,width=256``."""

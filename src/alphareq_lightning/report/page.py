@@ -44,7 +44,7 @@ from alphareq_lightning.selection import (
     mixtures,
     verdict,
 )
-from alphareq_lightning.selection.verdict import trainings_of
+from alphareq_lightning.selection.trainings import trainings_of
 from alphareq_lightning.text import as_json
 
 POINTS_PER_SPECTRUM = 48
@@ -286,7 +286,8 @@ def _verdict(
     except SelectionError as error:  # they can be shown beside each other, and not be chosen from
         return [["no verdict", str(error)]], {}
     roles = {"failing": found.failing, "tie": found.ties, "choice": filter(None, [found.choice])}
-    lines = [list(line.partition(": ")[::2]) for line in verdict_lines(found)]
+    parts = (line.partition(": ") for line in verdict_lines(found))
+    lines = [[label, text] if colon else ["", label] for label, colon, text in parts]
     return lines, {id(record): role for role, rs in roles.items() for record in rs}
 
 

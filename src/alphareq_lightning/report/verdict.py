@@ -26,6 +26,9 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
         yield f"phases: {', '.join(f'{count} {phase}' for phase, count in phases.most_common())}"
     else:
         yield from (f"phase: {phase}" for phase in phases)
+    if verdict.spread:
+        changes = ", ".join(_changed(name, sd) for name, sd in verdict.spread.items())
+        yield f"another seed changes {changes}"
     if verdict.failing:
         yield f"failing or collapsed: {_named(verdict.failing, verdict)}"
     yield from (f"doubt: {doubt}" for doubt in verdict.doubts)
@@ -41,11 +44,16 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         "doubts": list(verdict.doubts),
         "advice": verdict.advice,
         "phases": {name: course.phase for name, course in verdict.courses.items()},
+        "spread": dict(verdict.spread),
         "criteria": {
             name: {"believed": criterion.believed, "agreement": criterion.agreement}
             for name, criterion in verdict.scores.items()
         },
     }
+
+
+def _changed(name: str, spread: float) -> str:
+    return f"α by {spread:.3f}" if name == "alpha" else f"{name} by {spread:.1%}".replace("%", " %")
 
 
 def _name(record: AlphaRecord, verdict: Verdict) -> str:

@@ -1,5 +1,6 @@
 """Which model is best: ranking and search."""
 
+from alphareq_lightning.selection.answer import Criterion, Verdict
 from alphareq_lightning.selection.budgeted_search import BudgetedSearch
 from alphareq_lightning.selection.course import Course, course_of
 from alphareq_lightning.selection.interval_search import (
@@ -15,7 +16,9 @@ from alphareq_lightning.selection.ranking import (
     rank_checkpoints,
     window_agreement,
 )
-from alphareq_lightning.selection.verdict import Criterion, Verdict, verdict
+from alphareq_lightning.selection.seeds import configurations_of
+from alphareq_lightning.selection.trainings import trainings_of
+from alphareq_lightning.selection.verdict import verdict
 
 __all__ = [
     "AlphaIntervalSearch",
@@ -28,10 +31,12 @@ __all__ = [
     "WindowAgreement",
     "cautions",
     "closing_interval",
+    "configurations_of",
     "course_of",
     "mixtures",
     "rank_checkpoints",
     "select_by_readouts",
+    "trainings_of",
     "verdict",
     "window_agreement",
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple, get_args
 
 from alphareq_lightning.records import AlphaRecord
 
@@ -57,7 +58,8 @@ class Course(NamedTuple):
     @property
     def knows_untrained(self) -> bool:
         """Whether the reference is the untrained network, and not a stand-in."""
-        return self.reference is not None and self.reference.global_step == 0
+        measured = self.reference is not None and self.reference.global_step == 0
+        return measured or self.latest.untrained_alpha is not None
 
 
 def course_of(history: Sequence[AlphaRecord]) -> Course:
@@ -65,6 +67,8 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
 
     The rules, but for one that says so, were written before the trainings that test them
     (``study/HYPOTHESES.md``). They see no label, and no record later than the last of ``history``.
+    Without a record of the untrained network, as where one checkpoint is all there is, the newest
+    one's own ``phase`` counts: it was told by all that had been measured by then.
 
     Args:
         history: Records of one layer, one fit window and one training, in any order; at least one.
@@ -89,13 +93,17 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
     reference = fitted[0] if fitted and fitted[0] is not latest else None
     peak = max(past, key=lambda record: record.alpha, default=None)
     before = [r for r in past if r.global_step <= LATEST_QUARTER * latest.global_step]
-    drift, error = _drift(before[-1], latest) if before else (math.nan, math.nan)
+    alone = (math.nan if latest.drift is None else latest.drift, math.nan)
+    drift, error = _drift(before[-1], latest) if before else alone
 
     def course(phase: Phase) -> Course:
         return Course(phase, latest, reference, peak, drift, error)
 
     if _collapsed(latest):
         return course("collapsed")
+    told: Phase = next((name for name in get_args(Phase) if name == newest.phase), "unknown")
+    if told != "unknown" and peak is not None and fitted[0].global_step > 0:
+        return course(told)
     if reference is None or latest.fit is None or peak is None or len(past) < 2 or not before:
         return course("unknown")
     if latest.alpha >= peak.alpha - max(LEAST_MOVE, 2 * _error(latest)):
@@ -105,6 +113,56 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         return course("failing" if untrained and (began_below or rises) else "warming up")
     moves = abs(drift) > max(LEAST_MOVE, 2 * error) and _moves_over_more_ranks(before[-1], latest)
     return course("settling" if moves else "settled")
+
+
+def with_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> tuple[AlphaRecord, Course]:
+    """A new record that knows where its training stands, and the course up to it.
+
+    Args:
+        record: The new measurement.
+        history: Earlier records, also of other layers, windows and trainings: they are passed over.
+    """
+    told = [*of_one_course(record, history), replace(record, phase="")]
+    course = course_of(told)
+    drift = course.drift if record.fit is not None and math.isfinite(course.drift) else None
+    untrained = next((r.alpha for r in told if r.global_step == 0 and r.fit is not None), None)
+    return replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained), course
+
+
+def of_one_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
+    """Of some records those of one layer, window and training, up to a moment of it."""
+    found = [
+        r
+        for r in history
+        if (r.layer, r.run or record.run) == (record.layer, record.run)
+        and r.global_step <= record.global_step
+    ]
+    windows = [r.fit_range for r in (*found, record) if r.fit_range is not None]
+    return [r for r in found if r.fit_range in (None, *windows[-1:])]
+
+
+def alarm(course: Course) -> str | None:
+    """What a user should hear of a training that fails or has collapsed; `None` of others."""
+    latest, untrained = course.latest, course.reference
+    where = f"layer {latest.layer!r}"
+    if course.phase == "failing" and untrained is not None:
+        return (
+            f"α of {where} is {latest.alpha:.2f} at step {latest.global_step:,} and has not "
+            f"turned, where that of the untrained network was {untrained.alpha:.2f}: trainings "
+            "that went so have failed. Look at the loss, its weights and the learning rate; of the "
+            "checkpoints keep the one that verdict(monitor.history) chooses, an early one"
+        )
+    if course.phase != "collapsed":
+        return None
+    reason = latest.problem
+    if latest.fit is not None and latest.r2 < COLLAPSED_R2:
+        reason = f"R² = {latest.r2:.2f} over ranks {latest.ranks}"
+    elif latest.fit is not None:
+        reason = f"RankMe is {latest.scores['rankme']:.1f} of {latest.num_features} features"
+    return (
+        f"the features of {where} have collapsed at step {latest.global_step:,}: {reason}. Look at "
+        "the loss and what holds its views apart; α says nothing here"
+    )
 
 
 def _collapsed(record: AlphaRecord) -> bool:

@@ -19,7 +19,8 @@ from alphareq_lightning.files import read_small, written_beside
 from alphareq_lightning.records import AlphaRecord, write_records
 from alphareq_lightning.selection.budgeted_search import BudgetedSearch
 from alphareq_lightning.selection.interval_search import AlphaIntervalSearch
-from alphareq_lightning.selection.verdict import BELIEVED, OTHERS, badness
+from alphareq_lightning.selection.ranking import badness
+from alphareq_lightning.selection.which_training import BELIEVED, OTHERS
 from alphareq_lightning.text import one_line, shown
 
 STATE, SETTINGS, RECORDS = "search.json", "settings.json", "records.jsonl"

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import torch
-from torchmetrics.functional import kendall_rank_corrcoef
 
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records.record import AlphaRecord
+from alphareq_lightning.selection.trainings import same_alpha, trainings_of
+from alphareq_lightning.text import nearest
 
 AGREEMENT = 0.5
 """Two orders with a smaller Kendall τ are called different."""
 _FEWEST_RANKS = 5
 """Half a window must be this wide to be compared with the whole."""
 FEWEST_TO_COMPARE = 4
+LOGGED = ("loss", "twins_error")
+"""Criteria that are no scores of features, but metrics that a training logs under some prefix."""
 
 
 def rank_checkpoints(
@@ -32,19 +34,22 @@ def rank_checkpoints(
     """Sort records by distance of α from the target, or by another score, best first.
 
     Records without a fit, or with R² below ``min_r2``, come last, and behind them checkpoints whose
-    own weights were not measured; ties keep the earlier step first.
+    own weights were not measured; ties keep the earlier step first. Of two records of one model
+    with one α the later in ``records`` counts.
 
     Args:
         records: Records of one layer and one fit window.
-        by: ``"alpha"``; the name of a score, with its direction in the table of scores; or of
-            a logged metric, lower is better if ``"loss"`` or ``"error"`` is in its name.
+        by: ``"alpha"``; the name of a score, with its direction in the table of scores;
+            ``"loss"`` or ``"twins_error"``, under the prefix that they were logged with;
+            ``"accuracy"`` of a readout; or a logged metric, lower is better if ``"loss"`` or
+            ``"error"`` is in its name.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Least R² of a line that is believed; the paper's code used 0.95.
         force: Rank records of different layers or windows, which do not compare, all the same.
 
     Raises:
         SelectionError: If layers or fit windows are mixed, if no record has ``by`` or it has no
-            better end, or if two records have one path and step.
+            better end, or if two records have one path and step and different α.
 
     Example:
         >>> from alphareq_lightning.records import Fit
@@ -54,43 +59,71 @@ def rank_checkpoints(
         >>> [r.alpha for r in rank_checkpoints([record(0.5), record(1.1), record(2.0)])]
         [1.1, 0.5, 2.0]
     """
-    records = list(records)
-    _check_names(records)
+    records = _each_model_once(records)
     if not force:
         _check_one_kind(records)
     if better(by) == "neither" and any(by in r.scores for r in records):
         raise SelectionError(f"neither more nor less of {by!r} is better: it ranks nothing")
-    if by != "alpha" and not any(by in r.scores or by in r.metrics for r in records):
-        known = sorted({name for r in records for name in (*r.scores, *r.metrics)})
-        raise SelectionError(f"no record has {by!r}; there are: alpha, {', '.join(known)}")
+    _check_known(records, by)
 
     def key(record: AlphaRecord) -> tuple[bool, bool, float, int]:
-        badness = record.distance(target) if by == "alpha" else score_badness(record, by)
+        against = badness(record, by, target)
         no_line = by == "alpha" and not record.r2 >= min_r2  # NaN where there is no fit
         of_others = record.path_step is not None
-        return (of_others, no_line or math.isnan(badness), badness, record.global_step)
+        return (of_others, no_line or math.isnan(against), against, record.global_step)
 
     return sorted(records, key=key)
 
 
-def score_badness(record: AlphaRecord, by: str) -> float:
-    """A score or a logged metric, turned so that less is better; NaN where there is none."""
+def badness(record: AlphaRecord, by: str, target: float | tuple[float, float] = 1.0) -> float:
+    """What a criterion says against a model: smaller is better, NaN where it has none.
+
+    Args:
+        record: Of the model.
+        by: As in `rank_checkpoints`.
+        target: As in `rank_checkpoints`.
+    """
+    if by == "alpha":
+        return record.distance(target)
+    if by == "accuracy" and record.accuracy is not None:
+        return -record.accuracy
     if by in record.scores:
         return record.scores[by] if better(by) == "lower" else -record.scores[by]
-    value = record.metrics.get(by, math.nan)
+    value = record.metrics.get(_key(record, by), math.nan)
     return value if "loss" in by or "error" in by else -value
 
 
-def _check_names(records: Sequence[AlphaRecord]) -> None:
-    seen: set[tuple[str, str, int]] = set()
-    for record in records:
-        name = (str(record.path), record.layer, record.global_step)
-        if record.path is not None and name in seen:
+def _key(record: AlphaRecord, by: str) -> str:
+    """The metric of that name; of what every training logs the shortest key that is no training's.
+
+    The prefix is the user's, ``val_`` or another.
+    """
+    keys = [key for key in record.metrics if key.endswith(by) and "train" not in key]
+    return min(keys, key=len, default=by) if by in LOGGED else by
+
+
+def _check_known(records: Sequence[AlphaRecord], by: str) -> None:
+    known = {"alpha": None} | dict.fromkeys(n for r in records for n in (*r.scores, *r.metrics))
+    known |= {"accuracy": None} if any(r.accuracy is not None for r in records) else {}
+    known |= {n: None for n in LOGGED if any(_key(r, n) in r.metrics for r in records)}
+    if records and by not in known:
+        there = ", ".join(known)
+        raise SelectionError(f"no record has {by!r}; there are: {there}{nearest(by, known)}")
+
+
+def _each_model_once(records: Iterable[AlphaRecord]) -> list[AlphaRecord]:
+    kept: dict[tuple[object, ...], AlphaRecord] = {}
+    for place, record in enumerate(records):
+        name = (record.path or place, record.layer, record.global_step)
+        known = kept.get(name)
+        if known is not None and not same_alpha(known.alpha, record.alpha):
             raise SelectionError(
-                f"there are two records of {record.path} at step {record.global_step}; "
-                "remove one, or pass each path once"
+                f"there are two records of {record.path} at step {record.global_step}, with "
+                f"α = {known.alpha:.3f} and {record.alpha:.3f}: the images or the layer differed; "
+                "keep one of them, or measure into another file"
             )
-        seen.add(name)
+        kept[name] = record
+    return list(kept.values())
 
 
 def mixtures(records: Iterable[AlphaRecord]) -> list[str]:
@@ -114,9 +147,10 @@ def _check_one_kind(records: Sequence[AlphaRecord]) -> None:
 
 def agreement(first: Sequence[float], second: Sequence[float]) -> float:
     """Kendall's τ-b of two orders, from −1 to 1; NaN if one of them is constant."""
-    a, b = (torch.tensor(values, dtype=torch.float64) for values in (first, second))
-    tau: Any = kendall_rank_corrcoef(a, b, variant="b")
-    return float(tau)
+    # torchmetrics has it, but takes 3 seconds of CPU to import; scipy is no dependency.
+    a, b = (np.sign(np.subtract.outer(values, values)) for values in (first, second))
+    ties = math.sqrt(float((a * a).sum()) * float((b * b).sum()))
+    return float((a * b).sum()) / ties if ties else math.nan
 
 
 class WindowAgreement(NamedTuple):
@@ -188,7 +222,8 @@ def cautions(
     """Reasons to look twice at an order by α, each in one sentence; empty if there are none.
 
     Names checkpoints whose own weights were not measured, and compares the order with those of two
-    neighbouring fit windows, and with that of RankMe.
+    neighbouring fit windows, and with that of RankMe: of the newest records where there are several
+    trainings, since α does not compare over lengths.
 
     Args:
         records: Records of one layer and one fit window.
@@ -203,7 +238,9 @@ def cautions(
             f"and come last: {r.path} was saved at step {r.path_step}, and its α is of step "
             f"{r.global_step}; save when α is measured, or measure them with `alphareq score`"
         )
-    fitted = [r for r in records if r.fit is not None and r.path_step is None]
+    trainings = trainings_of(r for r in records if r.path_step is None).values()
+    newest = [h[-1] for h in trainings] if len(trainings) > 1 else [r for h in trainings for r in h]
+    fitted = [r for r in newest if r.fit is not None]
     if len(fitted) < FEWEST_TO_COMPARE:
         return found
     distances = [r.distance(target) for r in fitted]

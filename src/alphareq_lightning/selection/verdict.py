@@ -4,125 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations
-from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.course import FIRST_STEP, Course, course_of
-from alphareq_lightning.selection.ranking import (
-    AGREEMENT,
-    FEWEST_TO_COMPARE,
-    agreement,
-    mixtures,
-    rank_checkpoints,
-    score_badness,
-    window_agreement,
-)
+from alphareq_lightning.selection.answer import Verdict
+from alphareq_lightning.selection.course import course_of
+from alphareq_lightning.selection.ranking import mixtures, rank_checkpoints
+from alphareq_lightning.selection.seeds import configurations_of
+from alphareq_lightning.selection.trainings import contradictions, each_once, trainings_of
+from alphareq_lightning.selection.which_checkpoint import which_checkpoint
+from alphareq_lightning.selection.which_training import which_training
 from alphareq_lightning.text import shown
-
-BELIEVED = ("twins_error", "rankme", "selfcluster")
-"""What orders trainings that have turned (``study/HYPOTHESES.md``, H3); of these, what all have."""
-OTHERS = ("alpha", "stable_rank", "loss")
-"""Shown beside: they agree or not, and decide nothing unless they are asked to."""
-AS_LONG = 0.75
-"""A training of less than this share of the longest one's steps is left out."""
-ENOUGH = 0.5
-"""Less than this share of the trainings that do not fail must not have turned."""
-SAME_ALPHA = 1e-3
-"""One model measured twice gives α that differ by this share of themselves at most."""
-SIGMAS = 2.0
-"""Standard errors within which two values of α cannot be told apart."""
-RERUN = 0.05
-"""Between two seeds of one configuration α differs by so much, and other scores by this share of
-themselves (H8)."""
-
-
-class Criterion(NamedTuple):
-    """How one criterion orders the candidates."""
-
-    order: tuple[AlphaRecord, ...]
-    """Best first."""
-    agreement: float
-    """Kendall's τ with the order that was believed; NaN where one of them is constant."""
-    believed: bool
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An answer with its ties and its reasons, or none.
-
-    Attributes:
-        choice: The record to keep, or `None`.
-        ties: Records that cannot be told from it, best first.
-        failing: The newest record of each training that fails or has collapsed.
-        doubts: Why the choice, or that there is none, may be wrong; a sentence each.
-        advice: What to do next, in one sentence.
-        scores: Each criterion's order of the candidates, and how well it agrees.
-        courses: Where each training stands, by its name.
-    """
-
-    choice: AlphaRecord | None
-    advice: str
-    ties: tuple[AlphaRecord, ...] = ()
-    failing: tuple[AlphaRecord, ...] = ()
-    doubts: tuple[str, ...] = ()
-    scores: Mapping[str, Criterion] = field(default_factory=dict)
-    courses: Mapping[str, Course] = field(default_factory=dict)
-
-
-def trainings_of(records: Iterable[AlphaRecord]) -> dict[str, list[AlphaRecord]]:
-    """Records by the training that they belong to, in the order of their steps.
-
-    A training is known by the ``run`` of its records, or, where they are older than that field, by
-    the folder of their checkpoints; by each checkpoint alone, where those of one folder contradict
-    each other.
-    """
-    found: dict[str, list[AlphaRecord]] = {}
-    older: dict[str, list[AlphaRecord]] = {}
-    for record in sorted(records, key=lambda r: r.global_step):
-        if record.run or record.path is None:
-            found.setdefault(record.run, []).append(record)
-        else:
-            older.setdefault(str(Path(record.path).parent), []).append(record)
-    for folder, history in older.items():
-        apart = _contradictions(history) > 0
-        for record in history:
-            found.setdefault(str(record.path) if apart else folder, []).append(record)
-    return found
-
-
-def _contradictions(history: Sequence[AlphaRecord]) -> int:
-    """Steps that were measured more than once, with results that are not one."""
-    first: dict[int, float] = {}
-    return len(
-        {
-            r.global_step
-            for r in history
-            if math.isfinite(r.alpha)
-            and not same_alpha(first.setdefault(r.global_step, r.alpha), r.alpha)
-        }
-    )
-
-
-def same_alpha(alpha: float, other: float) -> bool:
-    """Whether two values may be of one model: measured anew, it differs by rounding."""
-    return math.isclose(alpha, other, rel_tol=SAME_ALPHA)
-
-
-def _each_once(history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
-    """Without the repeats of a merged history, and second checkpoints of one step."""
-    kept: dict[int, list[AlphaRecord]] = {}
-    for record in history:
-        of_step = kept.setdefault(record.global_step, [])
-        if not any(same_alpha(r.alpha, record.alpha) for r in of_step):
-            of_step.append(record)
-    return [record for of_step in kept.values() for record in of_step]
 
 
 def verdict(
@@ -131,13 +23,17 @@ def verdict(
     course: Iterable[AlphaRecord] = (),
     believe: Sequence[str] | None = None,
     target: float | tuple[float, float] = 1.0,
+    min_r2: float = 0.0,
+    configurations: Mapping[str, str] | None = None,
 ) -> Verdict:
     """Choose a checkpoint of one training, or a training of many; or say that nobody can.
 
     Records of one training answer *which checkpoint*: after α has turned, the one with α nearest to
     the target; before, the last; where the training fails, the nearest as well, which is an early
     one. Records of several answer *which training*: those that fail, have collapsed or have not
-    turned are set aside, and `BELIEVED` criteria order the rest by their mean rank.
+    turned are set aside, and `BELIEVED` criteria order the rest by their mean rank. Where one
+    configuration was trained with several seeds, the mean of its seeds stands for it, and what
+    differs by less than seeds do is a tie.
 
     Args:
         records: What can be chosen, of one layer and one fit window.
@@ -148,10 +44,15 @@ def verdict(
             ``"twins_error"``; by default those of `BELIEVED` that all candidates have, and α alone
             where they have none. Checkpoints of one training are chosen by α.
         target: The α to be near, or an interval ``(low, high)``.
+        min_r2: Records with R² below it tell the course of a training, and are not chosen.
+        configurations: What each training was trained with but for its seed, under any name, by
+            the training's (`trainings_of`); one that is not named stands alone. By default as
+            `configurations_of` reads it from the folders, as in ``lambd=1/seed=0``.
 
     Raises:
         SelectionError: If there are no records; if layers, windows, widths or numbers of images are
-            mixed; or if not every candidate has a criterion of ``believe``.
+            mixed; if not every candidate has a criterion of ``believe``; or if a training of
+            ``configurations`` is not there.
     """
     if believe is not None and (isinstance(believe, str) or not believe):
         raise SelectionError(f"expected a list of names of scores to believe, got {shown(believe)}")
@@ -167,28 +68,39 @@ def verdict(
             f"{len(ranked) - len(measured)} of {len(ranked)} checkpoints hold weights that were "
             "not measured; they are left out"
         )
-    trainings = {name: _each_once(found) for name, found in trainings_of(measured).items()}
+    of_each = trainings_of(measured)
+    straight = {name: [r for r in rs if not r.r2 < min_r2] for name, rs in of_each.items()}
+    if crooked := len(measured) - sum(map(len, straight.values())):
+        doubts.append(
+            f"{crooked} of {len(measured)} records have R² below {min_r2:g}, and are left out"
+        )
+    trainings = {name: each_once(found) for name, found in straight.items() if found}
     told = trainings_of([*measured, *(r for r in more if r.run)])
     courses = {name: course_of(told[name]) for name in trainings}
-    if twice := max((_contradictions(told[name]) for name in trainings), default=0):
+    if twice := max((contradictions(told[name]) for name in trainings), default=0):
         doubts.append(
             f"{twice} step{'s' if twice > 1 else ''} of one training "
             f"{'have' if twice > 1 else 'has'} different values of α: was it resumed from an "
             "earlier step, or are these several trainings?"
         )
     if not courses:
-        return Verdict(
-            None, "measure the checkpoints themselves: alphareq score", doubts=tuple(doubts)
-        )
+        measure = "measure the checkpoints themselves: alphareq score"
+        lower = "lower min_r2, or refit over ranks where the spectra are straight"
+        return Verdict(None, lower if measured else measure, doubts=tuple(doubts))
     if len(trainings) == 1:
         [(name, history)] = trainings.items()
         if others := [score for score in believe or () if score != "alpha"]:
             doubts.append(
                 f"checkpoints of one training are chosen by α, not by {', '.join(others)}"
             )
-        return _of_checkpoints(history, courses[name], target, doubts, courses)
+        return which_checkpoint(history, courses[name], target, doubts, courses)
     newest = {name: history[-1] for name, history in trainings.items()}
-    return _of_trainings(courses, newest, believe, target, doubts)
+    if configurations is None:
+        configurations = configurations_of(trainings)
+    for name in configurations:
+        if name not in of_each:
+            raise SelectionError(f"no training {name!r}; there are: {', '.join(of_each)}")
+    return which_training(courses, newest, configurations, believe, target, doubts)
 
 
 def _check_comparable(records: Sequence[AlphaRecord]) -> None:
@@ -205,268 +117,3 @@ def _check_comparable(records: Sequence[AlphaRecord]) -> None:
                 f"α of different numbers of {what} do not compare: {counts}; choose among records "
                 "of one kind"
             )
-
-
-# -- which checkpoint of one training --------------------------------------------------------------
-
-
-def _of_checkpoints(
-    history: Sequence[AlphaRecord],
-    course: Course,
-    target: float | tuple[float, float],
-    doubts: list[str],
-    courses: Mapping[str, Course],
-) -> Verdict:
-    fitted = [r for r in history if math.isfinite(r.alpha)]
-    doubts = doubts + _doubts_of_course(course)
-    if course.phase == "collapsed":
-        return Verdict(
-            None,
-            "do not use this training: its newest features have collapsed",
-            failing=(history[-1],),
-            doubts=tuple(doubts),
-            courses=courses,
-        )
-    if course.phase == "unknown":
-        return Verdict(
-            None,
-            "measure more of the course: α before the first step and at three steps or more, for "
-            'example AlphaMonitor(at_steps="log"), or Gauge.record at such steps',
-            doubts=tuple(doubts),
-            courses=courses,
-        )
-    if course.phase == "warming up":
-        return Verdict(
-            history[-1],
-            "keep the last checkpoint and train on: α has not turned, so it says nothing yet about "
-            "which one is best",
-            doubts=tuple(doubts),
-            courses=courses,
-        )
-    assert course.peak is not None
-    start = FIRST_STEP if course.phase == "failing" else course.peak.global_step
-    candidates = sorted(
-        (r for r in fitted if r.global_step >= start),
-        key=lambda r: (r.distance(target), r.global_step),
-    )
-    if not candidates:
-        return Verdict(
-            None,
-            f"keep a checkpoint from step {start} on: none of these is as late",
-            doubts=tuple(doubts),
-            courses=courses,
-        )
-    choice, *others = candidates
-    ties = [r for r in others if _cannot_tell(choice, r, target)]
-    for window in _other_windows(candidates):
-        nearest = min(candidates, key=lambda r: r.refit(window).distance(target))
-        if nearest is not choice and nearest not in ties:
-            ties.append(nearest)
-            doubts.append(
-                f"the choice hangs on the fit window: over ranks {window[0]}–{window[1]} it would "
-                f"be step {nearest.global_step}"
-            )
-    if course.phase == "failing":
-        advice = (
-            "stop this training: α rises and does not turn; of its checkpoints the choice is the "
-            "one with α nearest to the target"
-        )
-        return Verdict(choice, advice, tuple(ties), (history[-1],), tuple(doubts), courses=courses)
-    advice = "keep the choice" + (" or any of its ties" if ties else "")
-    if course.phase == "settling":
-        advice += "; α still moves, so training on may give a better one"
-    return Verdict(choice, advice, tuple(ties), doubts=tuple(doubts), courses=courses)
-
-
-def _doubts_of_course(course: Course) -> list[str]:
-    if course.reference is None or course.knows_untrained:
-        return []
-    return [
-        "α of the untrained network was not measured; that of step "
-        f"{course.reference.global_step} stands in for it"
-    ]
-
-
-def _cannot_tell(
-    choice: AlphaRecord, other: AlphaRecord, target: float | tuple[float, float]
-) -> bool:
-    errors = [r.stderr if math.isfinite(r.stderr) else 0.0 for r in (choice, other)]
-    apart = other.distance(target) - choice.distance(target)
-    return apart <= SIGMAS * math.hypot(*errors)
-
-
-def _other_windows(records: Sequence[AlphaRecord]) -> list[tuple[int, int]]:
-    """Windows next to the records' own, one from half its first rank and one to half its last."""
-    if not records or records[0].fit_range is None:
-        return []
-    first, last = records[0].fit_range
-    wanted = [(max(first // 2, 1), last), (first, max(last // 2, first + 5))]
-    reached = [
-        window for window in wanted if all(math.isfinite(r.refit(window).alpha) for r in records)
-    ]
-    return [window for window in reached if window != (first, last)]
-
-
-# -- which training of many ------------------------------------------------------------------------
-
-
-def _of_trainings(
-    courses: Mapping[str, Course],
-    newest: Mapping[str, AlphaRecord],
-    believe: Sequence[str] | None,
-    target: float | tuple[float, float],
-    doubts: list[str],
-) -> Verdict:
-    failing = tuple(newest[n] for n, c in courses.items() if c.phase in ("failing", "collapsed"))
-    well = {n: c for n, c in courses.items() if c.phase not in ("failing", "collapsed")}
-    longest = max((newest[name].global_step for name in well), default=0)
-    as_long = {n: c for n, c in well.items() if newest[n].global_step >= AS_LONG * longest}
-    if len(as_long) < len(well):
-        doubts.append(
-            f"{len(well) - len(as_long)} of {len(well)} trainings that do not fail are shorter "
-            f"than {AS_LONG:.0%} of the longest, {longest} steps, and left out: α does not compare "
-            "over lengths"
-        )
-    alive = list(as_long.values())
-    turned = [c for c in alive if c.turned]
-    stand_ins = sum(not c.knows_untrained for c in as_long.values() if c.reference is not None)
-    if stand_ins:
-        doubts.append(
-            f"of {stand_ins} of {len(as_long)} trainings the untrained network was not measured; "
-            "their first measurement stands in for it"
-        )
-
-    def none(advice: str) -> Verdict:
-        return Verdict(None, advice, failing=failing, doubts=tuple(doubts), courses=courses)
-
-    if not alive:
-        return none("choose none of them: all trainings fail or have collapsed")
-    unknown = sum(c.phase == "unknown" for c in alive)
-    waiting = len(alive) - len(turned) - unknown
-    if not turned or len(turned) < ENOUGH * len(alive):
-        if waiting:
-            doubts.append(
-                f"{waiting} of {len(alive)} trainings that do not fail have not turned: α stands "
-                "at its largest value, and before it falls its nearness to the target misleads"
-            )
-        if unknown:
-            doubts.append(
-                f"the course of {unknown} of {len(alive)} trainings is not known: too few "
-                "measurements of it are there"
-            )
-        if unknown > len(alive) / 2:
-            return none(
-                "pay a few readouts (alphareq select), or measure the course of each training: "
-                "records of its first steps and of its end are missing"
-            )
-        return none("train longer until α turns, or pay a few readouts: alphareq select")
-    if waiting:
-        doubts.append(
-            f"{waiting} of {len(alive)} trainings that do not fail have not turned yet and are set "
-            "aside; they may overtake"
-        )
-    if unknown:
-        doubts.append(
-            f"the course of {unknown} of {len(alive)} trainings is not known: they are set aside"
-        )
-    candidates = [newest[name] for name, c in as_long.items() if c.turned]
-    scores = _scores(candidates, believe, target)
-    believed = [name for name, criterion in scores.items() if criterion.believed]
-    places = {name: _places(candidates, name, target) for name in scores}
-    mean = np.mean([places[name] for name in believed], axis=0)
-    ordered = [candidates[i] for i in np.argsort(mean, kind="stable")]
-    scores = {
-        name: criterion._replace(agreement=agreement(places[name].tolist(), mean.tolist()))
-        for name, criterion in scores.items()
-    }
-    for first, second in combinations(believed, 2):
-        tau = agreement(places[first].tolist(), places[second].tolist())
-        if tau < 0 and len(candidates) >= FEWEST_TO_COMPARE:
-            doubts.append(
-                f"{first} and {second} turn the order around (Kendall τ = {tau:.2f}), and nothing "
-                "but labels can say which is right"
-            )
-            return none("pay a few readouts to learn which score to believe: alphareq select")
-        if tau < AGREEMENT:
-            doubts.append(f"{first} and {second} agree little (Kendall τ = {tau:.2f})")
-    if believed == ["alpha"] and len(candidates) >= FEWEST_TO_COMPARE:
-        for window, tau in window_agreement(
-            candidates, _other_windows(candidates), target=target
-        ).taus.items():
-            if tau < 0:
-                doubts.append(
-                    f"over ranks {window[0]}–{window[1]} the order by α turns around (Kendall "
-                    f"τ = {tau:.2f})"
-                )
-                return none("pay a few readouts to learn which window to believe: alphareq select")
-    choice, *others = ordered
-
-    def worse(record: AlphaRecord, name: str) -> bool:
-        mine, theirs = (badness(r, name, target) for r in (choice, record))
-        if name == "alpha" and _cannot_tell(choice, record, target):
-            return False
-        return theirs - mine > RERUN * (1.0 if name == "alpha" else abs(mine))
-
-    # A model is worse than the choice if most of what is believed says so, by more than a rerun.
-    ties = tuple(r for r in others if sum(worse(r, name) for name in believed) <= len(believed) / 2)
-    if not ties:
-        advice = "take the choice"
-    elif len(ties) + 1 < len(candidates):
-        advice = (
-            f"take the choice; {len(ties)} cannot be told from it, so read those out if it counts"
-        )
-    elif any(worse(r, name) for r in ties for name in believed):
-        advice = (
-            "take the choice, or pay a few readouts: some scores tell these trainings apart, but "
-            "they do not agree"
-        )
-    else:
-        advice = "nothing tells these trainings apart: take any, or pay a few readouts"
-    return Verdict(choice, advice, ties, failing, tuple(doubts), scores, courses)
-
-
-def _scores(
-    candidates: Sequence[AlphaRecord],
-    believe: Sequence[str] | None,
-    target: float | tuple[float, float],
-) -> dict[str, Criterion]:
-    """Every criterion that all candidates have, and which of them is believed."""
-    have = [
-        name
-        for name in dict.fromkeys((*(believe or ()), *BELIEVED, *OTHERS))
-        if all(math.isfinite(badness(r, name, target)) for r in candidates)
-    ]
-    if believe is None:
-        chosen = [name for name in have if name in BELIEVED] or ["alpha"]
-    else:
-        chosen = list(believe)
-    for name in chosen:
-        if name not in have:
-            raise SelectionError(f"not every training has {name!r}; there are: {', '.join(have)}")
-    return {
-        name: Criterion(
-            tuple(sorted(candidates, key=lambda r: badness(r, name, target))),
-            math.nan,
-            name in chosen,
-        )
-        for name in have
-    }
-
-
-def badness(
-    record: AlphaRecord, criterion: str, target: float | tuple[float, float] = 1.0
-) -> float:
-    """What a criterion says against a model: smaller is better, NaN where it has none."""
-    if criterion == "alpha":
-        return record.distance(target)
-    if criterion in ("loss", "twins_error"):
-        keys = [key for key in record.metrics if key.endswith(criterion) and "train" not in key]
-        return record.metrics[min(keys, key=len)] if keys else math.nan
-    return score_badness(record, criterion)
-
-
-def _places(
-    records: Sequence[AlphaRecord], criterion: str, target: float | tuple[float, float]
-) -> NDArray[np.float64]:
-    values = np.array([badness(r, criterion, target) for r in records])
-    return np.asarray((values[:, None] > values).sum(1) + ((values[:, None] == values).sum(1)) / 2)

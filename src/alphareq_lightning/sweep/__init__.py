@@ -9,7 +9,12 @@ except ModuleNotFoundError as error:
 
 from alphareq_lightning.sweep.config import Sweep, read_sweep
 from alphareq_lightning.sweep.pruner import AlphaIntervalPruner
-from alphareq_lightning.sweep.results import SweepSummary, search_options, study_records
+from alphareq_lightning.sweep.results import (
+    SweepSummary,
+    search_options,
+    study_configurations,
+    study_records,
+)
 from alphareq_lightning.sweep.storage import reading
 from alphareq_lightning.sweep.study import load_study, run_sweep, sweep_status
 
@@ -22,6 +27,7 @@ __all__ = [
     "reading",
     "run_sweep",
     "search_options",
+    "study_configurations",
     "study_records",
     "sweep_status",
 ]

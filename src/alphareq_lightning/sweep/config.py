@@ -30,7 +30,7 @@ IDENTITY = "sweep"
 """The attribute of a study that says what its trials have in common."""
 SAMPLERS = ("grid", "random", "tpe")
 RANGE_KEYS = ("low", "high", "log", "step")
-LEAST = {"labels_per_class": 1, "top_k": 1, "margin": 0, "min_epochs": 1, "reduction_factor": 2}
+LEAST = {"labels_per_class": 1, "top_k": 0, "margin": 0, "min_epochs": 1, "reduction_factor": 2}
 """The smallest value of each whole number among the options."""
 SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
@@ -51,6 +51,7 @@ class SearchOptions:
     """The interval search, see `AlphaIntervalSearch`."""
 
     top_k: int = 5
+    """With 0 nothing is read out: `alphareq select --budget` does when all models are there."""
     margin: int = 0
 
 

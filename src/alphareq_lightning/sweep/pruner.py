@@ -23,7 +23,7 @@ class AlphaIntervalPruner(BasePruner):
     better, in the order in which they were completed. A trial without an α is always pruned.
 
     Args:
-        top_k: How many of the best trials span the interval.
+        top_k: How many of the best trials span the interval; with 0 none is worth a readout.
         margin: See `closing_interval`.
         inner: Decides during training; nobody does by default.
 
@@ -59,6 +59,8 @@ class AlphaIntervalPruner(BasePruner):
 
     def interval(self, study: Study) -> tuple[float, float]:
         """Lowest and highest α that are worth a readout now."""
+        if self.top_k == 0:
+            return math.inf, -math.inf
         completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return closing_interval(readouts(completed), top_k=self.top_k, margin=self.margin)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
@@ -127,8 +128,10 @@ def summarize(study: Study) -> SweepSummary:
 
 
 def search_options(study: Study) -> dict[str, Any]:
-    """``top_k`` and ``margin`` of a sweep's interval search; nothing for a study of others."""
+    """``top_k`` and ``margin`` of a sweep's interval search; nothing where there was none."""
     search = study.user_attrs.get(IDENTITY, {}).get("search", {})
+    if search.get("top_k") == 0:
+        return {}
     return {name: int(search[name]) for name in ("top_k", "margin") if name in search}
 
 
@@ -149,6 +152,17 @@ def study_records(study: Study) -> list[AlphaRecord]:
         own = hyperparameters(trial.params)
         records.append(replace(record, accuracy=_accuracy(trial), metrics=metrics, params=own))
     return records
+
+
+def study_configurations(study: Study) -> dict[str, str]:
+    """What each training of a sweep over seeds was trained with, its seed aside, by its ``run``."""
+    found = {}
+    for trial in study.get_trials(deepcopy=False):
+        params = {k: v for k, v in trial.params.items() if "seed" not in k.rpartition(".")[2]}
+        run = trial.user_attrs.get(RECORD, {}).get("run")
+        if run and len(params) < len(trial.params):
+            found[run] = json.dumps(params, sort_keys=True, default=str)
+    return found
 
 
 def describe(trial: FrozenTrial) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
 import warnings
 from argparse import ArgumentError
@@ -19,14 +18,11 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.cli import LightningCLI
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
+from alphareq_lightning._lightning import parser_reason
 from alphareq_lightning.callbacks import AlphaMonitor
 from alphareq_lightning.errors import AlphaReQError, OptionError
 from alphareq_lightning.load.sources import from_datamodule
 from alphareq_lightning.sweep.config import Params, Sweep
-
-REASON = re.compile(
-    r"Option '.*' is not accepted|unrecognized arguments: .*|Expected a .*Got.*|No module named .*"
-)
 
 
 class TrialCLI(LightningCLI):
@@ -81,7 +77,7 @@ def build_training(
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
         )
     except ArgumentError as error:
-        raise OptionError(_reason(error)) from error
+        raise OptionError(parser_reason(error)) from error
     finally:
         sys.argv = before
 
@@ -152,16 +148,6 @@ def _ends(distribution: BaseDistribution) -> tuple[Any, ...]:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
     return (getattr(distribution, "low", None), getattr(distribution, "high", None))
-
-
-def _reason(error: ArgumentError) -> str:
-    """The lines of jsonargparse's message that tell, as one."""
-    found = REASON.search(str(error))
-    if found:
-        return found.group()
-    lines = [line.strip() for line in str(error).splitlines()]
-    telling = [line.removeprefix("- ") for line in lines if line.startswith(("- ", "Given value:"))]
-    return "; ".join(telling) or lines[0]
 
 
 def _near(key: str, config: Mapping[str, Any] | Namespace) -> str:

@@ -20,7 +20,7 @@ from optuna.distributions import (
 from torch import nn
 
 from alphareq_lightning.callbacks import AlphaMonitor
-from alphareq_lightning.callbacks.unlabeled_pass import find_forward
+from alphareq_lightning.callbacks.unlabeled_pass import find_forwards
 from alphareq_lightning.errors import SpectrumError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.load.sources import from_datamodule
@@ -50,12 +50,16 @@ class StopEarly(pl.Callback):
         self.monitor = monitor
         self._seen = 0
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What was measured before the first step says nothing of this trial."""
+        self._seen = len(self.monitor.history)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validation is over by now, and the last epoch is not worth stopping."""
-        if len(self.monitor.history) == self._seen:
+        distance = trainer.callback_metrics.get(f"{self.monitor.prefix}alpha_distance")
+        if distance is None or len(self.monitor.history) == self._seen:
             return
         self._seen = len(self.monitor.history)
-        distance = trainer.callback_metrics[f"{self.monitor.prefix}alpha_distance"]
         epochs = trainer.current_epoch + 1
         self.trial.report(-distance.item(), step=epochs)
         if epochs != trainer.max_epochs and self.trial.should_prune():
@@ -153,8 +157,10 @@ def _read_out(sweep: Sweep, trial: Trial, cli: LightningCLI, monitor: AlphaMonit
 def monitored_features(module: nn.Module, monitor: AlphaMonitor) -> LayerFeatures:
     """The module, cut off at the layer whose α the monitor measures."""
     layer = resolve_layers(module, monitor.layer, monitor.take)[0]
-    run = None if monitor.forward is None else find_forward(monitor.forward, module)  # type: ignore[arg-type]
-    return LayerFeatures(module, layer.label, monitor.pool, run)
+    runs = find_forwards(monitor.forward, module)
+    return LayerFeatures(
+        module, layer.label, monitor.pool, lambda images: [run.on(images) for run in runs]
+    )
 
 
 def _add_seconds(trial: Trial, **seconds: float) -> None:

@@ -1,0 +1,88 @@
+"""What people bring, and the sentence that each of them reads."""
+
+import math
+
+import pytest
+from planted_trainings import FAILING, HEALTHY, SLOW, training, trainings
+
+from alphareq_lightning.report.verdict import verdict_lines
+from alphareq_lightning.selection import verdict
+
+from plain_records import with_values
+
+
+def course(*steps):
+    return training("a", {step: HEALTHY[step] for step in steps})
+
+
+def conflict():
+    values = ((0.1 * i, 40.0 + 10 * i) for i in range(1, 6))
+    return trainings(*(training(f"{e:.1f}", error=e, rankme=r) for e, r in values))
+
+
+def of_old_checkpoints():
+    ends = [training("a")[-1], training("b", {4000: 1.7})[0]]
+    return [with_values(r, run="", path=f"kept/{r.run}.ckpt") for r in ends]
+
+
+def resumed():
+    """Went on from step 1000 with another result: both ends are in the folder."""
+    return [*training("a"), with_values(course(2000)[0], alpha=1.6, path="a/again.ckpt")]
+
+
+def merged():
+    """The histories of two checkpoints, one after the other."""
+    return [*course(0, 200, 400, 1000), *training("a")]
+
+
+CASES = {
+    "one record": (course(4000), "advice: measure more of the course: α before the first step"),
+    "two records": (course(0, 4000), "advice: measure more of the course: α before the first step"),
+    "all tied": (
+        trainings(*map(training, "abc")),
+        "advice: nothing tells these trainings apart: take any, or pay a few readouts",
+    ),
+    "all failing": (
+        trainings(training("a", FAILING), training("b", FAILING)),
+        "advice: choose none of them: all trainings fail or have collapsed",
+    ),
+    "all waiting": (
+        trainings(training("a", SLOW), training("b", SLOW)),
+        "advice: train longer until α turns, or pay a few readouts: alphareq select",
+    ),
+    "no history": (
+        of_old_checkpoints(),
+        "doubt: the course of 2 of 2 trainings is not known: too few measurements of it are there",
+    ),
+    "NaN scores": (
+        trainings(training("a", error=math.nan), training("b", error=0.1)),
+        "doubt: twins_error is missing or no number in 1 of 2 trainings: it is passed over",
+    ),
+    "no scores": (
+        trainings(training("a", error=math.nan, rankme=None), training("b")),
+        "doubt: rankme is missing or no number in 1 of 2 trainings: it is passed over",
+    ),
+    "a gap before the end": (
+        training("a", {0: 1.54, 3900: 1.6, 4000: 1.57}),
+        "advice: measure more of the course: α before the first step and at three steps or more",
+    ),
+    "a gap at the beginning": (
+        course(400, 1000, 2000, 4000),
+        "doubt: α of the untrained network was not measured; that of step 400 stands in for it",
+    ),
+    "resumed": (resumed(), "doubt: 1 step of one training has different values of α: was it"),
+    "merged": (merged(), "verdict: a/step=4000.ckpt, α = 1.570"),
+    "seeds unknown": (
+        trainings(training("a"), training("b", error=0.3)),
+        "doubt: no configuration was trained with several seeds, as far as is known: 5%",
+    ),
+    "scores in conflict": (conflict(), "turn the order around (Kendall τ = -1.00), and"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_people_bring_is_answered_in_a_sentence(name):
+    records, sentence = CASES[name]
+    found = verdict(records)
+    assert any(sentence in line for line in verdict_lines(found))
+    assert found.choice is None or found.choice in records
