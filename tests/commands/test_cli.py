@@ -55,10 +55,10 @@ def test_train_logs_every_epoch_and_stock_checkpoints_carry_alpha(tmp_path):
 
 def test_resume_and_validate_are_those_of_lightning(tmp_path):
     main(["train", *digits(tmp_path, "--trainer.max_epochs=1")])
-    [last] = tmp_path.rglob("last.ckpt")
+    [last] = tmp_path.rglob("last-*.ckpt")
     args = digits(tmp_path, "--trainer.max_epochs=2", f"--ckpt_path={last}")
     assert main(["train", "fit", *args]) == 0
-    [newest] = (tmp_path / "digits" / "version_1").rglob("last.ckpt")
+    [newest] = (tmp_path / "digits" / "version_1").rglob("last-*.ckpt")
     state = torch.load(newest, weights_only=True)["callbacks"]
     [history] = [s["history"] for k, s in state.items() if k.startswith("AlphaMonitor")]
     assert [record["epoch"] for record in history] == [0, 0, 1]  # the first is untrained
