@@ -223,7 +223,8 @@ class AlphaMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers and the unlabeled images; fails here or never."""
-        self._run = uuid.uuid4().hex
+        if stage == "fit" or trainer.global_step == 0:  # else of the training that has ended
+            self._run = uuid.uuid4().hex
         self._last_epoch = None
         self._heard_of_weights = False
         if stage == "fit":
@@ -436,14 +437,15 @@ class AlphaMonitor(Callback):
 
     def _placed(self, trainer: Trainer, record: AlphaRecord) -> AlphaRecord:
         """A record that knows where its training stands; if that is badly, it is said once."""
-        if self._unknown_weights is not None:
-            return record
+        in_fit = trainer.state.fn == "fit"
+        if self._unknown_weights is not None or (not in_fit and record.global_step == 0):
+            return record  # what is validated before a fit may have been trained elsewhere
         try:
             record, course = with_course(record, self.history)
             heard = alarm(course) if course.latest.global_step >= FIRST_STEP else None
         except Exception as error:  # an observer must not end the training it observes
             heard = f"where the training stands could not be told: {error}"
-        if heard is not None and trainer.state.fn == "fit":
+        if heard is not None and in_fit:
             self._gauge.warn(CourseWarning, heard, about=record.layer)
         return record
 
@@ -593,17 +595,21 @@ class AlphaMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of the run that is resumed; a validation adds to what is there."""
-        if self._only_validates and self.history:
-            return
+        keeps = self._only_validates and bool(self.history)
         try:
-            self.history, run = history_from_state(state_dict)
+            history, run = history_from_state(state_dict)
         except SelectionError as error:
+            if keeps:
+                return
             self.history = []
             warnings.warn(
                 f"the history of α in the checkpoint is lost: {error}", HistoryWarning, stacklevel=2
             )
             return
         self._run = run or self._run
+        if keeps:
+            return
+        self.history = history
         self._last_epoch = self.history[-1].epoch if self.history else None
 
     def on_load_checkpoint(
