@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not. Benchmarks run as users do, without it: it slows small solves.
 demo test test-%: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types bench-tables study-report clean
+.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types docs dist bench-tables study-report clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -23,7 +23,7 @@ test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
 
 # What an adversary would try: workers that start together and are killed, full disks, hostile files.
-# Minutes; it prints what was tried and what held. The second writes that for the README's table.
+# Minutes; it prints what was tried and what held. The second writes that for docs/held.md.
 test-adversary: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m adversary tests/adversary
 
@@ -40,7 +40,7 @@ test-lowest:
 		tests/callbacks tests/measure tests/records --ignore tests/callbacks/test_foreign_modules.py \
 		tests/selection tests/distributed tests/commands/test_cli.py
 
-# One benchmark: peers, limit, overhead, memory, topk, tried, growth or gpu. Then the README's tables.
+# One benchmark: peers, limit, overhead, memory, topk, tried, growth or gpu. Then the tables of docs/.
 bench-%: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.$*
 
@@ -60,6 +60,20 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+# The site, in docs/_build/html. Warnings are errors; it needs no network.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
+
+# Wheel and sdist as they would be published, and the wheel imported in an empty environment.
+dist: $(VENV)/.installed-dev
+	rm -rf dist build/empty
+	$(BIN)/python -m build
+	$(BIN)/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip install --quiet dist/*.whl
+	build/empty/bin/alphareq --version
+	cd build && empty/bin/python -c "from alphareq_lightning import *"
+
 # An extra is installed again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -67,4 +81,4 @@ $(VENV)/.installed-%: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs build dist docs/_build .pytest_cache .mypy_cache .ruff_cache

@@ -1,1 +1,1 @@
-"""Runnable measurements; ``results/`` holds what the tables of the README are made from."""
+"""Runnable measurements; ``results/`` holds what the tables of ``docs/`` are made from."""

@@ -1,6 +1,6 @@
 """Writes the tables between ``<!-- table: name -->`` marks of the docs from committed results.
 
-``python -m benchmarks.tables`` rewrites them; a test holds the README to it.
+``python -m benchmarks.tables`` rewrites them; a test holds the pages to it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from benchmarks.limit import SIZES
 from benchmarks.results import EXPERIMENTS, RESULTS, latest
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 
 
 def _ratio(times: dict[str, Any], above: str, below: str, clock: str = "median") -> float:
@@ -208,12 +208,19 @@ def adversary() -> list[str]:
     return table("what an adversary tried | cases | held", rows)
 
 
-OF_README = (targets, peers, overhead, topk, tried, interval_search, machines, adversary)
-TABLES: dict[str, Callable[[], list[str]]] = {made.__name__: made for made in OF_README}
-PAGES = {README: TABLES, ROOT / "docs" / "trust.md": {"budgeted_search": budgeted_search}}
+Tables = Mapping[str, Callable[[], list[str]]]
+ON_PAGES = {
+    "benchmarks.md": (targets, peers, overhead, topk, tried, machines),
+    "held.md": (adversary,),
+    "select.md": (interval_search,),
+    "trust.md": (budgeted_search,),
+}
+PAGES: dict[Path, Tables] = {
+    DOCS / page: {made.__name__: made for made in makers} for page, makers in ON_PAGES.items()
+}
 
 
-def rendered(text: str, tables: Mapping[str, Callable[[], list[str]]] = TABLES) -> str:
+def rendered(text: str, tables: Tables) -> str:
     """``text`` with every marked table made anew."""
     for name, table in tables.items():
         mark, end = f"<!-- table: {name} -->", "<!-- end -->"

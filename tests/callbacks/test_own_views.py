@@ -65,13 +65,13 @@ def test_the_scores_are_those_of_the_views_and_alpha_that_of_the_images(tmp_path
     monitor = AlphaMonitor(scores=["rankme", *OF_VIEWS], views=views, augment=augment, **own)
     trainer, module = fit(tmp_path, monitor, max_epochs=1)
     fit(tmp_path, plain := AlphaMonitor(**own), max_epochs=1)
-    [record], [expected] = monitor.history, plain.history
+    record, expected = monitor.history[-1], plain.history[-1]
     assert record.alpha == expected.alpha
     assert record.num_samples == record.num_images == expected.num_images == 320
     assert record.scores["rankme"] == expected.scores["rankme"]
 
     batches = -(-320 // 50)
-    drawn = augment.given[-batches * views :]  # after the trial before training
+    drawn = augment.given[-batches * views :]  # after those of the untrained network
     module.eval()
     with torch.no_grad():
         heard = [module.backbone(x) for x in drawn]
@@ -170,7 +170,7 @@ class FailsLater:
 
 
 def test_an_augmentation_that_fails_in_training_is_a_problem_and_leaves_no_trace(tmp_path):
-    own = {"dataloader": unlabeled_loader(), "scores": ["alignment"]}
+    own = {"dataloader": unlabeled_loader(), "scores": ["alignment"], "at_steps": ()}
     monitor = AlphaMonitor(augment=FailsLater(), **own)
     trainer, module = fit(tmp_path, monitor)
     assert_identical(everything(trainer, module), everything(*fit(tmp_path, None)))

@@ -55,10 +55,10 @@ def test_train_logs_every_epoch_and_stock_checkpoints_carry_alpha(tmp_path):
 
 def test_resume_and_validate_are_those_of_lightning(tmp_path):
     main(["train", *digits(tmp_path, "--trainer.max_epochs=1")])
-    [last] = tmp_path.rglob("last.ckpt")
+    [last] = tmp_path.rglob("last-*.ckpt")
     args = digits(tmp_path, "--trainer.max_epochs=2", f"--ckpt_path={last}")
     assert main(["train", "fit", *args]) == 0
-    [newest] = (tmp_path / "digits" / "version_1").rglob("last.ckpt")
+    [newest] = (tmp_path / "digits" / "version_1").rglob("last-*.ckpt")
     state = torch.load(newest, weights_only=True)["callbacks"]
     [history] = [s["history"] for k, s in state.items() if k.startswith("AlphaMonitor")]
     assert [record["epoch"] for record in history] == [0, 0, 1]  # the first is untrained
@@ -128,6 +128,7 @@ def test_the_demo_chooses_among_eight_trainings_and_says_where_things_are(tmp_pa
     assert result.report.stat().st_size > 10_000
     assert len(scalars(result.log_dir / "lambd=0.036").Scalars("val_alpha")) >= 1
 
+    capsys.readouterr()
     assert main(["rank", str(result.log_dir), "--json"]) == 3
     ranked = json.loads(capsys.readouterr().out)
     assert len(ranked["records"]) == 8

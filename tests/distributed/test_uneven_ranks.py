@@ -84,7 +84,7 @@ def test_a_rank_without_validation_batches_takes_its_share(tmp_path):
     for name, expected in samples.items():
         assert len(both[name]) == 2
         for report in (*alone[name], *both[name]):
-            assert report["samples"] == [expected] * (2 if name == "limited" else 3)
+            assert report["samples"] == [expected] * 3  # the first is untrained
             assert report["alphas"] == pytest.approx(
                 alone[name][0]["alphas"], abs=1e-10, nan_ok=True
             )
@@ -182,7 +182,7 @@ def counts_bytes(rank, world_size, num_features, folder):
 @pytest.mark.timeout(120)
 def test_bytes_of_a_sync_and_one_rank_that_works_alone(tmp_path):
     spawn(counts_bytes, 2, 2048, tmp_path)
-    # As the README says.
+    # As docs/held.md says.
     assert 32 + 8 * (2048 + 3) + 8 * 2048**2 == 33_570_872
     assert 32 + 8 * (8192 + 3) + 8 * 8192**2 == 536_936_504
 

@@ -115,7 +115,7 @@ def test_options():
 
 
 def test_known_deviations_of_others():
-    """The same features, the paper's value and the others'; see the README's table."""
+    """The same features, the paper's value and the others'; see docs/scores.md."""
     x = oracles.planted_features(1.0, 600, 64, mean=0.5)
     features = torch.tensor(x)
     values = torch.linalg.svdvals(features)

@@ -20,6 +20,7 @@ from alphareq_lightning.metrics import (
     CrossValidatedAlpha,
     EffectiveRank,
     FeatureSample,
+    IdEst,
     IntrinsicDimension,
     LiDAR,
     MatrixEntropy,
@@ -52,6 +53,7 @@ METRICS = {
     "MatrixEntropy": MatrixEntropy,
     "SelfCluster": SelfCluster,
     "Uniformity": Uniformity,
+    "IdEst": IdEst,
     "IntrinsicDimension": IntrinsicDimension,
     "Coherence": Coherence,
     "LiDAR": LiDAR,
@@ -66,7 +68,14 @@ METRICS = {
 }
 NOT_NUMBERS = ("StreamingMoments", "FeatureSample")
 NUMBERS = [name for name in METRICS if name not in NOT_NUMBERS]
-COUNTS_ROWS = ("FeatureSample", "SampleScore", "Uniformity", "IntrinsicDimension", "Coherence")
+COUNTS_ROWS = (
+    "FeatureSample",
+    "SampleScore",
+    "Uniformity",
+    "IdEst",
+    "IntrinsicDimension",
+    "Coherence",
+)
 """What a row does depends on its number, so that batches cannot be seen apart and put together."""
 TOLERANCE = {"rtol": 1e-6, "atol": 1e-5}
 """Float32 products of other batches round in another way, by 1e-7 of a sum of squares of 100."""
@@ -77,6 +86,8 @@ def arguments(name):
         return [(torch.stack(pair, dim=1),) for pair in PAIRS]
     if name in ("Alignment", "CrossValidatedAlpha", "TwinsError"):
         return PAIRS
+    if name == "IdEst":  # so few points have a dimension where it is small
+        return [(batch[:, :2],) for batch in BATCHES]
     return [(batch,) for batch in BATCHES]
 
 

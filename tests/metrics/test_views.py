@@ -171,7 +171,7 @@ def test_options_fail_at_once():
 
 
 class TwoViewModule(TinyModule):
-    """What the README tells users to write."""
+    """What docs/scores.md tells users to write."""
 
     def __init__(self):
         super().__init__()

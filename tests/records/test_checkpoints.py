@@ -181,3 +181,16 @@ def test_a_checkpoint_of_format_1():
 def test_one_path_is_no_list_of_letters(tmp_path):
     with pytest.raises(SelectionError, match="there is no checkpoint .*gone.ckpt"):
         records_from_checkpoints(str(tmp_path / "gone.ckpt"))
+
+
+def test_hyperparameters_are_those_of_the_checkpoint(tmp_path):
+    path = save(tmp_path / "a.ckpt", [RECORD, {**RECORD, "params": {"lr": 0.2}, "layer": "b"}])
+    values = {"lr": 0.1, "depth": 3, "bias": True, "name": "adam", "none": None, "widths": [1, 2]}
+    hostile = {"huge": 10**300, "nan": float("nan"), "long": "x" * 10_000, 7: 1.0}
+    torch.save({**torch.load(path), "hyper_parameters": values | hostile}, path)
+    [record] = records_from_checkpoints([path], layer="")
+    assert record.params == {"lr": 0.1, "depth": 3, "bias": "True", "name": "adam"}
+    assert AlphaRecord.from_dict(record.to_json()) == record
+    assert records_from_checkpoints([path], layer="b")[0].params["lr"] == 0.2
+    torch.save({**torch.load(path), "hyper_parameters": "none"}, path)
+    assert records_from_checkpoints([path], layer="")[0].params == {}

@@ -1,29 +1,38 @@
 """The page is read by a parser and by a browser, never by the code that wrote it."""
 
+import base64
+import csv
+import hashlib
 import html
+import io
 import json
 import math
 import re
+import shlex
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from alphareq_lightning.commands._gather import gather_records
 from alphareq_lightning.commands.main import main
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.records import append_record
-from alphareq_lightning.report.page import report_data, write_report
+from alphareq_lightning.report.choices import choices_by_score
+from alphareq_lightning.report.page import _chart_library, report_data, write_report
 from alphareq_lightning.selection import AlphaIntervalSearch
 
 from oracles import weighted_line
 from plain_records import plain_record, with_values
 
 WINDOW = (4, 100)
+FLOAT32 = 1e-5  # torchmetrics takes ranks in float32, and adds 1e-6 to what it divides by
 EVIL = (
     "</script ><!--<script></script><script>window.hacked=1</script>"
     "<img src=x onerror=window.hacked=1>\"'`${1}🦊\u2028"
@@ -98,6 +107,10 @@ class Scripts(HTMLParser):
             self.heading += data
 
 
+def script_hash(script):
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
 def page_data(path):
     return json.loads(Scripts(path.read_text(encoding="utf-8")).scripts[0])
 
@@ -105,9 +118,24 @@ def page_data(path):
 def test_the_page_fetches_nothing(tmp_path):
     path = write_report(tmp_path / "deep" / "report.html", landscape()[0])
     page = path.read_text(encoding="utf-8")
-    assert re.findall(r"https?://[^\s\"']+", page) == ["http://www.w3.org/2000/svg"]
-    assert not re.search(r"\b(src|href)=|@import|url\(|\bfetch\(", page)
-    assert len(page) < 150_000
+    _, library, script = Scripts(page).scripts
+    own = page.replace(library, "")
+    assert not re.findall(r"https?://", own)
+    assert not re.search(r"\b(src|href)=|@import|url\(|\bfetch\(|\son\w+=", own)
+    assert len(own) < 150_000
+    assert len(library) < 1_000_000
+    [policy] = re.findall(r'content="(default-src [^"]*)"', page)
+    allowed = " ".join(map(script_hash, (library, script)))
+    assert " ".join(policy.split()) == (
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
+    )
+
+
+def test_who_has_no_charts_is_told_what_to_install(tmp_path, monkeypatch):
+    _chart_library.cache_clear()
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    with pytest.raises(OptionError, match=r"^the report needs its extra: pip install '.*report]'$"):
+        write_report(tmp_path / "report.html", [record(1.0)])
 
 
 def test_the_replay_is_the_search(tmp_path):
@@ -155,7 +183,7 @@ def test_names_and_title_stay_text(tmp_path):
     records = [record(1.0, path=EVIL), record(0.9, path="\udcff.ckpt")]
     path = write_report(tmp_path / "report.html", records, title=EVIL)
     page = Scripts(path.read_text(encoding="utf-8"))
-    assert page.tags.count("script") == 2
+    assert page.tags.count("script") == 3
     assert "img" not in page.tags
     assert page.heading == EVIL
     assert [m["name"] for m in page_data(path)["models"]] == [EVIL, "\udcff.ckpt"]
@@ -232,7 +260,7 @@ def test_cautions_of_the_ranking_are_told():
 
 def test_a_thousand_models_stay_small(tmp_path):
     path = write_report(tmp_path / "report.html", landscape(1000)[0])
-    assert path.stat().st_size < 1_000_000
+    assert path.stat().st_size < 1_900_000  # half of it are the charts
 
 
 def test_what_is_refused(tmp_path):
@@ -264,6 +292,10 @@ def test_command_reads_record_files_and_run_folders(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(out)
     assert Scripts(out.read_text(encoding="utf-8")).heading == "Mine & yours"
     data = page_data(out)
+    typed = shlex.split(data["command"])
+    assert typed[:4] == ["alphareq", "report", *sources]
+    assert main(typed[1:]) == 0
+    assert page_data(out) == data | {"written": page_data(out)["written"]}
     assert data["target"] == [0.8, 1.2]
     assert [model["distance"] for model in data["models"]] == [0, 0]
 
@@ -278,31 +310,46 @@ def test_command_refuses_in_one_line(tmp_path, capsys):
 
 # ---- In a browser ----
 
-PROBE = """<script>
+PROBE = """(async () => {
+await ready;
 const count = selector => document.querySelectorAll(selector).length;
-const column = n => [...document.querySelectorAll("tbody tr")].map(row => row.cells[n].textContent);
+const column = n => [...document.querySelectorAll("#models tbody tr")]
+  .map(row => row.cells[n].textContent);
 const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", {key}));
+const wait = () => new Promise(done => setTimeout(done, 300));
+const slide = (selector, value) => {
+  document.querySelector(selector).value = value;
+  document.querySelector(selector).dispatchEvent(new Event("input"));
+};
+let saved;
+URL.createObjectURL = blob => { saved = blob; return "#"; };
+await wait();
 const result = {
   error: document.querySelector("#error").textContent,
-  headline: document.querySelector("#headline").textContent,
-  dots: count("#scatter .dot.model"), ticks: count("#scatter .tick.model"),
-  spectra: count("#spectra .spectrum.whole"), rows: count("tbody tr"),
+  verdict: document.querySelector("#verdict h2").textContent,
+  cards: [...document.querySelectorAll("main > :is(section, dl)")].map(card => card.id),
+  dots: count("#scatter .dots_marks path"), ticks: count("#scatter .without_marks line"),
+  spectra: count("#curves .spectra_marks path"), rows: count("#models tbody tr"),
+  parallel: count("#coordinates .parallel_marks path"),
+  lines: count("#course-alpha .lines_marks path"),
   replay: document.querySelector("#state")?.textContent, first: column(0), second: column(1),
   notes: [...document.querySelectorAll("#notes li")].map(item => item.textContent),
   wide: document.documentElement.scrollWidth > innerWidth, hacked: window.hacked ?? null,
-  bad: [...document.querySelectorAll("header, main")].map(node => node.outerHTML).join("")
-    .match(/NaN|undefined|Infinity/),
 };
 ACTIONS
+await wait();
+result.bad = [...document.querySelectorAll("header, main")].map(node => node.outerHTML).join("")
+  .match(/NaN|undefined|Infinity/);
 document.body.append(Object.assign(document.createElement("pre"),
   {id: "probe", textContent: JSON.stringify(result)}));
-</script></body>"""
+})();"""
 
 
 def browse(path, *, actions="", width=1280):
     """Open the page in headless Chromium, act, and return what was found in it."""
     probe = PROBE.replace("ACTIONS", actions)
-    page = path.read_text(encoding="utf-8").replace("</body>", probe)
+    page = path.read_text(encoding="utf-8") + f"<script>{probe}</script>"
+    page = page.replace("script-src ", f"script-src {script_hash(probe)} ", 1)
     path.with_suffix(".probe.html").write_text(page, encoding="utf-8")
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr")
     ended = subprocess.run(
@@ -311,7 +358,7 @@ def browse(path, *, actions="", width=1280):
             *flags,
             f"--user-data-dir={path.parent / 'browser'}",
             f"--window-size={width},1000",
-            "--virtual-time-budget=5000",
+            "--virtual-time-budget=60000",
             "--dump-dom",
             path.with_suffix(".probe.html").as_uri(),
         ],
@@ -339,31 +386,34 @@ def test_browser_draws_what_was_measured(tmp_path):
     seen = browse(
         path,
         actions="""
-        document.querySelectorAll("thead button")[2].click();
+        document.querySelectorAll("#models thead button")[2].click();
         result.byAlpha = column(2);
-        document.querySelectorAll("thead button")[1].click();
-        document.querySelectorAll("thead button")[1].click();
+        document.querySelectorAll("#models thead button")[1].click();
+        document.querySelectorAll("#models thead button")[1].click();
         result.byAccuracyUp = column(1);
-        document.querySelectorAll("thead button")[2].click();
-        document.querySelectorAll("thead button")[2].click();
+        document.querySelectorAll("#models thead button")[2].click();
+        document.querySelectorAll("#models thead button")[2].click();
         result.byAlphaDown = column(2);
         result.sorts = count("[aria-sort]");
-        document.querySelector("tbody tr").click();
-        result.picked = document.querySelector("#chosen").textContent;
-        result.highlighted = count("#spectra .chosen");
+        document.querySelector("#models tbody tr").click();
+        await wait();
+        result.picked = document.querySelector("#picked").textContent;
+        result.highlighted = count("#curves :is(.strong_marks, .fit_marks) path");
         result.pressed = count("tr.chosen-row button[aria-pressed=true]");
-        const slider = document.querySelector("#replay");
-        slider.value = 30;
-        slider.dispatchEvent(new Event("input"));
+        slide("#replay", 30);
+        await wait();
         result.then = document.querySelector("#state").textContent;
-        result.later = count("#scatter .later");
+        result.later = count("#closing [opacity='0.15']");
         press(document.querySelector("#scatter"), "ArrowRight");
+        await wait();
         result.tip = document.querySelector("#scatter ~ .tip").textContent;
+        result.rings = count("#scatter .ring_marks path");
         """,
     )
     assert (seen["dots"], seen["ticks"], seen["rows"]) == (len(paid), 80 - len(paid), 80)
     assert seen["spectra"] == 60
-    assert best.path.removeprefix("sweep/") in seen["headline"]
+    assert seen["verdict"] == "No choice"
+    assert seen["cards"][:2] == ["verdict", "choices"]
     assert seen["first"][0] == best.path.removeprefix("sweep/")
 
     accuracies = [float(text.split()[0]) for text in seen["second"] if text != "–"]
@@ -389,6 +439,88 @@ def test_browser_draws_what_was_measured(tmp_path):
     assert seen["later"] == 50
     lowest = min(records, key=lambda r: r.alpha)
     assert seen["tip"].startswith(lowest.path.removeprefix("sweep/"))
+    assert seen["rings"] == 2 - (lowest.accuracy is None) - (highest.accuracy is None)
+
+
+def trainings(lambdas=(0.01, 0.1, 1.0), *, names=True, labels=True):
+    """A few trainings from their first step on, of which the last steps were read out."""
+    found = []
+    for place, lambd in enumerate(lambdas):
+        run = f"runs/lambd={lambd},width=64" if names else f"runs/{place}"
+        peaks = dict(
+            zip((0, 100, 200, 400, 700, 1000), (1.5, 1.9, 2.0, 1.9, 1.8, 1.7), strict=True)
+        )
+        found += [
+            record(
+                alpha + place / 10,
+                accuracy=60 - 9 * place if labels and step >= 700 else None,
+                path=f"{run}/step={step}.ckpt",
+                run=run,
+                global_step=step,
+                scores={"rankme": 100 - place},
+                metrics={"val_loss": 9 + place, "val_twins_error": 0.1 + 0.1 * place},
+                params={} if names else {"lambd": lambd, "width": 64, "optimizer": "a<b" * place},
+            )
+            for step, alpha in peaks.items()
+        ]
+    return found
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [500, 1280])
+def test_browser_shows_a_sweep(tmp_path, width):
+    records = trainings()
+    seen = browse(
+        write_report(tmp_path / "report.html", records),
+        width=width,
+        actions="""
+        result.step = document.querySelector("#now").textContent;
+        slide("#step", 0);
+        await wait();
+        result.atFirst = count("#curves .spectra_marks path");
+        document.querySelector("#play").click();
+        await new Promise(done => setTimeout(done, 5000));
+        result.played = document.querySelector("#now").textContent;
+        result.button = document.querySelector("#play").textContent;
+        document.querySelector("#parallel .save").click();
+        result.svg = await saved.text();
+        document.querySelector("#csv").click();
+        result.csv = await saved.text();
+        """,
+    )
+    assert seen["verdict"].startswith("Keep runs/lambd=0.01,width=64/step=1000.ckpt")
+    assert (seen["lines"], seen["parallel"], seen["spectra"], seen["atFirst"]) == (3, 3, 3, 3)
+    assert seen.get("replay") is None  # no search pays for the last models first
+    assert seen["step"] == seen["played"] == "step 1,000"
+    assert seen["button"] == "▶"
+    assert "var(" not in seen["svg"]
+    assert re.match(r'<svg [^>]*xmlns="http://www.w3.org/2000/svg"', seen["svg"])
+    header, *rows = csv.reader(io.StringIO(seen["csv"]))
+    assert header[:3] == ["model", "lambd", "accuracy"]
+    alphas = [float(row[header.index("α")]) for row in rows]
+    assert alphas == pytest.approx([r.alpha for r in records], rel=1e-8)  # nine digits are kept
+
+
+@needs_browser
+def test_browser_shows_one_training(tmp_path):
+    records = trainings((0.1,))
+    name = "word" * 30  # longer than a phone is wide
+    records = [replace(r, path=f"{r.path}/{name}") for r in records]
+    seen = browse(
+        write_report(tmp_path / "report.html", records[3:], course=records),
+        width=500,
+        actions="""
+        result.phases = [...document.querySelectorAll("#course p .key")].map(k => k.textContent);
+        result.choice = count("#course-alpha .choice_marks path");
+        press(document.querySelector("#course-alpha"), "ArrowRight");
+        await wait();
+        result.tip = document.querySelector("#course-alpha ~ .tip").textContent;
+        """,
+    )
+    assert (seen["rows"], seen["lines"], seen["parallel"]) == (3, 1, 0)
+    assert seen["phases"] == ["unknown", "warming up", "settling"]
+    assert seen["choice"] == 1
+    assert "step 0, α 1.500, unknown" in seen["tip"]
 
 
 @needs_browser
@@ -396,8 +528,7 @@ def test_browser_without_readouts(tmp_path):
     records, _ = landscape(30, read_out=False)
     seen = browse(write_report(tmp_path / "report.html", records), width=500)
     nearest = min(records, key=lambda r: abs(r.alpha - 1))
-    assert nearest.path.removeprefix("sweep/") in seen["headline"]
-    assert "No readout was paid" in seen["headline"]
+    assert "choices" not in seen["cards"]
     assert (seen["dots"], seen["ticks"]) == (30, 0)
     assert seen.get("replay") is None
     assert seen["first"][0] == nearest.path.removeprefix("sweep/")
@@ -407,11 +538,14 @@ def test_browser_without_readouts(tmp_path):
 def test_browser_with_a_thousand_models(tmp_path):
     records, _ = landscape(1000)
     paid = sum(r.accuracy is not None for r in records)
-    last = "rows.at(-1).click(); result.curves = count('#spectra .spectrum.whole');"
+    last = "rows.at(-1).click(); await wait(); result.curves = count('#curves .strong_marks path');"
     seen = browse(write_report(tmp_path / "report.html", records), actions=last)
     assert (seen["dots"], seen["ticks"], seen["rows"]) == (paid, 1000 - paid, 1000)
-    assert seen["spectra"] == 60
-    assert seen["curves"] in (60, 61)  # and that of the row
+    assert (seen["spectra"], seen["curves"]) == (60, 1)
+
+
+def evil_record():
+    return record(1.2, problem=EVIL, layer=EVIL, run=EVIL, params={EVIL: EVIL, "__proto__": EVIL})
 
 
 HARD = {
@@ -423,7 +557,7 @@ HARD = {
     "all failed": ([record(1.0, accuracy=math.nan, scores={"rankme": 3.0})], 1),
     "a score of some": ([record(1.0, scores={"rankme": 3.0}), record(1.5)], 1),
     "equal": ([record(1.0, accuracy=50.0)] * 12, 12),
-    "evil": ([record(1.0, accuracy=5.0, path=EVIL), record(1.2, problem=EVIL, layer=EVIL)], 1),
+    "evil": ([record(1.0, accuracy=5.0, path=EVIL), evil_record()], 1),
 }
 
 
@@ -436,3 +570,78 @@ def test_browser_survives(tmp_path, name):
     assert seen["rows"] == len(records)
     if name == "evil":
         assert seen["first"] == [EVIL, "step 2000"]
+
+
+# ---- What the page knows, without a browser ----
+
+
+def test_hyperparameters_are_read_from_records_and_names():
+    def shown(records):
+        data = report_data(records)
+        return data["params"], [
+            [model[f"param {name}"] for name in data["params"]] for model in data["models"]
+        ]
+
+    assert shown(trainings()[5::6]) == (["lambd"], [[0.01], [0.1], [1.0]])
+    named, values = shown(trainings(names=False)[5::6])
+    assert named == ["lambd", "optimizer"]  # what is the same in all is no axis
+    assert values == [[0.01, ""], [0.1, "a<b"], [1.0, "a<ba<b"]]
+    assert shown(landscape(5)[0])[0] == []
+    assert shown(trainings((0.1,)))[0] == []  # the step of a checkpoint is none
+
+
+def test_choices_are_those_of_the_scores():
+    records = trainings()
+    count, found = choices_by_score(records)
+    assert count == 3  # the newest of each
+    by = {choice.criterion: choice for choice in found}
+    assert list(by) == ["α", "RankMe", "Barlow Twins error", "loss", "random", "oracle"]
+    assert by["α"].choice is records[5]
+    assert (by["α"].accuracy, by["α"].lost) == (60, 0)
+    assert math.isnan(by["α"].rho)  # of three models
+    assert by["random"][1:4] == (None, 51, 9)
+    four = trainings((0.01, 0.1, 0.3, 1.0))
+    assert choices_by_score(four)[1][0].rho == pytest.approx(1, abs=FLOAT32)
+    turned = [with_values(r, accuracy=-r.accuracy) for r in four if r.accuracy is not None]
+    assert choices_by_score(turned)[1][0].rho == pytest.approx(-1, abs=FLOAT32)
+    assert choices_by_score(records[:1])[1] == []
+    _, found = choices_by_score(records, chosen=records[5])
+    assert (found[0].criterion, found[0].accuracy) == ("the verdict", 60)
+
+
+def test_rho_and_its_interval():
+    rng = np.random.default_rng(0)
+    models = [
+        record(1 + abs(x), path=f"{i}/a.ckpt", accuracy=50 - abs(x) + rng.normal(0, 0.5))
+        for i, x in enumerate(rng.normal(size=24))
+    ]
+    _, (first, *_) = choices_by_score(models)
+    nearness = [-(r.alpha - 1) for r in models]
+    rho = scipy.stats.spearmanr(nearness, [r.accuracy for r in models]).statistic
+    assert first.rho == pytest.approx(rho, abs=FLOAT32)
+    z, error = math.atanh(rho), 1.96 * math.sqrt((1 + rho**2 / 2) / 21)  # Bonett and Wright, 2000
+    ends = (math.tanh(z - error), math.tanh(z + error))
+    assert first.interval == pytest.approx(ends, abs=FLOAT32)
+    few = [r for r in trainings((0.1, 0.2, 0.3, 0.4)) if r.global_step == 1000]
+    low, high = choices_by_score(few)[1][0].interval  # a perfect order of four proves little
+    assert low < 0 < high < 1
+
+
+def test_the_course_joins_checkpoints_and_measurements():
+    records = trainings((0.1,))
+    [course] = report_data(records[3:], course=[replace(r, path=None) for r in records])["courses"]
+    assert [point["step"] for point in course] == [0, 100, 200, 400, 700, 1000]
+    assert [point["model"] for point in course] == [None, None, None, 0, 1, 2]
+    assert [point["phase"] for point in course][-1] == "settling"
+    mixed = [*records, with_values(records[0], layer="fc", path="b")]
+    assert report_data(mixed)["courses"] == []
+
+
+def test_the_verdict_is_told_with_its_reasons():
+    labels = dict(report_data(trainings())["verdict"])
+    assert labels["verdict"].startswith("runs/lambd=0.01")
+    assert labels["advice"]
+    mixed = [record(1.0, layer="fc"), record(1.0)]
+    assert report_data(mixed)["verdict"][0][0] == "no verdict"
+    roles = [model["role"] for model in report_data(trainings())["models"]]
+    assert roles.count("choice") == 1

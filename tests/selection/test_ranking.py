@@ -95,6 +95,7 @@ def test_by_a_score_of_which_less_is_better():
 
 def test_every_score_goes_the_way_of_its_metric():
     metric_of = {name.lower(): getattr(metrics, name) for name in metrics.__all__}
+    metric_of["cvpca"] = metrics.CrossValidatedAlpha
     for name in SCORES:
         plain = name.removesuffix("_corrected").replace("_", "")
         higher_is_better = metric_of[plain].higher_is_better

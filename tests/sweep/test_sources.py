@@ -50,7 +50,7 @@ def reports(monkeypatch):
     """The records and options of each page, instead of the page."""
     written = []
 
-    def write_report(path, records, *, title, **options):
+    def write_report(path, records, *, title, command, **options):
         report_data(records, **options)  # refuses what the page would
         written.append((records, options))
         return path

@@ -72,6 +72,7 @@ def test_a_sweep_pays_few_readouts_and_ends_with_the_best_model(tmp_path, capsys
     assert [r.metrics["model.width"] for r in records] == [
         t["params"]["model.width"] for t in summary["trials"]
     ]
+    assert [r.params for r in records] == [t["params"] for t in summary["trials"]]
     assert len(rank_checkpoints(records)) == 4
     for record in records:  # the checkpoint is the model that was measured
         [kept] = records_from_checkpoints([record.path])

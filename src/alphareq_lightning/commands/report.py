@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -11,6 +14,7 @@ from alphareq_lightning.commands._gather import (
     gather_courses,
     gather_records,
     search_settings,
+    several,
 )
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.functional.power_law import check_fit_range
@@ -31,7 +35,7 @@ def report(
     top_k: int | None = None,
     margin: int | None = None,
 ) -> Path:
-    """Write one HTML page: α against accuracy, the search replayed, spectra, a table.
+    """Write one HTML page: the verdict, the courses, α and accuracy, the search, spectra, a table.
 
     Args:
         sources: Checkpoints, run folders, record files, or the storage of a sweep.
@@ -50,6 +54,7 @@ def report(
     Raises:
         AlphaReQError: If there are no records, they do not compare, or the file cannot be written.
     """
+    command = _typed(**locals())
     records = gather_records(sources, layer=layer, study=study)
     course = gather_courses(records)
     if fit_range is not None:
@@ -60,7 +65,19 @@ def report(
     given = {"top_k": top_k, "margin": margin}
     search = search_settings(sources, study=study)
     search |= {name: value for name, value in given.items() if value is not None}
-    return write_report(out, records, course=course, title=title, target=target, **search)
+    return write_report(
+        out, records, course=course, title=title, target=target, command=command, **search
+    )
+
+
+def _typed(sources: Sources, **options: Any) -> str:
+    """The command that gives this page again."""
+    words = ["alphareq", "report", *several(sources)]
+    for name, value in options.items():
+        if value != signature(report).parameters[name].default:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
 
 
 def show(path: Path, console: Console) -> None:

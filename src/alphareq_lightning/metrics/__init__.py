@@ -63,3 +63,7 @@ def __getattr__(name: str) -> Any:
         homes = (import_module(f"{__name__}.{room}") for room in rooms)
         return next(getattr(home, name) for home in homes if hasattr(home, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,7 +14,7 @@ import torch
 from alphareq_lightning.errors import LayerWarning, SelectionError
 from alphareq_lightning.files import num_values
 from alphareq_lightning.load.plain_pickle import check_pickle, read_plain
-from alphareq_lightning.records.record import AlphaRecord
+from alphareq_lightning.records.record import AlphaRecord, hyperparameters
 from alphareq_lightning.text import first_line, nearest, shown
 
 STATE_KEY_PREFIX = "AlphaMonitor"
@@ -156,7 +156,13 @@ def _read(path: Path, layer: str | None) -> tuple[Any, list[AlphaRecord], list[s
     if chosen not in layers:
         there = f"there are: {layers}{nearest(chosen, layers)}"
         raise SelectionError(f"{path} has no record of layer {layer!r}; {there}")
-    records = [r for history in histories for r in history if r.layer == chosen]
+    params = hyperparameters(checkpoint.get("hyper_parameters"))
+    records = [
+        replace(r, params={**params, **r.params})
+        for history in histories
+        for r in history
+        if r.layer == chosen
+    ]
     others = [other for other in layers if other != chosen]
     return checkpoint.get("global_step"), records, others
 

@@ -21,6 +21,8 @@ by a missing fit range, or by both."""
 LARGEST_COUNT = 2**63
 MOST_VALUES = 2**16
 """Eigenvalues, scores or metrics of one record, and characters of a text in it."""
+SHORT = 200
+"""Characters of a hyperparameter: a longer one is no setting that trainings are compared by."""
 FAILED = "failed"
 """Stands in a record file for the accuracy of a readout that was paid for and failed."""
 _T = TypeVar("_T")
@@ -85,6 +87,8 @@ class AlphaRecord:
     """Other label-free scores by name, for example ``{"rankme": 41.3}``."""
     metrics: dict[str, float] = field(default_factory=dict)
     """What else the run had logged by then, for example ``{"val_loss": 12.7}``."""
+    params: dict[str, float | str] = field(default_factory=dict)
+    """Hyperparameters of its training, where they are known."""
     eigenvalues: tuple[float, ...] = ()
     """The first eigenvalues, largest first: enough to fit another window later."""
     seconds: float = 0.0
@@ -224,6 +228,7 @@ class AlphaRecord:
             **own,
             **{"alpha_corrected": alpha_corrected, "alpha_stderr": alpha_stderr},
             **{"scores": dict(self.scores), "metrics": dict(self.metrics)},
+            "params": dict(self.params),
             "eigenvalues": list(self.eigenvalues),
         }
 
@@ -303,6 +308,22 @@ def _numbers(values: Any) -> dict[str, float]:
     return {_text(name): _or_nan(value) for name, value in dict(_few(values)).items()}
 
 
+def hyperparameters(values: Any) -> dict[str, float | str]:
+    """The numbers and short texts among what a training calls its hyperparameters."""
+    if not isinstance(values, Mapping) or len(values) > MOST_VALUES:
+        return {}
+    return {
+        name: str(value) if isinstance(value, bool) else value
+        for name, value in values.items()
+        if isinstance(name, str)
+        and ((isinstance(value, str) and len(value) <= SHORT) or _is_small(value))
+    }
+
+
+def _is_small(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < LARGEST_COUNT
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or len(value) > MOST_VALUES:
         raise TypeError(f"expected a text, got {shown(value)}")
@@ -332,6 +353,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "bias_correction": _or_none(_text),
     "scores": _numbers,
     "metrics": _numbers,
+    "params": hyperparameters,
     "eigenvalues": lambda values: tuple(map(_number, _few(values))),
     "seconds": _number,
     "problem": _or_none(_text),

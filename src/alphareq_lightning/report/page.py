@@ -1,11 +1,23 @@
-"""One self-contained page that shows what was measured, paid for and learnt."""
+"""One self-contained page that shows what was measured, paid for and learnt.
+
+The charts are drawn by Vega-Lite, whose JavaScript vl-convert puts into the page: it is a fifth of
+Plotly's (0.9 and 4.8 MB), needs no ``eval`` under the page's content security policy, takes names
+as plain text, and draws SVG, which stays sharp on paper and takes its colours from the style sheet,
+so that the dark needs no second drawing. Neither can be walked through by keyboard: ``page.js``
+adds that to every chart alike.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
+from datetime import datetime, timezone
+from functools import cache
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
@@ -13,12 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from alphareq_lightning.errors import SelectionError
+from alphareq_lightning._version import __version__
+from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.measure.measurement import GOOD_R2
 from alphareq_lightning.metrics.scores import better
 from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.report.choices import CRITERIA, choices_by_score
+from alphareq_lightning.report.courses import courses_of, hyperparameters_of, measured
 from alphareq_lightning.report.ranking import short_names
 from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import (
@@ -29,10 +44,12 @@ from alphareq_lightning.selection import (
     mixtures,
     verdict,
 )
+from alphareq_lightning.selection.trainings import trainings_of
+from alphareq_lightning.text import as_json
 
 POINTS_PER_SPECTRUM = 48
-"""Evenly spaced over log rank: no more can be seen, and 1,000 models stay below 1 MB."""
-LABELS = {"rankme": "RankMe"}
+"""Evenly spaced over log rank: no more can be seen, and 1,000 models take less than 1 MB."""
+Target = float | tuple[float, float]
 
 
 def write_report(
@@ -41,9 +58,10 @@ def write_report(
     *,
     course: Sequence[AlphaRecord] = (),
     title: str = "Model selection by α",
-    target: float | tuple[float, float] = 1.0,
+    target: Target = 1.0,
     top_k: int = 5,
     margin: int = 0,
+    command: str = "",
 ) -> Path:
     """Write records as one HTML file that needs no network: figures, notes and a table.
 
@@ -56,19 +74,35 @@ def write_report(
         target: The α to be near, or an interval ``(low, high)``.
         top_k: As in `AlphaIntervalSearch`; the search is replayed from the records.
         margin: As in `AlphaIntervalSearch`.
+        command: What was typed to write it, for the last line of the page.
 
     Returns:
         ``path``.
 
     Raises:
         SelectionError: If there are no records, or the file cannot be written.
-        OptionError: If ``target``, ``top_k`` or ``margin`` is outside what is documented.
+        OptionError: If ``target``, ``top_k`` or ``margin`` is outside what is documented, or the
+            charts are not installed.
     """
+    library = _chart_library()
     data = report_data(records, course=course, target=target, top_k=top_k, margin=margin)
-    template = files("alphareq_lightning").joinpath("report.html").read_text(encoding="utf-8")
-    # The data first: it holds no "<", so the title's mark cannot occur in it.
-    page = template.replace("<!-- data -->", script_json(data))
-    page = page.replace("<!-- title -->", html.escape(title))
+    now = datetime.now(timezone.utc)
+    data["written"] = f"Written {now:%Y-%m-%d %H:%M} UTC by alphareq-lightning {__version__}"
+    data["command"] = command
+    room = files("alphareq_lightning.report")
+    template, style, script = (
+        room.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")
+    )
+    parts = {
+        "title": html.escape(title),
+        "style": style,
+        "data": script_json(data),
+        "library": library,
+        "script": script,
+        "hashes": f"{_hash(library)} {_hash(script)}",
+    }
+    # In one pass: what a part holds is never taken for the mark of another.
+    page = re.sub(r"<!-- (\w+) -->", lambda mark: parts[mark[1]], template)
     try:
         with written_beside(path) as unfinished:
             unfinished.write_text(page, encoding="utf-8", errors="replace")
@@ -77,11 +111,28 @@ def write_report(
     return Path(path)
 
 
+@cache
+def _chart_library() -> str:
+    """Vega-Lite and what it needs, as one script; making it takes 3 s."""
+    try:
+        import vl_convert
+    except ImportError as error:
+        raise OptionError(
+            "the report needs its extra: pip install 'alphareq-lightning[report]'"
+        ) from error
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+
+
+def _hash(script: str) -> str:
+    """How a content security policy names the one script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
 def report_data(
     records: Sequence[AlphaRecord],
     *,
     course: Sequence[AlphaRecord] = (),
-    target: float | tuple[float, float] = 1.0,
+    target: Target = 1.0,
     top_k: int = 5,
     margin: int = 0,
 ) -> dict[str, Any]:
@@ -92,41 +143,56 @@ def report_data(
     if not records:
         raise SelectionError("there are no records to report on")
     AlphaIntervalSearch(top_k=top_k, margin=margin)  # checks both
-    low, high = check_target(target)
+    target = check_target(target)
     folder, names = short_names(records)
     ranks = _drawn_ranks(records)
     intervals = _replay(records, top_k, margin)
+    trainings = trainings_of(records)
+    training = {id(r): place for place, h in enumerate(trainings.values()) for r in h}
+    newest = {id(history[-1]) for history in trainings.values()}
+    params = hyperparameters_of(trainings)
+    keys = list(dict.fromkeys(key for found in params.values() for key in found))
+    lines, roles = _verdict(records, course, target)
     models = [
         {
+            **measured(record),
             "name": name,
-            "alpha": _plain(record.alpha),
+            "training": training[id(record)],
+            "newest": id(record) in newest,
+            "role": roles.get(id(record), ""),
+            **{f"param {key}": params[id(record)].get(key) for key in keys},
             "paid": record.accuracy is not None,
-            "accuracy": _plain(record.accuracy),
-            "distance": _plain(record.distance((low, high))),
-            "r2": _plain(record.r2),
+            "distance": record.distance(target),
+            "r2": record.r2,
             "epoch": record.epoch,
-            "step": record.global_step,
             "layer": record.layer,
             "window": record.ranks,
             "samples": record.num_samples,
-            **{f"score {key}": _plain(value) for key, value in record.scores.items()},
-            **{f"metric {key}": _plain(value) for key, value in record.metrics.items()},
-            "interval": [_plain(interval[0]), _plain(interval[1])],
+            **{f"score {key}": value for key, value in record.scores.items()},
+            **{f"metric {key}": value for key, value in record.metrics.items() if "loss" in key},
+            "interval": interval,
             "spectrum": _spectrum(record, ranks),
             "line": _line(record),
         }
         for name, record, interval in zip(names, records, intervals, strict=True)
     ]
-    return {
-        "folder": folder,
-        "target": [low, high],
-        "topK": top_k,
-        "columns": _columns(records),
-        "models": models,
-        "ranks": ranks,
-        "verdict": _verdict(records, course, (low, high)),
-        "notes": _notes(records, (low, high)),
-    }
+    data: dict[str, Any] = as_json(
+        {
+            "folder": folder,
+            "target": target,
+            "topK": top_k,
+            "columns": _columns(records, keys),
+            "params": keys,
+            "models": models,
+            "trainings": [name.removeprefix(f"{folder}/") for name in trainings],
+            "courses": [] if mixtures(records) else courses_of(records, course),
+            "ranks": ranks,
+            "verdict": lines,
+            "choices": _choices(records, target, roles),
+            "notes": _notes(records, target),
+        }
+    )
+    return data
 
 
 def script_json(data: Any) -> str:
@@ -140,11 +206,17 @@ def script_json(data: Any) -> str:
     return text.replace("<", r"\u003c")
 
 
-def _plain(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.9g}")
+def _choices(
+    records: Sequence[AlphaRecord], target: Target, roles: dict[int, str]
+) -> dict[str, Any]:
+    places = {id(record): place for place, record in enumerate(records)}
+    chosen = next((record for record in records if roles.get(id(record)) == "choice"), None)
+    count, found = choices_by_score(records, target, chosen)
+    rows = [{**row._asdict(), "choice": places.get(id(row.choice))} for row in found]
+    return {"count": count, "rows": rows}
 
 
-def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
+def _columns(records: Sequence[AlphaRecord], params: Sequence[str]) -> list[list[str]]:
     """Key, heading, format and better end (``"high"`` or ``"low"``) of each table column."""
     scores = sorted({name for record in records for name in record.scores})
     losses = sorted({name for r in records for name in r.metrics if "loss" in name})
@@ -153,6 +225,7 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
     ends = {score: "low" if better(score) == "lower" else "high" for score in scores}
     return [
         ["name", "model", "text", "low"],
+        *([f"param {key}", key, "short", "low"] for key in params),
         *([["accuracy", "accuracy", "percent", "high"]] if read_out else []),
         ["alpha", "α", "fixed", "low"],
         ["distance", "distance", "fixed", "low"],
@@ -160,7 +233,7 @@ def _columns(records: Sequence[AlphaRecord]) -> list[list[str]]:
         ["window", "fit ranks", "text", "low"],
         *([["layer", "layer", "text", "low"]] if layers else []),
         ["samples", "images", "count", "high"],
-        *([f"score {s}", LABELS.get(s, s.replace("_", " ")), "short", ends[s]] for s in scores),
+        *([f"score {s}", CRITERIA.get(s, s.replace("_", " ")), "short", ends[s]] for s in scores),
         *([f"metric {loss}", loss, "short", "low"] for loss in losses),
         ["epoch", "epoch", "count", "low"],
         ["step", "step", "count", "low"],
@@ -205,15 +278,20 @@ def _line(record: AlphaRecord) -> list[float] | None:
 
 
 def _verdict(
-    records: Sequence[AlphaRecord], course: Sequence[AlphaRecord], target: tuple[float, float]
-) -> list[str]:
+    records: Sequence[AlphaRecord], course: Sequence[AlphaRecord], target: Target
+) -> tuple[list[list[str]], dict[int, str]]:
+    """The verdict as pairs of a label and a text, and what it says of a record, by its identity."""
     try:
-        return list(verdict_lines(verdict(records, course=course, target=target)))
+        found = verdict(records, course=course, target=target)
     except SelectionError as error:  # they can be shown beside each other, and not be chosen from
-        return [f"no verdict: {error}"]
+        return [["no verdict", str(error)]], {}
+    roles = {"failing": found.failing, "tie": found.ties, "choice": filter(None, [found.choice])}
+    parts = (line.partition(": ") for line in verdict_lines(found))
+    lines = [[label, text] if colon else ["", label] for label, colon, text in parts]
+    return lines, {id(record): role for role, rs in roles.items() for record in rs}
 
 
-def _notes(records: Sequence[AlphaRecord], target: tuple[float, float]) -> list[str]:
+def _notes(records: Sequence[AlphaRecord], target: Target) -> list[str]:
     """What a careful reader would want to be told about these numbers."""
     mixed = mixtures(records)
     notes = [f"{sentence}." for sentence in mixed]

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alphareq_lightning.records import AlphaRecord
+from alphareq_lightning.records.record import hyperparameters
 from alphareq_lightning.selection import mixtures
 from alphareq_lightning.sweep.config import IDENTITY
 from alphareq_lightning.sweep.pruner import ALPHA, AlphaIntervalPruner, ended
@@ -138,8 +139,8 @@ def study_records(study: Study) -> list[AlphaRecord]:
     """The record of every trained model of a sweep, in the order of completion.
 
     Each has the model's checkpoint as ``path``, its readout as ``accuracy`` (`None` where it was
-    saved), and the numbers among its parameters in ``metrics``. Trainings that were stopped early
-    are left out: their α is that of another epoch.
+    saved), and its parameters in ``params``, the numbers among them in ``metrics`` too. Trainings
+    that were stopped early are left out: their α is that of another epoch.
     """
     records = []
     for trial in sorted(study.get_trials(deepcopy=False), key=ended):
@@ -148,7 +149,8 @@ def study_records(study: Study) -> list[AlphaRecord]:
         record = AlphaRecord.from_dict({**trial.user_attrs[RECORD], PATH: trial.user_attrs[PATH]})
         params = {key: float(v) for key, v in trial.params.items() if isinstance(v, int | float)}
         metrics = {**record.metrics, **params}
-        records.append(replace(record, accuracy=_accuracy(trial), metrics=metrics))
+        own = hyperparameters(trial.params)
+        records.append(replace(record, accuracy=_accuracy(trial), metrics=metrics, params=own))
     return records
 
 

@@ -1,0 +1,141 @@
+"""The site: ``make docs``. It is built without a network, and its pages load nothing from one."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from docutils import nodes
+from docutils.parsers.rst import Directive
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.nodes import make_refnode
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))  # for the records of the study
+
+import alphareq_lightning  # noqa: E402
+from alphareq_lightning.commands.main import main  # noqa: E402
+from alphareq_lightning.report import write_report  # noqa: E402
+from study.records import records_of  # noqa: E402
+
+BUILT = HERE / "_build"
+EXTRA = BUILT / "extra"
+REPORTS = {"turned": "results/turned", "pilot": "pilot/results/barlow_twins"}
+
+project = "alphareq-lightning"
+copyright = "the authors of alphareq-lightning"
+version = release = alphareq_lightning.__version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "alphareq-lightning"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_extra_path = [str(EXTRA)]
+html_math_renderer = "mathml"
+myst_heading_anchors = 3
+
+# Google docstrings. A single backtick is a reference where the name is known, and code elsewhere.
+default_role = "py:obj"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+autosummary_generate = False
+add_module_names = False
+python_use_unqualified_type_names = True
+
+# A build without a network falls back to the second inventory, which names nothing.
+NAMELESS = BUILT / "nameless.inv"
+intersphinx_timeout = 5
+intersphinx_mapping = {
+    name: (url, (None, str(NAMELESS)))
+    for name, url in {
+        "python": "https://docs.python.org/3",
+        "numpy": "https://numpy.org/doc/stable",
+        "torch": "https://docs.pytorch.org/docs/stable",
+        "lightning": "https://lightning.ai/docs/pytorch/stable",
+        "torchmetrics": "https://lightning.ai/docs/torchmetrics/stable",
+    }.items()
+}
+
+
+def write_files(*_: Any) -> None:
+    """Write the inventory without names, and the reports of the gallery."""
+    EXTRA.mkdir(parents=True, exist_ok=True)
+    header = "# Sphinx inventory version 2\n# Project: none\n# Version: none\n# zlib\n"
+    NAMELESS.write_bytes(header.encode() + zlib.compress(b""))
+    for name, folder in REPORTS.items():
+        files = sorted((HERE.parent / "study" / folder).glob("*.json"))
+        course = [record for file in files for record in records_of(file)]
+        last = [records_of(file)[-1] for file in files]
+        write_report(EXTRA / f"report_{name}.html", last, course=course, title=f"study/{folder}")
+
+
+class CommandHelp(Directive):
+    """What ``alphareq NAME --help`` prints."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Ask the command itself."""
+        said = StringIO()
+        plain = mock.patch.dict("os.environ", {"COLUMNS": "84", "NO_COLOR": "1"})
+        with plain, redirect_stdout(said), redirect_stderr(said), suppress(SystemExit):
+            main([self.arguments[0], "--help"])
+        text = "".join(c for c in said.getvalue() if c.isprintable() or c == "\n")
+        return [nodes.literal_block(text, text, language="none")]
+
+
+def note_public_names(_: Any, env: Any) -> None:
+    """Let `AlphaMonitor` and ``alphareq_lightning.AlphaMonitor`` lead to where it is described."""
+    objects, package = env.get_domain("py").objects, alphareq_lightning.__name__
+    for name in alphareq_lightning.__all__:
+        [described] = [
+            key
+            for key, entry in objects.items()
+            if not entry.aliased and key.startswith(package) and key.split(".")[1:][-1:] == [name]
+        ]
+        for other in {name, f"{package}.{name}"} - {described}:
+            objects[other] = objects[described]._replace(aliased=True)
+
+
+def link_public_names(app: Any, doctree: nodes.document, page: str) -> None:
+    """Make a link of each public name that a page writes as code."""
+    objects = app.env.get_domain("py").objects
+    for literal in list(doctree.findall(nodes.literal)):
+        name = literal.astext()
+        inside = isinstance(literal.parent, (nodes.reference, nodes.title))
+        if name in alphareq_lightning.__all__ and not inside:
+            to = objects[f"{alphareq_lightning.__name__}.{name}"]
+            link = make_refnode(app.builder, page, to.docname, to.node_id, literal.deepcopy())
+            literal.replace_self(link)
+
+
+def visit_math(self: Any, node: nodes.Element) -> None:
+    """Write MathML, which browsers show without a script."""
+    self.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    """Register what is above."""
+    app.connect("config-inited", write_files)
+    app.connect("env-updated", note_public_names)
+    app.connect("doctree-resolved", link_public_names)
+    app.add_directive("command-help", CommandHelp)
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))
