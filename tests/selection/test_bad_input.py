@@ -15,8 +15,8 @@ def course(*steps):
     return training("a", {step: HEALTHY[step] for step in steps})
 
 
-def conflict():
-    values = ((0.1 * i, 40.0 + 10 * i) for i in range(1, 6))
+def conflict(count=5):
+    values = ((0.1 * i, 40.0 + 10 * i) for i in range(1, count + 1))
     return trainings(*(training(f"{e:.1f}", error=e, rankme=r) for e, r in values))
 
 
@@ -115,6 +115,10 @@ CASES = {
         "doubt: no configuration was trained with several seeds, as far as is known: 5%",
     ),
     "scores in conflict": (conflict(), "turn the order around (Kendall τ = -1.00), and"),
+    "scores of two in conflict": (
+        conflict(2),
+        "order these 2 the other way around (Kendall τ = -1.00), which of so few may be chance",
+    ),
 }
 
 

@@ -136,7 +136,12 @@ def which_training(
                 "but labels can say which is right"
             )
             return none("pay a few readouts to learn which score to believe: alphareq select")
-        if tau < AGREEMENT:
+        if tau < 0:
+            doubts.append(
+                f"{first} and {second} order these {len(found.groups)} the other way around "
+                f"(Kendall τ = {tau:.2f}), which of so few may be chance"
+            )
+        elif tau < AGREEMENT:
             doubts.append(f"{first} and {second} agree little (Kendall τ = {tau:.2f})")
     if believed == ["alpha"] and len(candidates) >= FEWEST_TO_COMPARE:
         for window, tau in window_agreement(
