@@ -145,7 +145,7 @@ def test_from_alpha_to_a_decision_in_ten_minutes(tmp_path, monkeypatch, capsys):
     output = capsys.readouterr().out
     minutes = (time.perf_counter() - started) / 60
     print(f"{minutes:.1f} minutes")
-    for text in ("verdict: ", "caution", "records: runs/records.jsonl", "saved", "report.html"):
+    for text in ("verdict: ", "doubt: ", "records: runs/records.jsonl", "saved", "report.html"):
         assert text in output
     assert "20 of 20 configurations done" in output.replace("\n", " ")
 
