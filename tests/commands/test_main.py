@@ -280,6 +280,7 @@ def test_a_list_is_read_as_a_list():
             ["--model.lambd", "abc"],
             "alphareq: model.lambd: Expected a <class 'float'>. Got value: abc",
         ),
+        (["--model.backbone", "resnet81"], "there is no model 'resnet81'; did you mean resnet18"),
         (["--nothing"], "unrecognized arguments: --nothing"),
     ],
 )

@@ -8,7 +8,7 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
-from alphareq_lightning.errors import OptionError
+from alphareq_lightning.errors import AlphaReQError, OptionError
 
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
@@ -19,7 +19,7 @@ def train(arguments: Sequence[str]) -> int:
     LightningCLI parses the arguments: ``fit`` unless another of its subcommands is named.
 
     Raises:
-        OptionError: If it refuses them.
+        AlphaReQError: If it refuses them.
     """
     from lightning.pytorch.cli import LightningCLI
 
@@ -40,6 +40,10 @@ def train(arguments: Sequence[str]) -> int:
         raise OptionError(
             f"{f'{key}: ' if key else ''}{reason}; see alphareq train --help"
         ) from error
+    except ValueError as error:  # jsonargparse's, of a class that refuses what it was given
+        if isinstance(error.__cause__, AlphaReQError):
+            raise error.__cause__ from None
+        raise
     finally:
         sys.argv = before
     return 0
