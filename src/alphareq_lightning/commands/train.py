@@ -10,11 +10,12 @@ from typing import Any
 
 from alphareq_lightning.errors import AlphaReQError, OptionError
 
+EXAMPLE = "alphareq train --config configs/barlow_twins_digits.yaml"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train by a config: alphareq train --config configs/barlow_twins_digits.yaml.
+    """Train by a config.
 
     LightningCLI parses the arguments: ``fit`` unless another of its subcommands is named.
 
@@ -31,8 +32,9 @@ def train(arguments: Sequence[str]) -> int:
     # LightningCLI warns when it is handed arguments beside a command line; so this is one.
     before, sys.argv = sys.argv, ["alphareq train", *arguments]
     told: dict[str, Any] = {"exit_on_error": False}  # or it prints all options of all classes
+    shown = {"description": "Train by a config, with LightningCLI", "epilog": f"Example: {EXAMPLE}"}
     try:
-        LightningCLI(parser_kwargs={**told, **dict.fromkeys(SUBCOMMANDS, told)})
+        LightningCLI(parser_kwargs={**told, **shown, **dict.fromkeys(SUBCOMMANDS, told)})
     except ArgumentError as error:
         reason = parser_reason(error)
         above = str(error).partition(reason)[0]  # names the key, part by part
