@@ -42,15 +42,21 @@ GOOD = {
     "fit_range": [4, 51],
     "num_samples": 1000,
     "num_features": 256,
+    "num_images": 1000,
+    "run": "a",
     "layer": "backbone",
     "epoch": 1,
-    "global_step": 10,
+    "global_step": 4000,
     "scores": {"rankme": 30.0},
     "metrics": {"val_loss": 1.0},
     "eigenvalues": [3.0, 2.0, 1.0],
     "seconds": 0.1,
     "problem": None,
     "path": "a.ckpt",
+    "path_step": None,
+    "phase": "settled",
+    "drift": 0.01,
+    "untrained_alpha": 1.3,
 }
 
 
@@ -205,12 +211,14 @@ NAMES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("where", ["path", "layer", "score", "metric", "problem"])
+@pytest.mark.parametrize("where", ["path", "run", "phase", "layer", "score", "metric", "problem"])
 def test_names(tmp_path, capsys, record_property, where, name):
     text = NAMES[name]
     second = {**GOOD, "path": "b.ckpt", "alpha": math.nan, "fit_range": None}
     changed = {
         "path": {"path": text},
+        "run": {"run": text, "path": None},
+        "phase": {"phase": text},
         "layer": {"layer": text},
         "score": {"scores": {text: 1.0}},
         "metric": {"metrics": {text: 1.0, "val_loss": 2.0}},

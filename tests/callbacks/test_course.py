@@ -214,3 +214,25 @@ def test_poor_fits_are_said_as_before(tmp_path):
             DataLoader(whitened()[:6], batch_size=2),
             DataLoader(whitened(), batch_size=100),
         )
+
+
+def test_a_validation_after_the_fit_is_of_the_same_training(tmp_path):
+    monitor = own()
+    keep = ModelCheckpoint(tmp_path / "kept")
+    trainer = fit(tmp_path, monitor, HEALTHY, keep, enable_checkpointing=True)
+    held_out = DataLoader(whitened(), batch_size=100)
+    trainer.validate(Planted(HEALTHY), held_out, verbose=False)
+    trainer.validate(Planted(HEALTHY), held_out, ckpt_path="best", verbose=False)
+    assert [r.global_step for r in monitor.history[-3:]] == [500] * 3
+    assert len({record.run for record in monitor.history}) == 1
+    found = verdict(monitor.history)
+    assert (found.choice.global_step, len(found.courses)) == (500, 1)
+
+
+def test_what_is_validated_before_a_training_need_not_be_untrained(tmp_path):
+    monitor = own()
+    trainer = make_trainer(tmp_path, monitor)
+    held_out = DataLoader(whitened(), batch_size=100)
+    trainer.validate(Planted(HEALTHY), held_out, verbose=False)
+    assert monitor.history[0].untrained_alpha is None
+    assert monitor.history[0].phase == ""

@@ -14,7 +14,9 @@ from tensorboard.context import RequestContext
 from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
-from alphareq_lightning import AlphaMonitor, course_figure, spectrum_figure
+from alphareq_lightning import AlphaMonitor, AlphaRecord, course_figure, spectrum_figure
+from alphareq_lightning.callbacks import alpha_monitor
+from alphareq_lightning.callbacks.figures import EARLIER_SPECTRA
 from alphareq_lightning.errors import OutputWarning
 from alphareq_lightning.selection.course import with_course
 from study.records import records_of
@@ -162,6 +164,28 @@ def test_tensorboard_gets_scalars_and_figure_at_every_epoch(tmp_path):
     assert steps == [event.step for event in events.Scalars("val_alpha_distance")]
     assert [image.step for image in events.Images("val_alpha_course_backbone")] == steps[1:]
     assert not list(tmp_path.rglob("*.png"))
+
+
+@pytest.mark.parametrize(("share", "drawn"), [(0.05, [9, 29]), (1e9, [9, 14, 19, 24, 29])])
+def test_a_course_is_drawn_when_measuring_took_twenty_times_as_long(
+    tmp_path, monkeypatch, share, drawn
+):
+    monkeypatch.setattr(alpha_monitor, "COURSE_SHARE", share)
+    logger = TensorBoardLogger(tmp_path)
+    trainer = make_trainer(tmp_path, AlphaMonitor(), logger=logger, max_epochs=6)
+    trainer.fit(TinyModule(), labelled_loader(), labelled_loader(seed=5))
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
+    # The first, since what it costs is not known before; and the last, since it has all.
+    assert [image.step for image in events.Images("val_alpha_course_backbone")] == drawn
+
+
+def test_a_spectrum_costs_as_much_after_a_thousand_measurements(monkeypatch):
+    read = []
+    shares = AlphaRecord.shares.fget
+    monkeypatch.setattr(AlphaRecord, "shares", property(lambda r: read.append(r) or shares(r)))
+    history = told("0.03") * 200
+    spectrum_figure(history[-1], history[:-1])
+    assert len(read) <= 3 + EARLIER_SPECTRA  # of the newest: its points, and its line
 
 
 def layout_of(logger):

@@ -19,8 +19,9 @@ def run(tmp_path_factory):
     trainer |= {"max_epochs": 4, "limit_val_batches": 1, "accelerator": "cpu"}
     trainer |= {"enable_progress_bar": False, "enable_model_summary": False}
     trainer["logger"]["init_args"]["save_dir"] = str(folder)
-    keep = trainer["callbacks"][1]["init_args"]
-    keep |= {"save_top_k": -1, "save_last": False, "dirpath": str(folder / "kept")}
+    monitor, keep, _ = trainer["callbacks"]
+    keep["init_args"] |= {"save_top_k": -1, "dirpath": str(folder / "kept")}
+    trainer["callbacks"] = [monitor, keep]
     (folder / "digits.yaml").write_text(yaml.safe_dump(config))
     assert main(["train", "--config", str(folder / "digits.yaml")]) == 0
     return folder

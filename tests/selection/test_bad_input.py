@@ -15,8 +15,8 @@ def course(*steps):
     return training("a", {step: HEALTHY[step] for step in steps})
 
 
-def conflict():
-    values = ((0.1 * i, 40.0 + 10 * i) for i in range(1, 6))
+def conflict(count=5):
+    values = ((0.1 * i, 40.0 + 10 * i) for i in range(1, count + 1))
     return trainings(*(training(f"{e:.1f}", error=e, rankme=r) for e, r in values))
 
 
@@ -62,6 +62,44 @@ CASES = {
         trainings(training("a", error=math.nan, rankme=None), training("b")),
         "doubt: rankme is missing or no number in 1 of 2 trainings: it is passed over",
     ),
+    "one short training": (
+        training("a", {0: 1.54, 20: 1.6, 54: 1.7}),
+        "advice: train longer: the records end at step 54, and no course is told before step 134",
+    ),
+    "short trainings": (
+        trainings(*(training(run, {0: 1.54, 20: 1.6, 120: 1.7}) for run in "abc")),
+        "doubt: 3 of 3 trainings end before step 134, too early for a turn of α to be seen",
+    ),
+    "short trainings, what to do": (
+        trainings(*(training(run, {0: 1.54, 20: 1.6, 54: 1.7}) for run in "abc")),
+        "advice: train longer until α turns, or pay a few readouts: alphareq select",
+    ),
+    "ends of long trainings": (
+        trainings(*(training(run, {4000: 1.7}) for run in "abc")),
+        "advice: pay a few readouts (alphareq select), or measure the course of each training: "
+        "α before the first step and at three steps or more",
+    ),
+    "weights of no training": (
+        trainings(*(training(run, {0: 1.7}) for run in "abc")),
+        "doubt: the course of 3 of 3 trainings is not known: too few measurements of it are there",
+    ),
+    "a score that would tell is not of all": (
+        trainings(
+            training("a", error=math.nan, rankme=None),
+            training("b", error=0.1, rankme=None),
+            training("c", error=0.3, rankme=None),
+        ),
+        "advice: what all of these trainings have tells none apart: measure twins_error of all, or "
+        "pay a few readouts",
+    ),
+    "a finished training": (
+        course(4000),
+        "of a finished training by alphareq score on its other checkpoints",
+    ),
+    "all failing, what to do": (
+        trainings(training("a", FAILING), training("b", FAILING)),
+        "; look at the loss, its weights and the learning rate",
+    ),
     "a gap before the end": (
         training("a", {0: 1.54, 3900: 1.6, 4000: 1.57}),
         "advice: measure more of the course: α before the first step and at three steps or more",
@@ -77,6 +115,10 @@ CASES = {
         "doubt: no configuration was trained with several seeds, as far as is known: 5%",
     ),
     "scores in conflict": (conflict(), "turn the order around (Kendall τ = -1.00), and"),
+    "scores of two in conflict": (
+        conflict(2),
+        "order these 2 the other way around (Kendall τ = -1.00), which of so few may be chance",
+    ),
 }
 
 

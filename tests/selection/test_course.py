@@ -204,7 +204,7 @@ def test_what_a_user_hears():
         "α of layer 'backbone' is 2.26 at step 4,000 and has not turned, where that of the "
         "untrained network was 1.54: trainings that went so have failed. Look at the loss, its "
         "weights and the learning rate; of the checkpoints keep the one that "
-        "verdict(monitor.history) chooses, an early one"
+        "`alphareq rank` chooses, mostly an early one"
     )
     assert alarm(course_of(as_measured(HEALTHY))) is None
 

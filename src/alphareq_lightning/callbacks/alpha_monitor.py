@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,10 @@ from alphareq_lightning.records.checkpoints import (
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.selection.course import FIRST_STEP, alarm, of_one_course, with_course
 
+COURSE_SHARE = 0.05
+"""Of the time that measuring takes, for drawing courses. One takes some .1 s, nearly all of it
+ticks and text of matplotlib; each says all that the one before said, so most can be left out."""
+
 
 @needs_trainer(
     "AlphaMonitor needs a Lightning Trainer; in a loop of your own, as with Fabric, open an "
@@ -137,9 +142,9 @@ class AlphaMonitor(Callback):
             20, 40 and so on: a training does most of its way early. Loggers get the values;
             ModelCheckpoint, which reads those of validations, does not.
         prefix: Put before every key.
-        figures: Draw the spectrum at every measurement, and the course of the training up to it;
-            and group α and the loss under "Custom Scalars" in TensorBoard, where a run has no
-            layout of its own.
+        figures: Draw the spectrum at every measurement; the course of the training as often as
+            that takes a twentieth of the time of measuring, and at the end; and group α and the
+            loss under "Custom Scalars" in TensorBoard, where a run has no layout of its own.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
             this epoch, or raise `SpectrumError`.
 
@@ -210,6 +215,8 @@ class AlphaMonitor(Callback):
         self._last_step = -1
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
+        self._owed_seconds = 0.0
+        self._not_drawn: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
         self._heard_of_weights = False
@@ -223,7 +230,8 @@ class AlphaMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers and the unlabeled images; fails here or never."""
-        self._run = uuid.uuid4().hex
+        if stage == "fit" or trainer.global_step == 0:  # else of the training that has ended
+            self._run = uuid.uuid4().hex
         self._last_epoch = None
         self._heard_of_weights = False
         if stage == "fit":
@@ -262,6 +270,7 @@ class AlphaMonitor(Callback):
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
         self._has_layout = False
+        self._owed_seconds, self._not_drawn = 0.0, []
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
 
@@ -401,8 +410,9 @@ class AlphaMonitor(Callback):
             self._keep(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See to the last epoch, too."""
+        """See to the last epoch, too, and to a course that was not drawn yet."""
         self._check_keys(trainer)
+        self._draw(trainer, [], self._not_drawn)
 
     def _passes_step(self, trainer: Trainer) -> bool:
         before, self._last_step = self._last_step, trainer.global_step
@@ -436,14 +446,15 @@ class AlphaMonitor(Callback):
 
     def _placed(self, trainer: Trainer, record: AlphaRecord) -> AlphaRecord:
         """A record that knows where its training stands; if that is badly, it is said once."""
-        if self._unknown_weights is not None:
-            return record
+        in_fit = trainer.state.fn == "fit"
+        if self._unknown_weights is not None or (not in_fit and record.global_step == 0):
+            return record  # what is validated before a fit may have been trained elsewhere
         try:
             record, course = with_course(record, self.history)
             heard = alarm(course) if course.latest.global_step >= FIRST_STEP else None
         except Exception as error:  # an observer must not end the training it observes
             heard = f"where the training stands could not be told: {error}"
-        if heard is not None and trainer.state.fn == "fit":
+        if heard is not None and in_fit:
             self._gauge.warn(CourseWarning, heard, about=record.layer)
         return record
 
@@ -536,28 +547,35 @@ class AlphaMonitor(Callback):
                 f"history: {self._unknown_weights}",
             )
         self.history += records
-        self._draw(trainer, records)
+        measuring = sum(record.seconds for record in records)
+        self._owed_seconds = max(self._owed_seconds - COURSE_SHARE * measuring, 0.0)
+        self._not_drawn = records if self._owed_seconds else []
+        self._draw(trainer, records, [] if self._owed_seconds else records)
 
-    def _draw(self, trainer: Trainer, records: list[AlphaRecord]) -> None:
+    def _draw(
+        self, trainer: Trainer, spectra: list[AlphaRecord], courses: list[AlphaRecord]
+    ) -> None:
         if not self.figures or getattr(trainer, "fast_dev_run", False):
             return
         log_dir = trainer.log_dir  # broadcasts: every rank must ask
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or not (spectra or courses):
             return
         try:
             folder = Path(log_dir or trainer.default_root_dir)
             if not has_room(folder):
                 raise OSError(f"the disk of {folder} is nearly full")
             to = None if log_dir is None else Path(log_dir)
-            for record in records:
-                tag, layer = f"{self.prefix}alpha", in_key(record.layer)
-                course = of_one_course(record, self.history)
-                figure = spectrum_figure(record, course[:-1])
-                publish_figure(trainer, f"{tag}_spectrum_{layer}", figure, record, to)
-                if len(course) > 1:
+            for record in spectra:
+                name = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
+                figure = spectrum_figure(record, of_one_course(record, self.history)[:-1])
+                publish_figure(trainer, name, figure, record, to)
+            for record in courses:
+                started = time.perf_counter()
+                name = f"{self.prefix}alpha_course_{in_key(record.layer)}"
+                if len(course := of_one_course(record, self.history)) > 1:
                     figure = course_figure(course, self.target)
-                    name = f"{tag}_course_{layer}"
                     publish_figure(trainer, name, figure, record, to, replaces=True)
+                    self._owed_seconds += time.perf_counter() - started
             self._lay_out(trainer)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
             self._gauge.warn(OutputWarning, f"a figure of α was lost: {error}")
@@ -593,17 +611,21 @@ class AlphaMonitor(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of the run that is resumed; a validation adds to what is there."""
-        if self._only_validates and self.history:
-            return
+        keeps = self._only_validates and bool(self.history)
         try:
-            self.history, run = history_from_state(state_dict)
+            history, run = history_from_state(state_dict)
         except SelectionError as error:
+            if keeps:
+                return
             self.history = []
             warnings.warn(
                 f"the history of α in the checkpoint is lost: {error}", HistoryWarning, stacklevel=2
             )
             return
         self._run = run or self._run
+        if keeps:
+            return
+        self.history = history
         self._last_epoch = self.history[-1].epoch if self.history else None
 
     def on_load_checkpoint(

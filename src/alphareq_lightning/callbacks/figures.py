@@ -72,12 +72,13 @@ def spectrum_figure(record: AlphaRecord, earlier: Sequence[AlphaRecord] = ()) ->
         axes.plot(*(line or ([], [])), "--", lw=1.8, color="C3", zorder=3, label=label)
         window = f"fitted ranks {record.ranks}"
         axes.axvspan(*record.fit.fit_range, color="C3", alpha=0.08, label=window)
-    behind = _spread([r for r in earlier if r.shares])
+    behind = _spread([r for r in earlier if r.eigenvalues and 0 < r.eigenvalues[0] < math.inf])
     for place, older in enumerate(behind, start=1):
+        shares = older.shares
         label = f"steps {behind[0].global_step:,} … {behind[-1].global_step:,}"
         axes.plot(
-            range(1, len(older.shares) + 1),
-            older.shares,
+            range(1, len(shares) + 1),
+            shares,
             lw=1,
             color="0.3",
             alpha=0.15 + 0.4 * place / len(behind),  # the older, the fainter
@@ -135,6 +136,7 @@ def course_figure(
         axes.plot(steps, values, "o-", ms=3, color="0.25")
         axes.set_title(name, loc="left", size=10, pad=3)
     for axes in panels:
+        axes.locator_params(nbins=4)  # each tick takes time
         axes.grid(alpha=0.3)
         _shade(axes, history)
     panels[-1].set_xlabel("step")

@@ -156,7 +156,7 @@ def _train(
 ) -> list[AlphaRecord]:
     pl.seed_everything(seed, workers=True, verbose=False)
     scores = "rankme", "selfcluster"
-    monitor = AlphaMonitor(scores=scores, at_steps="log", figures=False)
+    monitor = AlphaMonitor(scores=scores, at_steps="log")
     folder = log_dir / f"lambd={lambd:g}"
     trainer = pl.Trainer(
         max_epochs=design.epochs,

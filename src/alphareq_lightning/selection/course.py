@@ -15,6 +15,8 @@ FIRST_STEP = 100
 """The first steps of a training are noise of its beginning: they are passed over."""
 LATEST_QUARTER = 0.75
 """The drift is taken from the last measurement before this share of the steps."""
+SHORTEST = math.ceil(FIRST_STEP / LATEST_QUARTER)
+"""Steps of the shortest training in which both can be measured: no other has a course."""
 LEAST_MOVE = 0.05
 """A smaller change of α is none, whatever its error."""
 BELOW_UNTRAINED = 0.1
@@ -54,6 +56,11 @@ class Course(NamedTuple):
     def turned(self) -> bool:
         """Whether α has passed its peak: before, its nearness to 1 misleads."""
         return self.phase in TURNED
+
+    @property
+    def too_short(self) -> bool:
+        """Whether it ends before a course can be told. Weights without a step are no training."""
+        return self.phase == "unknown" and 0 < self.latest.global_step < SHORTEST
 
     @property
     def knows_untrained(self) -> bool:
@@ -150,7 +157,7 @@ def alarm(course: Course) -> str | None:
             f"α of {where} is {latest.alpha:.2f} at step {latest.global_step:,} and has not "
             f"turned, where that of the untrained network was {untrained.alpha:.2f}: trainings "
             "that went so have failed. Look at the loss, its weights and the learning rate; of the "
-            "checkpoints keep the one that verdict(monitor.history) chooses, an early one"
+            "checkpoints keep the one that `alphareq rank` chooses, mostly an early one"
         )
     if course.phase != "collapsed":
         return None

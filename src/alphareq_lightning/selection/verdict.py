@@ -56,6 +56,8 @@ def verdict(
     """
     if believe is not None and (isinstance(believe, str) or not believe):
         raise SelectionError(f"expected a list of names of scores to believe, got {shown(believe)}")
+    records = list(records)
+    _check_comparable(records)
     ranked = rank_checkpoints(records, target=target)
     if not ranked:
         raise SelectionError("there is no record to choose from")

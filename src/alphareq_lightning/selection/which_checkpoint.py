@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.answer import Verdict
-from alphareq_lightning.selection.course import FIRST_STEP, Course
+from alphareq_lightning.selection.course import FIRST_STEP, SHORTEST, Course
 
 _SIGMAS = 2.0
 """Standard errors within which two values of α cannot be told apart."""
+MISSING = "α before the first step and at three steps or more"
+"""What tells a course."""
 
 
 def which_checkpoint(
@@ -40,10 +42,19 @@ def which_checkpoint(
             courses=courses,
         )
     if course.phase == "unknown":
+        advice = (
+            f"measure more of the course: {MISSING}; of a new training by "
+            'AlphaMonitor(at_steps="log") or Gauge.record, of a finished training by alphareq '
+            "score on its other checkpoints"
+        )
+        if course.too_short:
+            advice = (
+                f"train longer: the records end at step {course.latest.global_step}, and no course "
+                f"is told before step {SHORTEST}"
+            )
         return Verdict(
             None,
-            "measure more of the course: α before the first step and at three steps or more, for "
-            'example AlphaMonitor(at_steps="log"), or Gauge.record at such steps',
+            advice,
             doubts=tuple(doubts),
             courses=courses,
         )

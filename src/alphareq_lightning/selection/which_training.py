@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.answer import Criterion, Verdict
-from alphareq_lightning.selection.course import Course
+from alphareq_lightning.selection.course import SHORTEST, Course
 from alphareq_lightning.selection.ranking import (
     AGREEMENT,
     FEWEST_TO_COMPARE,
@@ -21,7 +21,7 @@ from alphareq_lightning.selection.ranking import (
     window_agreement,
 )
 from alphareq_lightning.selection.seeds import Spread, spread_between_seeds
-from alphareq_lightning.selection.which_checkpoint import cannot_tell, other_windows
+from alphareq_lightning.selection.which_checkpoint import MISSING, cannot_tell, other_windows
 
 BELIEVED = ("twins_error", "rankme", "selfcluster")
 """What orders trainings that have turned (``study/HYPOTHESES.md``, H3); of these, what all have."""
@@ -72,17 +72,21 @@ def which_training(
     stand_ins = sum(not c.knows_untrained for c in as_long.values() if c.reference is not None)
     if stand_ins:
         doubts.append(
-            f"of {stand_ins} of {len(as_long)} trainings the untrained network was not measured; "
-            "their first measurement stands in for it"
+            f"the untrained network of {stand_ins} of {len(as_long)} trainings was not measured; "
+            "the first measurement of each stands in for it"
         )
 
     def none(advice: str) -> Verdict:
         return Verdict(None, advice, failing=failing, doubts=tuple(doubts), courses=courses)
 
     if not alive:
-        return none("choose none of them: all trainings fail or have collapsed")
-    unknown = sum(c.phase == "unknown" for c in alive)
-    waiting = len(alive) - len(turned) - unknown
+        return none(
+            "choose none of them: all trainings fail or have collapsed; look at the loss, its "
+            "weights and the learning rate"
+        )
+    short = sum(c.too_short for c in alive)
+    unknown = sum(c.phase == "unknown" for c in alive) - short
+    waiting = len(alive) - len(turned) - unknown - short
     if not turned or len(turned) < _ENOUGH * len(alive):
         if waiting:
             doubts.append(
@@ -94,10 +98,15 @@ def which_training(
                 f"the course of {unknown} of {len(alive)} trainings is not known: too few "
                 "measurements of it are there"
             )
+        if short:
+            doubts.append(
+                f"{short} of {len(alive)} trainings end before step {SHORTEST}, too early for a "
+                "turn of α to be seen"
+            )
         if unknown > len(alive) / 2:
             return none(
                 "pay a few readouts (alphareq select), or measure the course of each training: "
-                "records of its first steps and of its end are missing"
+                + MISSING
             )
         return none("train longer until α turns, or pay a few readouts: alphareq select")
     if waiting:
@@ -105,14 +114,20 @@ def which_training(
             f"{waiting} of {len(alive)} trainings that do not fail have not turned yet and are set "
             "aside; they may overtake"
         )
-    if unknown:
+    if unknown + short:
         doubts.append(
-            f"the course of {unknown} of {len(alive)} trainings is not known: they are set aside"
+            f"the course of {unknown + short} of {len(alive)} trainings is not known: they are set "
+            "aside"
         )
     candidates = {name: newest[name] for name, c in as_long.items() if c.turned}
     found = _Candidates(candidates, configurations, believe, target)
     believed = found.believed
-    doubts += found.doubts_of_scores() if believe is None else []
+    missing = found.missing() if believe is None else {}
+    doubts += [
+        f"{name} is missing or no number in {count} of {len(candidates)} trainings: it is passed "
+        "over"
+        for name, count in missing.items()
+    ]
     for first, second in combinations(believed, 2):
         tau = agreement(found.places(first).tolist(), found.places(second).tolist())
         if tau < 0 and len(found.groups) >= FEWEST_TO_COMPARE:
@@ -121,7 +136,12 @@ def which_training(
                 "but labels can say which is right"
             )
             return none("pay a few readouts to learn which score to believe: alphareq select")
-        if tau < AGREEMENT:
+        if tau < 0:
+            doubts.append(
+                f"{first} and {second} order these {len(found.groups)} the other way around "
+                f"(Kendall τ = {tau:.2f}), which of so few may be chance"
+            )
+        elif tau < AGREEMENT:
             doubts.append(f"{first} and {second} agree little (Kendall τ = {tau:.2f})")
     if believed == ["alpha"] and len(candidates) >= FEWEST_TO_COMPARE:
         for window, tau in window_agreement(
@@ -153,6 +173,11 @@ def which_training(
         advice = (
             "take the choice, or pay a few readouts: some scores tell these trainings apart, but "
             "they do not agree"
+        )
+    elif missing:
+        advice = (
+            f"what all of these trainings have tells none apart: measure {', '.join(missing)} of "
+            "all, or pay a few readouts"
         )
     else:
         advice = "nothing tells these trainings apart: take any, or pay a few readouts"
@@ -245,15 +270,11 @@ class _Candidates:
         least = spread.threshold(seeds[best], seeds[group]) if spread.degrees else _RERUN
         return bool(theirs - mine > least * scale)
 
-    def doubts_of_scores(self) -> list[str]:
-        """That a criterion would be believed, if all candidates had it."""
+    def missing(self) -> dict[str, int]:
+        """How many lack a criterion that would be believed, if all candidates had it."""
         counts = {n: sum(math.isfinite(badness(r, n)) for r in self.records) for n in BELIEVED}
-        return [
-            f"{name} is missing or no number in {len(self.records) - count} of "
-            f"{len(self.records)} trainings: it is passed over"
-            for name, count in counts.items()
-            if 0 < count < len(self.records)
-        ]
+        of_all = len(self.records)
+        return {name: of_all - count for name, count in counts.items() if 0 < count < of_all}
 
     def doubts_of_seeds(self, best: int, courses: Mapping[str, Course]) -> list[str]:
         """That seeds are unknown, or that some of the choice's are no candidates."""
