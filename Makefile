@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # slower; sleeping ones do not. Benchmarks run as users do, without it: it slows small solves.
 demo test test-%: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types docs dist bench-tables study-report clean
+.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types docs wheel dist bench-tables study-report clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
@@ -65,15 +65,24 @@ types: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build/html
 
-# Wheel and sdist as they would be published, and the wheel imported in an empty environment.
-dist: $(VENV)/.installed-dev
-	rm -rf dist build/empty
-	$(BIN)/python -m build
+# Wheel and sdist as they would be published, and the wheel's files, names and extras looked at from
+# outside the checkout, with the packages of this environment.
+wheel: $(VENV)/.installed-dev
+	rm -rf dist build/wheel
+	$(BIN)/python -m build --outdir dist
 	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pip install --quiet --no-deps --target build/wheel dist/*.whl
+	$(BIN)/python -I tests/wheel.py build/wheel
+
+# The same wheel in an empty environment, alone and then with what `demo` and `sweep` bring.
+dist: wheel
+	rm -rf build/empty
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/python -m pip install --quiet dist/*.whl
 	build/empty/bin/alphareq --version
 	cd build && empty/bin/python -c "from alphareq_lightning import *"
+	build/empty/bin/python -m pip install --quiet "$$(ls $(CURDIR)/dist/*.whl)[sweep,timm]"
+	build/empty/bin/python -I tests/wheel.py
 
 # An extra is installed again when pyproject.toml changes.
 $(VENV)/.installed-%: pyproject.toml

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 import zlib
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -25,6 +27,7 @@ from study.records import records_of  # noqa: E402
 
 BUILT = HERE / "_build"
 EXTRA = BUILT / "extra"
+HIDDEN: list[tuple[Any, dict[str, Any]]] = []
 REPORTS = {"turned": "results/turned", "pilot": "pilot/results/barlow_twins"}
 
 project = "alphareq-lightning"
@@ -126,6 +129,33 @@ def link_public_names(app: Any, doctree: nodes.document, page: str) -> None:
             literal.replace_self(link)
 
 
+def prepare_docstring(_: Any, what: str, *rest: Any) -> None:
+    """Keep napoleon from reading "The first ones: they are …" as a type; show commands as code."""
+    lines = rest[-1]
+    lines[:] = [re.sub(r"^(\s+)(alphareq .+)$", r"\1``\2``", line) for line in lines]
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
+def plain_types(_: Any, described: Any, __: bool) -> None:
+    """Hide from autodoc what an annotation tells the command line, until it has read the types."""
+    if inspect.isfunction(described):
+        full = described.__annotations__
+        HIDDEN.append((described, full))
+        described.__annotations__ = {
+            name: re.sub(r"^Annotated\[(.+), \w+\]$", r"\1", kind)
+            if isinstance(kind, str)
+            else kind
+            for name, kind in full.items()
+        }
+
+
+def full_types(*_: Any) -> None:
+    """Undo `plain_types`: the help of the commands is made of them, too."""
+    while HIDDEN:
+        described, described.__annotations__ = HIDDEN.pop()
+
+
 def visit_math(self: Any, node: nodes.Element) -> None:
     """Write MathML, which browsers show without a script."""
     self.body.append(tex2mathml(node.astext(), as_block=isinstance(node, nodes.math_block)))
@@ -135,6 +165,9 @@ def visit_math(self: Any, node: nodes.Element) -> None:
 def setup(app: Any) -> None:
     """Register what is above."""
     app.connect("config-inited", write_files)
+    app.connect("autodoc-process-docstring", prepare_docstring, priority=400)  # before napoleon
+    app.connect("autodoc-before-process-signature", plain_types)
+    app.connect("autodoc-process-signature", full_types, priority=900)  # after autodoc
     app.connect("env-updated", note_public_names)
     app.connect("doctree-resolved", link_public_names)
     app.add_directive("command-help", CommandHelp)

@@ -1,8 +1,11 @@
+from urllib.error import URLError
+
 import pytest
 import torch
 from torch import nn
 
 from alphareq_lightning import OptionError
+from alphareq_lightning.errors import WeightsError
 from alphareq_lightning.load.architectures import build_architecture, is_of_timm
 from alphareq_lightning.load.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from alphareq_lightning.recipes import build_backbone
@@ -91,3 +94,12 @@ def test_near_names_of_both_libraries_are_told_once():
         is_of_timm("resnet18x")
     near = str(refused.value).partition("did you mean ")[2].rstrip("?").split(", ")
     assert len(set(near)) == len(near)
+
+
+def test_weights_that_cannot_be_downloaded_are_told_with_another_way(monkeypatch):
+    def without_network(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", without_network)
+    with pytest.raises(WeightsError, match="'resnet18' cannot be had.*not known.*--weights FILE"):
+        build_architecture("resnet18", pretrained=True)

@@ -8,18 +8,19 @@ from argparse import ArgumentError
 from collections.abc import Sequence
 from typing import Any
 
-from alphareq_lightning.errors import OptionError
+from alphareq_lightning.errors import AlphaReQError, OptionError
 
+EXAMPLE = "alphareq train --config configs/barlow_twins_digits.yaml"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Train by a config: alphareq train --config configs/barlow_twins_digits.yaml.
+    """Train by a config.
 
     LightningCLI parses the arguments: ``fit`` unless another of its subcommands is named.
 
     Raises:
-        OptionError: If it refuses them.
+        AlphaReQError: If it refuses them.
     """
     from lightning.pytorch.cli import LightningCLI
 
@@ -31,8 +32,9 @@ def train(arguments: Sequence[str]) -> int:
     # LightningCLI warns when it is handed arguments beside a command line; so this is one.
     before, sys.argv = sys.argv, ["alphareq train", *arguments]
     told: dict[str, Any] = {"exit_on_error": False}  # or it prints all options of all classes
+    shown = {"description": "Train by a config, with LightningCLI", "epilog": f"Example: {EXAMPLE}"}
     try:
-        LightningCLI(parser_kwargs={**told, **dict.fromkeys(SUBCOMMANDS, told)})
+        LightningCLI(parser_kwargs={**told, **shown, **dict.fromkeys(SUBCOMMANDS, told)})
     except ArgumentError as error:
         reason = parser_reason(error)
         above = str(error).partition(reason)[0]  # names the key, part by part
@@ -40,6 +42,10 @@ def train(arguments: Sequence[str]) -> int:
         raise OptionError(
             f"{f'{key}: ' if key else ''}{reason}; see alphareq train --help"
         ) from error
+    except ValueError as error:  # jsonargparse's, of a class that refuses what it was given
+        if isinstance(error.__cause__, AlphaReQError):
+            raise error.__cause__ from None
+        raise
     finally:
         sys.argv = before
     return 0

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision import models
 from torchvision.models.resnet import ResNet
 
-from alphareq_lightning.errors import OptionError
+from alphareq_lightning.errors import OptionError, WeightsError
 from alphareq_lightning.load.mlp import MLP
 from alphareq_lightning.load.narrow_resnet import NarrowResNet
 from alphareq_lightning.load.preprocessing import RECIPE, Preprocessing
@@ -49,6 +49,7 @@ def build_architecture(
 
     Raises:
         OptionError: If there is no such model, or it does not take ``options``.
+        WeightsError: If the library's own weights cannot be downloaded.
     """
     given = dict(options or {})
     of_recipe = small_images or name in OWN
@@ -64,6 +65,13 @@ def build_architecture(
         module = models.get_model(name, weights="DEFAULT" if pretrained else None, **given)
     except TypeError as error:
         raise OptionError(f"the model {name!r} does not take these options: {error}") from error
+    except OSError as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"the pretrained weights of {name!r} cannot be had: {error}; "
+            "without a network, give them by --weights FILE"
+        ) from error
     own: Any = models.get_model_weights(name).DEFAULT.transforms()
     # Without weights some are built for images of another size.
     size = getattr(module, "image_size", own.crop_size[0])
