@@ -6,7 +6,9 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import tensorboard
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from packaging import version
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
@@ -190,6 +192,8 @@ def test_a_spectrum_costs_as_much_after_a_thousand_measurements(monkeypatch):
 
 def layout_of(logger):
     """What TensorBoard's own plugin makes of the event files: the last layout of a run counts."""
+    if version.parse(tensorboard.__version__) < version.parse("2.17"):
+        pytest.skip("its plugin does not work with the protobuf of today")
     multiplexer = EventMultiplexer().AddRunsFromDirectory(logger.log_dir).Reload()
     provider = MultiplexerDataProvider(multiplexer, logger.log_dir)
     plugin = CustomScalarsPlugin(TBContext(data_provider=provider, logdir=logger.log_dir))

@@ -32,7 +32,7 @@ from alphareq_lightning.text import as_json as plain
 from alphareq_lightning.text import json_text, printable
 
 NO_CHOICE = 3
-CRITERIA = ("alpha", *LOGGED, "accuracy", *SCORES, "any logged metric")
+CRITERIA = tuple(dict.fromkeys(("alpha", *LOGGED, "accuracy", *SCORES, "any logged metric")))
 
 
 class Ranking(NamedTuple):
