@@ -98,7 +98,8 @@ def test_train_commands_parse(monkeypatch, capsys):
 def test_yaml_blocks_are_configs(tmp_path, capsys):
     [block] = blocks("yaml", DOCS / "recipes.md")
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({"model": "TinyModule", **yaml.safe_load(block)}))
+    model = "alphareq_lightning.recipes.BarlowTwins"
+    config.write_text(yaml.safe_dump({"model": model, **yaml.safe_load(block)}))
     with pytest.raises(SystemExit) as ended:
         main(["train", "--print_config", "--config", str(config)])
     assert ended.value.code in (0, None)
