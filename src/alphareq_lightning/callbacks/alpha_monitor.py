@@ -74,7 +74,7 @@ from alphareq_lightning.records.checkpoints import (
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.selection.course import FIRST_STEP, alarm, of_one_course, with_course
 
-COURSE_SHARE = 0.05
+COURSE_SHARE = 0.03
 """Of the time that measuring takes, for drawing courses. One takes some .1 s, nearly all of it
 ticks and text of matplotlib; each says all that the one before said, so most can be left out."""
 
@@ -143,7 +143,7 @@ class AlphaMonitor(Callback):
             ModelCheckpoint, which reads those of validations, does not.
         prefix: Put before every key.
         figures: Draw the spectrum at every measurement; the course of the training as often as
-            that takes a twentieth of the time of measuring, and at the end; and group α and the
+            that takes a thirtieth of the time of measuring, and at the end; and group α and the
             loss under "Custom Scalars" in TensorBoard, where a run has no layout of its own.
         on_collapse: What to do when there is no α: go on with a warning, stop the training after
             this epoch, or raise `SpectrumError`.
