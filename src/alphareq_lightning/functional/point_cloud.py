@@ -50,7 +50,7 @@ def twonn_dimension(
         raise SpectrumError(
             f"an intrinsic dimension needs {_MIN_NEIGHBOURHOODS} different samples, got {len(x)}"
         )
-    rounding = _rounding_variance(features, computed_in)
+    rounding = rounding_variance(features, computed_in)
     if not x.var(dim=0).mean() > rounding:
         raise SpectrumError("the samples vary no more than their rounding: no intrinsic dimension")
     nearest, second = _two_nearest(x)
@@ -89,7 +89,7 @@ def coherence(features: Tensor) -> Tensor:
     """
     x = finite_features(features)
     u, singular_values, _ = torch.linalg.svd(x, full_matrices=False)
-    rounding = len(x) * _rounding_variance(features)
+    rounding = len(x) * rounding_variance(features)
     rank = int((drop_rounding(singular_values.square(), rounding, x.shape[1]) > 0).sum())
     if rank in (0, len(x)):
         raise SpectrumError(
@@ -116,7 +116,7 @@ def _two_nearest(x: Tensor) -> tuple[Tensor, Tensor]:
     return nearest, second
 
 
-def _rounding_variance(features: Tensor, computed_in: torch.dtype | None = None) -> Tensor:
+def rounding_variance(features: Tensor, computed_in: torch.dtype | None = None) -> Tensor:
     """The variance that rounding alone can give a feature, as for a spectrum."""
     relative, absolute = rounding_steps(features, computed_in)
     wide = features.detach().to(moments_dtype(features.device))

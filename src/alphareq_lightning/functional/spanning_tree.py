@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from alphareq_lightning.errors import OptionError, SpectrumError
-from alphareq_lightning.functional.moments import rounding_steps
-from alphareq_lightning.functional.point_cloud import finite_features
+from alphareq_lightning.functional.point_cloud import finite_features, rounding_variance
+from alphareq_lightning.functional.power_law import weighted_lines
 
 _MIN_POINTS = 64
 """Fewer different samples leave trees of a handful of points, whose growth is noise."""
@@ -57,8 +57,7 @@ def mst_dimension(features: Tensor, *, num_sizes: int = _NUM_SIZES) -> Tensor:
         raise SpectrumError(
             f"a dimension from spanning trees needs {_MIN_POINTS} different samples, got {len(x)}"
         )
-    relative, absolute = rounding_steps(features, None)
-    if not x.var(dim=0).mean() > relative**2 * x.square().mean() + absolute**2:
+    if not x.var(dim=0).mean() > rounding_variance(x, features.dtype):
         raise SpectrumError("the samples vary no more than their rounding: no intrinsic dimension")
     x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(_ORDER_SEED)).to(x.device)]
     x = x - x.mean(dim=0)
@@ -71,7 +70,8 @@ def mst_dimension(features: Tensor, *, num_sizes: int = _NUM_SIZES) -> Tensor:
         # Differences of large squares are good enough to find edges, not to measure them.
         edges = x[torch.as_tensor(parents)] - x[torch.as_tensor(points)]
         lengths.append(torch.linalg.vector_norm(edges, dim=1).sum())
-    slope = _slope(torch.tensor(sizes).double().log(), torch.stack(lengths).double().cpu().log())
+    logs = torch.tensor(sizes).double().log(), torch.stack(lengths).double().cpu().log()
+    slope, *_ = weighted_lines(*logs, torch.full((num_sizes,), 1 / num_sizes, dtype=torch.float64))
     if slope >= 1:
         raise SpectrumError("spanning trees grow as fast as their number of points: no dimension")
     return 1 / (1 - slope)
@@ -102,8 +102,3 @@ def spanning_tree(weights: np.ndarray) -> np.ndarray:
         nearest[closer] = point
         distance[closer] = weights[point][closer]
     return edges
-
-
-def _slope(x: Tensor, y: Tensor) -> Tensor:
-    x = x - x.mean()
-    return (x * y).sum() / x.square().sum()

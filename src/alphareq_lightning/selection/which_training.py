@@ -222,6 +222,7 @@ class _Candidates:
             for name, of_each in self._values.items()
         }
         self._place = np.mean([self.places(name) for name in self.believed], axis=0)
+        self._own_place = np.mean([_places(self._values[n]) for n in self.believed], axis=0)
         self.order: list[int] = np.argsort(self._place, kind="stable").tolist()
 
     def places(self, criterion: str) -> NDArray[np.float64]:
@@ -230,8 +231,8 @@ class _Candidates:
 
     def in_order(self, group: int) -> list[AlphaRecord]:
         """The records of a group, best first by what is believed."""
-        own = np.mean([_places(self._values[name]) for name in self.believed], axis=0)
-        return [self.records[i] for i in sorted(self.groups[group], key=lambda i: float(own[i]))]
+        places = self._own_place
+        return [self.records[i] for i in sorted(self.groups[group], key=lambda i: float(places[i]))]
 
     def scores(self) -> dict[str, Criterion]:
         """Every criterion that all candidates have."""
