@@ -11,25 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.stats import hypergeom, kendalltau, rankdata
+from scipy.stats import hypergeom
 
 from alphareq_lightning import window_spread
 from alphareq_lightning.metrics.scores import better
 from experiments.interval_search import WITHIN, one_order
+from study.correlation import Numbers, spearman
 
 RESULTS = Path(__file__).parent / "results"
-RESAMPLES = 2000
-"""Of the bootstrap over trainings."""
 ORDERS = 1000
-LEVEL = 95
-"""Percent of the intervals."""
 OUTPUT = "backbone"
 """The layer whose α chooses."""
 TASKS = {"cifar10": "CIFAR-10", "tiny_imagenet_top5": "Tiny ImageNet"}
 """Accuracies: top-1 of 10 classes; top-5 of 200, of which a small network knows few."""
-
-Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -148,66 +142,6 @@ def values_of(score: Score, trainings: Sequence[Training], epoch: int) -> Number
 def accuracies(trainings: Sequence[Training], epoch: int, task: str = "cifar10") -> Numbers:
     """Accuracy of the readout on one of `TASKS`, in percent."""
     return np.array([training.at(epoch)["readouts"][task] for training in trainings])
-
-
-class Correlation(NamedTuple):
-    """A rank correlation with its bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def resamples(count: int) -> NDArray[np.int64]:
-    """Indices of trainings, drawn with replacement; the same for all scores."""
-    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-
-
-def spearman(a: Numbers, b: Numbers) -> Numbers:
-    """Spearman's ρ along the last axis; NaN where one side does not vary."""
-    ranks = [rankdata(x, axis=-1) for x in (a, b)]
-    a, b = (r - r.mean(axis=-1, keepdims=True) for r in ranks)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((a * b).sum(-1) / np.sqrt((a**2).sum(-1) * (b**2).sum(-1)))
-
-
-def correlation(score: Numbers, accuracy: Numbers) -> Correlation:
-    """Spearman's ρ."""
-    draws = resamples(len(score))
-    return Correlation(
-        float(spearman(score, accuracy)), *interval(spearman(score[draws], accuracy[draws]))
-    )
-
-
-def kendall(score: Numbers, accuracy: Numbers) -> Correlation:
-    """Kendall's τ."""
-    draws = [kendalltau(score[i], accuracy[i]).statistic for i in resamples(len(score))]
-    return Correlation(kendalltau(score, accuracy).statistic, *interval(np.array(draws)))
-
-
-def difference(first: Numbers, second: Numbers, accuracy: Numbers) -> Correlation:
-    """ρ of one score less ρ of another, over the same resamples."""
-    draws = resamples(len(accuracy))
-    rho = [spearman(score[draws], accuracy[draws]) for score in (first, second)]
-    value = spearman(first, accuracy) - spearman(second, accuracy)
-    return Correlation(float(value), *interval(rho[0] - rho[1]))
-
-
-def interval(draws: Numbers) -> tuple[float, float]:
-    """Percentiles that hold `LEVEL` percent of the draws."""
-    outside = (100 - LEVEL) / 2
-    low, high = np.nanpercentile(draws, [outside, 100 - outside])
-    return float(low), float(high)
-
-
-def consensus(scores: Sequence[Numbers]) -> Numbers:
-    """Mean rank over scores: a model is good if several say so."""
-    return np.asarray(np.mean([rankdata(score) for score in scores], axis=0))
-
-
-def regret(score: Numbers, accuracy: Numbers) -> float:
-    """Points of accuracy lost by taking the model with the highest score."""
-    return float(accuracy.max() - accuracy[int(score.argmax())])
 
 
 def window_correlations(

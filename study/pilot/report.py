@@ -15,6 +15,16 @@ from matplotlib.figure import Figure
 from alphareq_lightning.functional.windows import window_family
 from benchmarks.tables import rendered, verdict
 from experiments.interval_search import RULES, WITHIN
+from study.correlation import (
+    Correlation,
+    Numbers,
+    consensus,
+    correlation,
+    difference,
+    kendall,
+    regret,
+    spearman,
+)
 from study.pilot import analysis as study
 from study.pilot.analysis import (
     CORRECTED,
@@ -25,8 +35,6 @@ from study.pilot.analysis import (
     RANKME,
     SCORES,
     TASKS,
-    Correlation,
-    Numbers,
     Score,
     SearchCurve,
     Training,
@@ -74,7 +82,7 @@ def search(rule: str, task: str) -> SearchCurve:
 @cache
 def rho(which: Score, task: str) -> Correlation:
     """Spearman's ρ at the end of the trainings of the grid."""
-    return study.correlation(score(which), ACCURACY[task])
+    return correlation(score(which), ACCURACY[task])
 
 
 def shown(found: Correlation) -> str:
@@ -89,10 +97,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def targets() -> list[str]:
     """Each target beside its figure."""
     alpha, far = (rho(DISTANCE, task) for task in TASKS)
-    lost = study.regret(score(DISTANCE), ACCURACY["cifar10"])
+    lost = regret(score(DISTANCE), ACCURACY["cifar10"])
     rows = [("ρ(distance of α, accuracy) ≥ 0.7, right sign", shown(alpha), alpha.value >= 0.7)]
     for other in (LOSS, LOG_LOSS):
-        found = study.difference(score(DISTANCE), score(other), ACCURACY["cifar10"])
+        found = difference(score(DISTANCE), score(other), ACCURACY["cifar10"])
         text = f"at least 0.3 above {other.label}, interval above 0"
         rows.append((text, shown(found), found.value >= 0.3 and found.low > 0))
     for name in RULES:
@@ -113,7 +121,7 @@ def correlations() -> list[str]:
     rows = []
     for which in SCORES:
         values = score(which)
-        tau = study.kendall(values, ACCURACY["cifar10"])
+        tau = kendall(values, ACCURACY["cifar10"])
         rhos = [shown(rho(which, task)) for task in TASKS]
         rows.append([which.label, rhos[0], shown(tau), rhos[1]])
     header = ["score, turned so that more is better", "ρ, CIFAR-10", "τ, CIFAR-10"]
@@ -127,8 +135,8 @@ def by_epoch() -> list[str]:
         cells = [which.label]
         for epoch in EPOCHS:
             values = study.values_of(which, GRID, epoch)
-            now = study.spearman(values, study.accuracies(GRID, epoch))
-            final = study.spearman(values, ACCURACY["cifar10"])
+            now = spearman(values, study.accuracies(GRID, epoch))
+            final = spearman(values, ACCURACY["cifar10"])
             cells.append(f"{now:.2f} / {final:.2f}")
         rows.append(cells)
     epochs = [f"epoch {epoch}" for epoch in EPOCHS]
@@ -156,15 +164,15 @@ def choosers() -> list[str]:
         "RankMe alone": rankme,
         "LiDAR alone": lidar,
         "SelfCluster alone": score(SELFCLUSTER),
-        "consensus of α and RankMe": study.consensus([alpha, rankme]),
-        "consensus of α, RankMe and LiDAR": study.consensus([alpha, rankme, lidar]),
+        "consensus of α and RankMe": consensus([alpha, rankme]),
+        "consensus of α, RankMe and LiDAR": consensus([alpha, rankme, lidar]),
         LOSS.label: score(LOSS),
         LOG_LOSS.label: score(LOG_LOSS),
         "labels (CIFAR-10)": ACCURACY["cifar10"],
     }
     rows = []
     for name, values in votes.items():
-        lost = [f"{study.regret(values, ACCURACY[task]):.2f}" for task in TASKS]
+        lost = [f"{regret(values, ACCURACY[task]):.2f}" for task in TASKS]
         rows.append([name, setting(GRID[int(values.argmax())]), *lost])
     mean = [f"{ACCURACY[task].max() - ACCURACY[task].mean():.2f}" for task in TASKS]
     rows.insert(-1, ["a model at random (mean)", "", *mean])
@@ -215,7 +223,7 @@ def subsets() -> list[str]:
         cells = [name, str(part.sum())]
         for task in TASKS:
             for which in (DISTANCE, RANKME, SELFCLUSTER, LOSS):
-                cells.append(f"{study.spearman(score(which)[part], ACCURACY[task][part]):.2f}")
+                cells.append(f"{spearman(score(which)[part], ACCURACY[task][part]):.2f}")
         rows.append(cells)
     names = ["α", "RankMe", "SelfCluster", "loss"]
     header = ["ρ over the models", "number", *names, *(f"{name}, Tiny ImageNet" for name in names)]
@@ -229,7 +237,7 @@ def checkpoints() -> list[str]:
     rows = []
     for which in (DISTANCE, RANKME, LIDAR, SELFCLUSTER, LOSS, latest):
         values = np.array([study.values_of(which, GRID, epoch) for epoch in EPOCHS])
-        lost = np.array([study.regret(v, a) for v, a in zip(values.T, found.T, strict=True)])
+        lost = np.array([regret(v, a) for v, a in zip(values.T, found.T, strict=True)])
         parts = (lost, lost[LEARNT], lost[~LEARNT])
         rows.append([which.label, *(f"{part.mean():.2f}" for part in parts)])
     header = [f"kept of epochs {', '.join(map(str, EPOCHS))}: points lost on average", "all"]
@@ -250,8 +258,8 @@ def others() -> list[str]:
         ]
         cells = [label, str(len(trainings)), str(epoch)]
         cells += [f"{min(alphas):.2f}–{max(alphas):.2f}", f"{found.min():.1f}–{found.max():.1f}"]
-        cells += [f"{study.spearman(values, found):.2f}" for values in scores]
-        rows.append([*cells, f"{study.regret(scores[0], found):.2f}"])
+        cells += [f"{spearman(values, found):.2f}" for values in scores]
+        rows.append([*cells, f"{regret(scores[0], found):.2f}"])
     header = ["sweep", "models", "epochs", "α", "accuracy", "ρ of α", "RankMe", "LiDAR", "loss"]
     return table([*header, "points lost by α"], rows)
 
@@ -328,7 +336,7 @@ def draw_epochs() -> Figure:
     for axes, task in panels(made, sharey=True):
         for which in (DISTANCE, RANKME, SELFCLUSTER, LOSS, LOG_LOSS):
             values = (study.values_of(which, GRID, epoch) for epoch in epochs)
-            rhos = [study.spearman(v, ACCURACY[task]) for v in values]
+            rhos = [spearman(v, ACCURACY[task]) for v in values]
             axes.plot(epochs, rhos, "o-", ms=3, label=which.label)
         axes.axhline(0, color="0.7", lw=1, zorder=0)
         axes.set(xlabel="epoch of the score", ylabel="ρ with final accuracy")
