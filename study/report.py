@@ -1,0 +1,401 @@
+"""Writes ``docs/long_study.md`` and its pictures from the stored trainings, by way of the table."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+
+from alphareq_lightning.selection import verdict
+from benchmarks.tables import table
+from study import hypotheses as h
+from study.correlation import regret
+from study.hypotheses import LAST, LENGTHS, Training, accuracy, criterion, rho, shown, trainings_of
+from study.records import records_of
+from study.table import PLANNED, RESULTS, Row, results, write_table
+from study.table import table as rows_of
+
+PAGE = Path(__file__).parents[1] / "docs" / "long_study.md"
+DRAWN = {
+    "alpha": "nearness of α, 4–51",
+    "alpha_2_50": "nearness of α, 2–50",
+    "twins_error": "−E",
+    "rankme": "RankMe",
+    "selfcluster": "−SelfCluster",
+    "stable_rank": "stable rank",
+    "effective_rank": "effective rank",
+    "loss": "−loss",
+}
+SCORES = DRAWN | {
+    "alpha_11_100": "nearness of α, 11–100",
+    "participation_ratio": "participation ratio",
+    "nesum": "NESum",
+    "matrix_entropy": "matrix entropy",
+    "uniformity": "−uniformity",
+    "coherence": "−coherence",
+    "alignment": "−alignment",
+}
+BEFORE = ("alpha", "rankme", "selfcluster")
+"""Shown of the layer before as well, where the window of α is 4–12 of 64 features."""
+AT = (100, 400, 2000, 4000)
+"""Lengths of the scatter."""
+OTHERS = {"simclr": "SimCLR, temperature", "vicreg": "VICReg, covariance", "vit": "ViT, λ"}
+WIDTH = 6.4
+SIZES = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
+"""Legible where the page is 390 pixels wide."""
+
+
+def answers(grid: Sequence[Training]) -> list[str]:
+    """What a user asks first; each sentence is chosen by its figures."""
+    early, late = (rho("alpha", grid, step) for step in (LENGTHS[0], LAST))
+    values, turn, order = accuracy(grid), h.turn(grid), h.in_order(grid)
+    lost = regret(criterion("alpha", grid, LAST), values)
+    if math.isnan(late.low):
+        can = f"{len(grid)} trainings are too few to tell"
+    elif late.low > 0:
+        can = "After a long training, yes" if lost <= 2 else "Not alone"
+    else:
+        can = "No: its sign is wrong" if late.high < 0 else "Nothing is certain about it"
+    when = f"From step {turn:,} on ρ stays above 0" if turn else "At no step does ρ turn for good"
+    if (~h.learnt(grid)).sum() < 3 or not h.learnt(grid).any():
+        told = "Whether the turn of α tells which trainings learn is not tested"
+    else:
+        balanced = h.balanced_accuracy(grid)
+        tells = "tells" if balanced >= 0.9 else "does not tell well"
+        told = f"The turn of α {tells} which trainings learn: balanced accuracy {balanced:.2f}"
+    good = [
+        label
+        for name, label in SCORES.items()
+        if not name.startswith("alpha")
+        and all(rho(name, grid, step).value >= 0.7 for step in LENGTHS)
+    ]
+    several = "no training has turned, so H3 makes no choice"
+    if order:
+        points = values.max() - values[order[0]]
+        several = f"the choice by −E, RankMe and −SelfCluster (H3) loses {points:.1f} points"
+    return [
+        f"* **Can I use α?** {can}. At step {LAST:,} the nearness of α to 1 has ρ = {shown(late)} "
+        f"with accuracy, and the model nearest to 1 loses {lost:.1f} points against the best; one "
+        f"drawn at random loses {values.max() - values.mean():.1f}.",
+        f"* **From when on?** {when}; at step {LENGTHS[0]} it is {shown(early)}. {told}.",
+        f"* **What else do I look at?** At each of {len(LENGTHS)} lengths ρ ≥ .7 holds for "
+        f"{', '.join(good) or 'no other score'}. At step {LAST:,} {several}.",
+    ]
+
+
+def claims(part: h.Part) -> list[str]:
+    """A table of hypotheses, each sentence with its figure."""
+    cells = [(c.name, c.says, c.figure, c.outcome(part.count, part.planned)) for c in part.claims]
+    return table("| says | figure | ", cells)
+
+
+def by_length(
+    grid: list[Training], before: list[Training], measure: Callable[..., object]
+) -> list[str]:
+    """A correlation of every score, window and layer with accuracy at the same step."""
+    lines = [(label, name, grid) for name, label in SCORES.items()]
+    lines += [
+        (f"`backbone.stages.2`: {SCORES[n]}".replace("4–51", "4–12"), n, before) for n in BEFORE
+    ]
+    cells = [
+        (label, *(shown(measure(name, own, step)) for step in LENGTHS))
+        for label, name, own in lines
+    ]
+    return table(" | ".join(["", *(f"{step:,}" for step in LENGTHS)]), cells)
+
+
+def choices(grid: list[Training]) -> list[str]:
+    """Which model each score takes at the end, and what that costs."""
+    votes = {label: int(criterion(name, grid, LAST).argmax()) for name, label in SCORES.items()}
+    if order := h.in_order(grid):
+        votes["turned, then −E, RankMe, −SelfCluster (H3)"] = order[0]
+    lost = [v.max() - v for v in (accuracy(grid), accuracy(grid, LAST, "other_top1"))]
+    cells = [
+        (label, h.setting(grid[i][LAST]), *(f"{values[i]:.2f}" for values in lost))
+        for label, i in votes.items()
+    ]
+    cells.append(("at random, mean", "", *(f"{values.mean():.2f}" for values in lost)))
+    return table("chosen by | training | points lost, CIFAR-10 | Tiny ImageNet", cells)
+
+
+def product(grid: Sequence[Training], folder: Path) -> str:
+    """What the verdict of the package says of the same trainings; it has one rule more."""
+    values = {t[LAST]["training"]: a for t, a in zip(grid, accuracy(grid), strict=True)}
+    paths = sorted((folder / "barlow_twins").glob("*.json"))
+    found = verdict([record for path in paths for record in records_of(path)])
+    if found.choice is None:
+        return f"The product's `verdict` makes no choice: {found.advice}."
+    lost = max(values.values()) - values[found.choice.run.partition("/")[2]]
+    kept = {record.run.partition("/")[2] for record in (found.choice, *found.ties)}
+    holds = "hold" if max(values, key=values.__getitem__) in kept else "do not hold"
+    return (
+        f"The product's `verdict`, which has one rule more, loses {lost:.2f} points; its choice "
+        f"and its {len(found.ties)} ties {holds} the best."
+    )
+
+
+def abroad(grid: list[Training]) -> list[str]:
+    """In and out of distribution."""
+    there = accuracy(grid, LAST, "other_top1")
+    cells = [
+        (
+            SCORES[name],
+            shown(rho(name, grid, LAST)),
+            shown(rho(name, grid, LAST, "other_top1")),
+            f"{regret(criterion(name, grid, LAST), there):.2f} of {there.max():.2f}",
+        )
+        for name in ("alpha", *h.ALIKE)
+    ]
+    return table("score | ρ, CIFAR-10 | ρ, Tiny ImageNet | points lost there", cells)
+
+
+def seeds(grid: list[Training], others: list[Training]) -> list[str]:
+    cells = [
+        (name, s["seeds"], f"{s['accuracy']:.2f}", f"{s['alpha']:.3f}", f"{s['error']:.1%}")
+        for name, s in h.seed_spread(grid, others).items()
+    ]
+    return table("setting | seeds | sd of accuracy | of α | of E", cells)
+
+
+def signs(rows: Sequence[Row]) -> list[str]:
+    """Of groups of six only the sign of a correlation is claimed."""
+    cells = []
+    for experiment, label in OTHERS.items():
+        own = trainings_of(rows, experiment)
+        for name in ("alpha", *h.ALIKE) if len(own) > 1 else ():
+            rhos = [rho(name, own, step).value for step in LENGTHS]
+            marks = (
+                "?" if math.isnan(r) else "+" if r > 0 else "−" if r < 0 else "0" for r in rhos
+            )
+            line = f"{label}, {len(own)} of {PLANNED[experiment]}"
+            cells.append((line, SCORES[name].replace(", 4–51", ""), *marks))
+    header = ["", "score", *(f"{step:,}" for step in LENGTHS)]
+    return table(" | ".join(header), cells) if cells else []
+
+
+def wide(rows: Sequence[Row]) -> list[str]:
+    cells = [
+        (t[LAST]["training"], *(f"{t[s]['alpha']:.2f}, {t[s]['top1']:.1f}" for s in LENGTHS))
+        for t in trainings_of(rows, "wide")
+    ]
+    header = ["512 features: α, accuracy", *(f"{step:,}" for step in LENGTHS)]
+    return table(" | ".join(header), cells) if cells else []
+
+
+def trained(folder: Path) -> list[str]:
+    """Where, when and how long."""
+    cells = []
+    for name, group in groupby(
+        (values for _, values in results(folder)), lambda v: v["experiment"]
+    ):
+        own = list(group)
+        hours = sum(values["seconds"] for values in own) / 3600
+        machines = {f"{v['machine']['cpu']}, torch {v['machine']['torch']}" for v in own}
+        about = [sorted(found) for found in (machines, {v["date"] for v in own})]
+        known = [", ".join(map(str, sorted({v["seed"] for v in own})))]
+        known += [f"{hours:.1f}", *(", ".join(found) for found in about)]
+        cells.append((name, f"{len(own)} of {PLANNED[name]}", *known))
+    return table("experiment | trainings | seeds | hours | machine | dates", cells)
+
+
+def phase_counts(grid: list[Training]) -> list[str]:
+    cells = [
+        (f"{step:,}", ", ".join(f"{n} {p}" for p, n in Counter(h.phases(grid, step)).most_common()))
+        for step in LENGTHS
+    ]
+    return table("step | phases", cells)
+
+
+def page(rows: list[Row], folder: Path = RESULTS) -> str:
+    """The whole page; what has no results yet is left out."""
+    grid, others = (trainings_of(rows, name) for name in ("barlow_twins", "seeds"))
+    before = trainings_of(rows, "barlow_twins", "backbone.stages.2")
+    parts = h.tested(rows)
+    count, planned = len({(r["experiment"], r["training"]) for r in rows}), sum(PLANNED.values())
+    found = h.budget(grid)
+    budgets = [] if found is None else table(
+        "readouts | within a point of the best of 16",
+        [("three by scores (H7)", f"{found.three:.1%}")]
+        + [(f"{n} at random", f"{chance:.1%}") for n, chance in found.by_chance.items()],
+    )  # fmt: skip
+    other = np.isfinite(h.column("other_top1", grid, LAST)).any()
+    sections = {
+        "The hypotheses": claims(parts[0]),
+        **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
+        "Every score: ρ by length": by_length(grid, before, rho),
+        "Every score: τ by length": by_length(grid, before, h.tau),
+        "The course of α": [picture("courses"), "", *phase_counts(grid)],
+        "α and accuracy at four lengths": [picture("scatter")],
+        "Choices": [picture("choices"), "", *choices(grid), "", product(grid, folder)],
+        "Budgets": budgets,
+        "Out of distribution": abroad(grid) if other else [],
+        "Seeds": seeds(grid, others) if others else [],
+        "Other kinds of learning: the sign of ρ": signs(rows),
+        "A wider network": wide(rows),
+        "Trainings": trained(folder),
+        "What HYPOTHESES.md leaves open": (h.__doc__ or "").splitlines()[2:],
+    }
+    first = f"All {planned} planned trainings are there."
+    if count < planned:
+        grids = f"{len(grid)} of {PLANNED['barlow_twins']} trainings of the grid"
+        decided = " Nothing below is decided." if parts[0].preliminary else ""
+        first = f"**Preliminary: {grids}, {count} of {planned} of the study.{decided}**"
+    lines = ["# The long study: from when on can α be trusted?", "", first, "", *answers(grid), ""]
+    lines += INTRODUCTION.splitlines()
+    for title, body in sections.items():
+        lines += ["", f"## {title}", "", *body] if body else []
+    return "\n".join([*lines, ""])
+
+
+INTRODUCTION = f"""\
+Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: what each score says at
+each length, and how that agrees with a labelled readout at the same step. The
+[hypotheses](hypotheses.md) were there first. ρ is Spearman's, with a 95 % interval of 2,000
+bootstraps over models where there are {h.FEWEST} or more; every score is turned so that more should
+be better. The table behind it is `study/results/table.csv`, its data card `study/results/README.md`.
+`make study-report` writes this page from the results that are committed.
+
+![ρ of each score with accuracy over the steps of training](long_study_rho.png)"""
+
+
+def picture(name: str) -> str:
+    return f"![{(DRAWINGS[name].__doc__ or '').rstrip('.')}](long_study_{name}.png)"
+
+
+def panels(rows: int, height: float) -> tuple[Figure, Iterator[Axes]]:
+    made = Figure(figsize=(WIDTH, height), layout="constrained", dpi=120)
+    return made, iter(made.subplots(rows, 2, sharex=True, sharey=True).flat)
+
+
+def steps_axis(axes: Axes) -> None:
+    axes.set_xscale("symlog", linthresh=100)
+    axes.set_xticks([0, 100, 400, 1000, 4000], ["0", "100", "400", "1k", "4k"])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+
+
+def draw_rho(rows: list[Row]) -> Figure:
+    """ρ of each score with accuracy over the steps of training."""
+    grid = trainings_of(rows, "barlow_twins")
+    made, axes = panels(len(DRAWN) // 2, 8.4)
+    steps = [step for step in h.readout_steps(grid) if step >= 100]
+    for (name, label), own in zip(DRAWN.items(), axes, strict=True):
+        value, low, high = np.array([rho(name, grid, step) for step in steps]).T
+        own.plot(steps, value, "o-", ms=4, color="C3" if name.startswith("alpha") else "C0")
+        own.fill_between(steps, low, high, alpha=0.2, color="0.4", lw=0)
+        own.axhline(0, color="0.3", lw=1)
+        turn = h.turn(grid, name) if name.startswith("alpha") else None
+        if turn is not None:
+            own.axvline(turn, color="0.3", ls="--", lw=1)
+            own.text(turn * 0.92, -0.95, "turn", ha="right")
+        own.set(title=label, ylim=(-1.05, 1.05))
+        steps_axis(own)
+        own.set_xlim(90, LAST * 1.1)
+    made.supxlabel("optimizer step")
+    made.supylabel("ρ with accuracy at that step")
+    return made
+
+
+def draw_courses(rows: list[Row]) -> Figure:
+    """α of each training over its steps, coloured by its final accuracy."""
+    images = [
+        name for name in ("cifar10", "tiny-imagenet-val") if any(r["images"] == name for r in rows)
+    ]
+    made = Figure(figsize=(WIDTH, 4.2 * len(images)), layout="constrained", dpi=120)
+    for own, name in zip(made.subplots(len(images), 1, squeeze=False).flat, images, strict=True):
+        every = [t for e in PLANNED for t in trainings_of(rows, e) if t[0]["images"] == name]
+        colours = ScalarMappable(cmap="viridis")
+        colours.set_array(accuracy(every))
+        for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
+            course = sorted(training)
+            own.plot(course, [training[s]["alpha"] for s in course], color=colour, lw=1.4)
+        own.axhline(1, color="0.3", lw=1, ls=":")
+        made.colorbar(colours, ax=own, label="final accuracy in %")
+        own.set(title=f"{len(every)} trainings on {name}", xlabel="optimizer step", ylabel="α")
+        steps_axis(own)
+        own.set_xlim(-5, LAST * 1.1)
+    return made
+
+
+def draw_scatter(rows: list[Row]) -> Figure:
+    """α and accuracy at four lengths of training."""
+    grid = trainings_of(rows, "barlow_twins")
+    made, axes = panels(2, 5.6)
+    for step, own in zip(AT, axes, strict=True):
+        widths = h.column("projector_dim", grid, step)
+        for width, mark in zip(np.unique(widths), "os^", strict=False):
+            part = widths == width
+            alphas, values = h.column("alpha", grid, step)[part], accuracy(grid, step)[part]
+            own.scatter(alphas, values, marker=mark, s=34, label=f"projector {width:,.0f}")
+        own.axvline(1, color="0.3", lw=1, ls=":")
+        if step == LAST:
+            own.axvspan(1.4, 2.05, color="0.9", zorder=0)
+        own.set_title(f"step {step:,}: ρ of nearness {h.number(rho('alpha', grid, step).value)}")
+    made.supxlabel("α (dotted: 1; grey: the interval of H10)")
+    made.supylabel("accuracy in %")
+    made.legend(
+        *own.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False
+    )
+    return made
+
+
+def draw_choices(rows: list[Row]) -> Figure:
+    """Points that the choice of each score loses against the best model, at each length."""
+    grid = trainings_of(rows, "barlow_twins")
+    steps = [step for step in h.readout_steps(grid) if step >= 100]
+    found = {step: accuracy(grid, step) for step in steps}
+    lost = {
+        label: [regret(criterion(name, grid, step), found[step]) for step in steps]
+        for name, label in DRAWN.items()
+    }
+    orders = [h.in_order(grid, step) for step in steps]
+    lost["several (H3)"] = [
+        found[step].max() - found[step][order[0]] if order else math.nan
+        for step, order in zip(steps, orders, strict=True)
+    ]
+    lost["at random, mean"] = [found[step].max() - found[step].mean() for step in steps]
+    labels = [f"{step:,}\n({found[step].max():.0f} %)" for step in steps]
+    made = Figure(figsize=(WIDTH, 4.6), layout="constrained", dpi=120)
+    own, values = made.subplots(), np.array(list(lost.values()))
+    own.imshow(values, cmap="YlOrRd", aspect="auto", vmin=0, vmax=max(10, np.nanmax(values)))
+    for (i, j), value in np.ndenumerate(values):
+        dark = value > 0.6 * max(10, np.nanmax(values))
+        text = "none" if math.isnan(value) else f"{value:.1f}"
+        own.text(j, i, text, ha="center", va="center", color="white" if dark else "black")
+    own.set_xticks(range(len(steps)), labels)
+    own.set_yticks(range(len(lost)), lost)
+    own.set_xlabel("optimizer step (accuracy of the best model)")
+    return made
+
+
+DRAWINGS: dict[str, Callable[[list[Row]], Figure]] = {
+    "rho": draw_rho,
+    "courses": draw_courses,
+    "scatter": draw_scatter,
+    "choices": draw_choices,
+}
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    rows = rows_of()
+    write_table(rows)
+    PAGE.write_text(page(rows), encoding="utf-8")
+    with matplotlib.rc_context(SIZES):
+        for name, draw in DRAWINGS.items():
+            path = PAGE.with_name(f"long_study_{name}.png")
+            draw(rows).savefig(path, metadata={"Software": None})
+    print(f"wrote {PAGE} and {len(DRAWINGS)} figures")
+
+
+if __name__ == "__main__":
+    main()
