@@ -371,7 +371,7 @@ def h8(first: list[Training], others: list[Training]) -> list[Claim]:
         median = float(np.median(values)) if values else math.nan
         figure = "–" if math.isnan(median) else f"{median:.3f} over {len(values)} settings"
         met = None if math.isnan(median) else median <= limit
-        found.append(Claim("H8", says, figure, met, "no setting has two seeds"))
+        found.append(Claim("H8", says, figure, met, "no setting has values of two seeds"))
     return found
 
 

@@ -26,11 +26,10 @@ def _records(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaReco
         kept, readout = row["layers"][layer], row.get("readout") or row.get("readouts") or {}
         width = values["params"].get("model.projector_dim", 256)
         losses = {f"val_{k.removeprefix('val_')}": v for k, v in row["losses"].items()}
-        losses["val_twins_error"] = row.get("twins_error") or (
-            losses["val_invariance"] / width + losses["val_redundancy"] / (width * (width - 1))
-            if "val_redundancy" in losses
-            else None
-        )
+        losses["val_twins_error"] = row.get("twins_error")
+        if of_pilot and "val_redundancy" in losses:
+            rest = losses["val_redundancy"] / (width * (width - 1))
+            losses["val_twins_error"] = losses["val_invariance"] / width + rest
         step = row["epoch"] * PILOT_STEPS if of_pilot else row["step"]
         read = {
             "alpha": kept["alpha"],

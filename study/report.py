@@ -59,13 +59,15 @@ def answers(grid: Sequence[Training]) -> list[str]:
     early, late = (rho("alpha", grid, step) for step in (LENGTHS[0], LAST))
     values, turn, order = accuracy(grid), h.turn(grid), h.in_order(grid)
     lost = regret(criterion("alpha", grid, LAST), values)
-    if math.isnan(late.low):
-        can = f"{len(grid)} trainings are too few to tell"
+    if len(grid) < PLANNED["barlow_twins"]:
+        can = "Not decided yet"
     elif late.low > 0:
-        can = "After a long training, yes" if lost <= 2 else "Not alone"
+        can = "At the end of these trainings, yes" if lost <= 2 else "Not alone"
     else:
         can = "No: its sign is wrong" if late.high < 0 else "Nothing is certain about it"
-    when = f"From step {turn:,} on ρ stays above 0" if turn else "At no step does ρ turn for good"
+    when = "At no step does ρ turn for good"
+    if turn:
+        when = f"From step {turn:,} on ρ stays above 0, {shown(rho('alpha', grid, turn))} there"
     if (~h.learnt(grid)).sum() < 3 or not h.learnt(grid).any():
         told = "Whether the turn of α tells which trainings learn is not tested"
     else:
@@ -261,8 +263,8 @@ Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: wha
 each length, and how that agrees with a labelled readout at the same step. The
 [hypotheses](hypotheses.md) were there first. ρ is Spearman's, with a 95 % interval of 2,000
 bootstraps over models where there are {h.FEWEST} or more; every score is turned so that more should
-be better. The table behind it is `study/results/table.csv`, its data card `study/results/README.md`.
-`make study-report` writes this page from the results that are committed.
+be better. The table behind this page is `study/results/table.csv`, its data card
+`study/results/README.md`. `make study-report` writes both from the results that are committed.
 
 ![ρ of each score with accuracy over the steps of training](long_study_rho.png)"""
 

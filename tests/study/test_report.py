@@ -1,0 +1,150 @@
+"""The page of the long study: with two trainings, with all of them, and the committed one."""
+
+import json
+import re
+
+import matplotlib
+import pytest
+
+from study import report, run, table
+from study.hypotheses import LAST
+
+from planted_study import READ, grid_of, planted, put, turned_around
+
+BASES = sorted((table.RESULTS / "barlow_twins").glob("*.json"))
+
+
+def study(folder, experiments, most=99):
+    """Results of every planned training, made of the committed ones."""
+    number = 0
+    for name in experiments:
+        config = run.read_experiment(run.CONFIGS / f"{name}.yaml")
+        for params in list(run.planned(config))[:most]:
+            values = json.loads(BASES[number % len(BASES)].read_text(encoding="utf-8"))
+            own = {key.partition(".")[2]: value for key, value in params.items()}
+            values["hyperparameters"] |= own
+            values |= {"experiment": name, "params": params, "images": config["images"]}
+            values["seed"] = params.get("seed_everything", 0)
+            for row in values["steps"]:
+                if "readout" in row:  # no two are alike
+                    row["readout"]["top1"] += 0.01 * number
+            path = run.of_training(folder, name, params)
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(values), encoding="utf-8")
+            number += 1
+
+
+def headings(text):
+    return re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+
+
+def test_the_page_with_two_trainings(tmp_path):
+    study(tmp_path, ["barlow_twins"], most=2)
+    rows = table.table(tmp_path)
+    text = report.page(rows, tmp_path)
+    assert "**Preliminary: 2 of 24 trainings of the grid, 2 of 80 of the study. Nothing" in text
+    assert "Not decided yet. At step 4,000" in text
+    assert not {"Budgets", "Seeds", "A wider network"} & set(headings(text))
+    outcomes = [line.split(" | ")[3] for line in text.splitlines() if re.match(r"\| H\d", line)]
+    assert len(outcomes) == 19
+    assert all(outcome.startswith("preliminary, 2 of 24; now: ") for outcome in outcomes)
+    for draw in report.DRAWINGS.values():
+        assert draw(rows).axes
+
+
+def test_the_page_with_all_trainings(tmp_path):
+    study(tmp_path, run.ORDER)
+    rows = table.table(tmp_path)
+    text = report.page(rows, tmp_path)
+    assert "reliminary" not in text
+    assert "All 80 planned trainings are there." in text
+    assert {
+        "Budgets",
+        "Seeds",
+        "A wider network",
+        "Other kinds of learning: the sign of ρ",
+        "The hypotheses: projector 1,024 alone",
+        "The hypotheses: tiny_imagenet",
+    } <= set(headings(text))
+    for experiment, count in table.PLANNED.items():
+        assert f"| {experiment} | {count} of {count} |" in text
+    assert len(report.draw_courses(rows).axes) == 4  # two sets of images, each with its colours
+
+
+def test_committed_page_is_what_the_committed_code_makes_of_the_committed_results():
+    text = report.PAGE.read_text(encoding="utf-8")
+    assert report.page(table.table()) == text, "run make study-report"
+    pictures = set(re.findall(r"\]\((\w+\.png)\)", text))
+    assert pictures == {f"long_study_{name}.png" for name in report.DRAWINGS}
+    assert all(report.PAGE.with_name(name).is_file() for name in pictures)
+
+
+def nearest_loses(rows):
+    """α of a poor model and of the best change places at the end."""
+    turned_around(rows, "alpha", (4000,), (12, 20))
+
+
+def around(name):
+    return lambda rows: turned_around(rows, name, (4000,))
+
+
+def nothing_known(rows):
+    order = [11, 3, 17, 8, 22, 0, 14, 5, 19, 9, 1, 23, 12, 6, 20, 15, 2, 10, 18, 4, 13, 21, 7, 16]
+    put(rows, "alpha", lambda row, n: 1.5 + order[n] / 100, (4000,))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda rows: None, "At the end of these trainings, yes. At step 4,000"),
+        (nearest_loses, "Not alone. At step 4,000"),
+        (around("alpha"), "No: its sign is wrong. At step 4,000"),
+        (nothing_known, "Nothing is certain about it. At step 4,000"),
+        (
+            lambda rows: None,
+            "From step 2,000 on ρ stays above 0, 0.99 [0.94, 1.00] there; at step 100 it is −1.00",
+        ),
+        (around("alpha"), "At no step does ρ turn for good"),
+        (lambda rows: None, "The turn of α tells which trainings learn: balanced accuracy 1.00"),
+        (
+            lambda rows: put(rows, "phase", lambda row, n: "settled", (4000,)),
+            "The turn of α does not tell well which trainings learn: balanced accuracy 0.50",
+        ),
+        (
+            lambda rows: put(rows, "top1", lambda row, n: 60.0, (4000,)),
+            "Whether the turn of α tells which trainings learn is not tested",
+        ),
+        (lambda rows: None, "ρ ≥ .7 holds for −E, −SelfCluster. At"),
+        (around("twins_error"), "ρ ≥ .7 holds for −SelfCluster. At"),
+        (
+            lambda rows: [turned_around(rows, n, (400,)) for n in ("twins_error", "selfcluster")],
+            "ρ ≥ .7 holds for no other score",
+        ),
+        (lambda rows: None, "(H3) loses 0.0 points"),
+        (
+            lambda rows: put(rows, "phase", lambda row, n: "warming up", (4000,)),
+            "no training has turned, so H3 makes no choice",
+        ),
+    ],
+)
+def test_the_first_sentences_follow_the_figures(change, sentence):
+    rows = planted()
+    for name in {*report.SCORES} - {*rows[0]}:  # scores that say nothing
+        put(rows, name, lambda row, n: 0.0)
+    change(rows)
+    assert sentence in "\n".join(report.answers(grid_of(rows)))
+
+
+def test_the_picture_of_choices_shows_what_is_lost():
+    rows = planted()
+    for name in {*report.SCORES} - {*rows[0]}:
+        put(rows, name, lambda row, n: float(-n))
+    [axes] = report.draw_choices(rows).axes
+    shown = axes.images[0].get_array()
+    last = READ.index(LAST) - 1  # from step 100 on
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert shown[labels.index("−E"), last] == 0
+    values = [training[LAST]["top1"] for training in grid_of(rows)]
+    assert shown[-1, last] == pytest.approx(max(values) - sum(values) / len(values))
+    with matplotlib.rc_context(report.SIZES):
+        assert len(report.draw_scatter(rows).axes) == len(report.AT)
