@@ -157,7 +157,7 @@ def turn(trainings: Sequence[Training], name: str = "alpha") -> int | None:
 
 
 def number(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # no minus before 0.00
 
 
 def shown(found: Correlation) -> str:
@@ -363,10 +363,14 @@ def seed_spread(first: list[Training], others: list[Training]) -> dict[str, dict
 
 def h8(first: list[Training], others: list[Training]) -> list[Claim]:
     spreads = list(seed_spread(first, others).values())
-    limits = {"accuracy": (1, "points"), "alpha": (0.05, "of α"), "error": (0.05, "of E, relative")}
+    limits = {
+        "accuracy": (1, "1 point of accuracy"),
+        "alpha": (0.05, ".05 of α"),
+        "error": (0.05, "5 % of E"),
+    }
     found = []
-    for name, (limit, unit) in limits.items():
-        says = f"standard deviation between seeds, median: ≤ {limit:g} {unit}"
+    for name, (limit, what) in limits.items():
+        says = f"standard deviation between seeds, median: ≤ {what}"
         values = [spread[name] for spread in spreads]
         median = float(np.median(values)) if values else math.nan
         figure = "–" if math.isnan(median) else f"{median:.3f} over {len(values)} settings"
@@ -401,7 +405,7 @@ def h11(trainings: list[Training]) -> list[Claim]:
     for training in (trainings[i] for i in np.flatnonzero(fate & turned)):
         late = [step for step in steps if step >= max(400, peak_step(training))]
         if len(late) >= 3:
-            course = [np.array([training[s][key] for s in late]) for key in ("alpha", "top1")]
+            course = [np.nan_to_num([training[s][key] for s in late]) for key in ("alpha", "top1")]
             falls.append(spearman(*course) < 0)
     lost = [trainings[i] for i in np.flatnonzero(~fate)]
     rises = [training[LAST]["alpha"] > training[400]["alpha"] for training in lost]
@@ -489,7 +493,7 @@ def tested(rows: Sequence[Row]) -> list[Part]:
         later += [*h13(own, before), *h14(own)]
         parts = [Part(name, len(own), planned, claims + later)]
         if seeds:
-            parts.append(Part(f"{name}, seeds", len(seeds), of_seeds, h8(own, seeds)))
+            parts.append(Part(f"seeds of {name}", len(seeds), of_seeds, h8(own, seeds)))
         return parts
 
     parts = grid("the grid", PLANNED["barlow_twins"], PLANNED["seeds"])

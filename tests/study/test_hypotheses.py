@@ -57,9 +57,9 @@ def test_a_planted_study_meets_every_hypothesis():
     parts = h.tested(planted() + seeds())
     assert [(part.name, part.count, part.preliminary) for part in parts] == [
         ("the grid", 24, False),
-        ("the grid, seeds", 12, False),
+        ("seeds of the grid", 12, False),
         ("projector 1,024 alone", 8, False),
-        ("projector 1,024 alone, seeds", 6, False),
+        ("seeds of projector 1,024 alone", 6, False),
     ]
     names = [claim.name for claim in parts[0].claims]
     assert {*names, "H8"} == {f"H{number}" for number in range(1, 15)}
@@ -86,7 +86,7 @@ def test_seeds_that_differ_refute(place, name, factor):
     others = seeds()
     for row in others:
         row[name] *= factor if row["training"].endswith("1") else 1 / factor
-    found = claims_of(planted() + others)["the grid, seeds"]
+    found = claims_of(planted() + others)["seeds of the grid"]
     assert [claim.met for claim in found] == [i != place for i in range(3)]
 
 

@@ -169,10 +169,10 @@ def test_the_data_card_names_every_column_and_no_other(rows):
     assert re.findall(r"^\| `(\w+)` \|", card, flags=re.MULTILINE) == list(rows[0])
 
 
-def test_every_hyperparameter_that_differs_is_a_column_and_every_training_is_planned():
-    plans = {name: run.read_experiment(run.CONFIGS / f"{name}.yaml") for name in run.ORDER}
-    assert {name: len(list(run.planned(plan))) for name, plan in plans.items()} == table.PLANNED
-    varied = {key for plan in plans.values() for block in plan["runs"] for key in block}
+def test_every_hyperparameter_that_differs_is_a_column():
+    assert tuple(table.PLANNED) == run.ORDER
+    plans = [run.read_experiment(run.CONFIGS / f"{name}.yaml") for name in run.ORDER]
+    varied = {key for plan in plans for block in plan["runs"] for key in block}
     columns = {*table.HYPERPARAMETERS, "seed"}
     assert {key.rpartition(".")[2].replace("seed_everything", "seed") for key in varied} <= columns
 
