@@ -6,8 +6,10 @@ import re
 import matplotlib
 import pytest
 
+from alphareq_lightning.selection import verdict
 from study import report, run, table
 from study.hypotheses import LAST
+from study.records import records_of
 
 from planted_study import READ, grid_of, planted, put, turned_around
 
@@ -69,6 +71,22 @@ def test_the_page_with_all_trainings(tmp_path):
     for experiment, count in table.PLANNED.items():
         assert f"| {experiment} | {count} of {count} |" in text
     assert len(report.draw_courses(rows).axes) == 4  # two sets of images, each with its colours
+
+
+def test_the_verdict_beside_h3_is_that_of_the_package(tmp_path):
+    study(tmp_path, ["barlow_twins"])
+    paths = sorted((tmp_path / "barlow_twins").glob("*.json"))
+    found = verdict([record for path in paths for record in records_of(path)])
+    ends = [json.loads(path.read_text())["steps"][-1]["readout"]["top1"] for path in paths]
+    lost = max(ends) - found.choice.accuracy
+    text = report.product(grid_of(table.table(tmp_path)), tmp_path)
+    assert f"loses {lost:.2f} points; the choice and its ties, {1 + len(found.ties)} of all" in text
+    few = grid_of(table.table(tmp_path))
+    for path in paths:
+        values = json.loads(path.read_text())
+        values["steps"] = values["steps"][:3]  # too early for any to have turned
+        path.write_text(json.dumps(values))
+    assert report.product(few, tmp_path).endswith("H3 has no choice.")
 
 
 def test_committed_page_is_what_the_committed_code_makes_of_the_committed_results():
