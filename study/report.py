@@ -70,11 +70,11 @@ def answers(grid: Sequence[Training]) -> list[str]:
     if turn:
         when = f"From step {turn:,} on ρ stays above 0, {shown(rho('alpha', grid, turn))} there"
     if (~h.learnt(grid)).sum() < 3 or not h.learnt(grid).any():
-        told = "Whether the turn of α tells which trainings learn is not tested"
+        told = "Whether a turned α tells which trainings learn is not tested"
     else:
         balanced = h.balanced_accuracy(grid)
         tells = "tells" if balanced >= 0.9 else "does not tell well"
-        told = f"The turn of α {tells} which trainings learn: balanced accuracy {balanced:.2f}"
+        told = f"A turned α {tells} which trainings learn: balanced accuracy {balanced:.2f}"
     good = [
         label
         for name, label in SCORES.items()
@@ -270,10 +270,11 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
 INTRODUCTION = f"""\
 Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: what each score says at
 each length, and how that agrees with a labelled readout at the same step. The
-[hypotheses](hypotheses.md) were there first. ρ is Spearman's, with a 95 % interval of 2,000
-bootstraps over models where there are {h.FEWEST} or more; every score is turned so that more should
-be better. The table behind this page is `study/results/table.csv`, its data card
-`study/results/README.md`. `make study-report` writes both from the results that are committed.
+[hypotheses](hypotheses.md) were there first. E is the Barlow Twins error (`twins_error`); every
+score is turned so that more should be better. ρ is Spearman's, with a 95 % interval of 2,000
+bootstraps over models where there are {h.FEWEST} or more. The table behind this page is
+`study/results/table.csv`, its data card `study/results/README.md`. `make study-report` makes page
+and table of the results that are committed.
 
 ![ρ of each score with accuracy over the steps of training](long_study_rho.png)"""
 

@@ -123,14 +123,14 @@ def nothing_known(rows):
             "From step 2,000 on ρ stays above 0, 0.99 [0.94, 1.00] there; at step 100 it is −1.00",
         ),
         (around("alpha"), "At no step does ρ turn for good"),
-        (lambda rows: None, "The turn of α tells which trainings learn: balanced accuracy 1.00"),
+        (lambda rows: None, "A turned α tells which trainings learn: balanced accuracy 1.00"),
         (
             lambda rows: put(rows, "phase", lambda row, n: "settled", (4000,)),
-            "The turn of α does not tell well which trainings learn: balanced accuracy 0.50",
+            "A turned α does not tell well which trainings learn: balanced accuracy 0.50",
         ),
         (
             lambda rows: put(rows, "top1", lambda row, n: 60.0, (4000,)),
-            "Whether the turn of α tells which trainings learn is not tested",
+            "Whether a turned α tells which trainings learn is not tested",
         ),
         (lambda rows: None, "ρ ≥ .7 holds for −E, −SelfCluster. At"),
         (around("twins_error"), "ρ ≥ .7 holds for −SelfCluster. At"),
