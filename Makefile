@@ -41,7 +41,7 @@ test-lowest:
 		--ignore tests/callbacks/test_several_networks.py \
 		tests/selection tests/distributed tests/commands/test_cli.py
 
-# One benchmark: peers, limit, overhead, memory, topk, tried, growth or gpu. Then the tables of docs/.
+# One benchmark: peers, limit, overhead, memory, topk, tried, growth, readouts or gpu. Then the tables of docs/.
 bench-%: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.$*
 

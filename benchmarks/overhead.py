@@ -17,7 +17,7 @@ from torchvision.models import resnet18, resnet50
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, spectrum_figure
 from alphareq_lightning._lightning import quiet
-from alphareq_lightning.callbacks.alpha_monitor import COURSE_SHARE
+from alphareq_lightning.callbacks.loggers import COURSE_SHARE
 from alphareq_lightning.records.record import Fit
 from alphareq_lightning.selection.course import with_course
 from benchmarks.results import arguments, write

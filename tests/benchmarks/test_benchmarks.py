@@ -10,7 +10,17 @@ import torch
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ["interval_search", "budgeted_search"]
-BENCHMARKS = ["peers", "limit", "memory", "overhead", "topk", "tried", "views", "lidar_memory"]
+BENCHMARKS = [
+    "peers",
+    "limit",
+    "memory",
+    "overhead",
+    "topk",
+    "tried",
+    "views",
+    "lidar_memory",
+    "readouts",
+]
 BENCHMARKS += EXPERIMENTS
 BENCHMARKS += [pytest.param("growth", marks=pytest.mark.slow)]  # starts processes
 

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,7 +18,7 @@ from tensorboard.plugins.base_plugin import TBContext
 from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
 from alphareq_lightning import AlphaMonitor, AlphaRecord, course_figure, spectrum_figure
-from alphareq_lightning.callbacks import alpha_monitor
+from alphareq_lightning.callbacks import loggers
 from alphareq_lightning.callbacks.figures import EARLIER_SPECTRA
 from alphareq_lightning.errors import OutputWarning
 from alphareq_lightning.selection.course import with_course
@@ -172,7 +173,7 @@ def test_tensorboard_gets_scalars_and_figure_at_every_epoch(tmp_path):
 def test_a_course_is_drawn_when_measuring_took_many_times_as_long(
     tmp_path, monkeypatch, share, drawn
 ):
-    monkeypatch.setattr(alpha_monitor, "COURSE_SHARE", share)
+    monkeypatch.setattr(loggers, "COURSE_SHARE", share)
     logger = TensorBoardLogger(tmp_path)
     trainer = make_trainer(tmp_path, AlphaMonitor(), logger=logger, max_epochs=6)
     trainer.fit(TinyModule(), labelled_loader(), labelled_loader(seed=5))
@@ -257,6 +258,50 @@ def test_wandb_gets_figures_offline(tmp_path, monkeypatch):
     pictures = list((tmp_path / "wandb").rglob("media/images/val_alpha_spectrum_backbone*.png"))
     assert len(pictures) == 2
     assert len(list((tmp_path / "wandb").rglob("images/val_alpha_course_backbone*.png"))) == 1
+
+
+def test_wandb_gets_the_spectrum_of_each_validation_as_lines(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    sent = []
+    monkeypatch.setattr(
+        logger, "log_metrics", lambda metrics, step=None: sent.append((step, metrics))
+    )
+    monitor = fit(tmp_path, logger)
+    wandb.finish()
+    name = "val_alpha_spectrum_backbone_lines"
+    charts = [(step, metrics[name]) for step, metrics in sent if name in metrics]
+    assert [step for step, _ in charts] == [r.global_step - 1 for r in monitor.history]
+    pictures = [step for step, metrics in sent if "val_alpha_spectrum_backbone" in metrics]
+    assert pictures == [step for step, _ in charts]  # one slider moves both
+    for (_, chart), measured in zip(charts, monitor.history, strict=True):
+        assert chart.table.columns == ["step", "lineKey", "lineVal"]
+        lines = {
+            key: np.array([(x, y) for x, line, y in chart.table.data if line == key])
+            for key in ("eigenvalues", "fit")
+        }
+        ranks = 10 ** lines["eigenvalues"][:, 0]
+        np.testing.assert_allclose(ranks, np.arange(1, len(measured.shares) + 1))
+        np.testing.assert_allclose(10 ** lines["eigenvalues"][:, 1], measured.shares)
+        (x0, y0), (x1, y1) = lines["fit"]
+        assert (y1 - y0) / (x1 - x0) == pytest.approx(-measured.alpha, rel=1e-9)
+
+
+def test_a_long_spectrum_is_thinned_for_wandb():
+    class Logger:
+        log_table = sent = None
+
+        def log_metrics(self, metrics, step):
+            self.sent = metrics["spectrum"].table.data
+
+    wandb_logger = Logger()
+    long = record(eigenvalues=tuple(float(n**-1.25) for n in range(1, 2049)))
+    loggers.publish_lines(SimpleNamespace(loggers=[wandb_logger, object()]), "spectrum", long)
+    points = [(10**x, 10**y) for x, key, y in wandb_logger.sent if key == "eigenvalues"]
+    assert len(points) <= 200
+    np.testing.assert_allclose(points[:10], [(n, n**-1.25) for n in range(1, 11)])
+    np.testing.assert_allclose(points[-1], (2048, 2048**-1.25))
 
 
 def test_png_for_loggers_that_show_none(tmp_path):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-import time
 import uuid
 import warnings
 from collections.abc import Iterable, Sequence
@@ -39,19 +37,12 @@ from alphareq_lightning.callbacks.feature_sources import (
     OwnImages,
     ValidationBatches,
 )
-from alphareq_lightning.callbacks.figures import (
-    course_figure,
-    has_room,
-    publish_figure,
-    publish_layout,
-    spectrum_figure,
-)
+from alphareq_lightning.callbacks.loggers import Display
 from alphareq_lightning.callbacks.unlabeled_pass import Forward, find_forwards, find_loader
 from alphareq_lightning.errors import (
     CourseWarning,
     HistoryWarning,
     OptionError,
-    OutputWarning,
     SelectionError,
     SharedKeyWarning,
     SpectrumError,
@@ -72,11 +63,7 @@ from alphareq_lightning.records.checkpoints import (
     read_checkpoint,
 )
 from alphareq_lightning.records.record import AlphaRecord
-from alphareq_lightning.selection.course import FIRST_STEP, alarm, of_one_course, with_course
-
-COURSE_SHARE = 0.03
-"""Of the time that measuring takes, for drawing courses. One takes some .1 s, nearly all of it
-ticks and text of matplotlib; each says all that the one before said, so most can be left out."""
+from alphareq_lightning.selection.course import FIRST_STEP, alarm, with_course
 
 
 @needs_trainer(
@@ -211,12 +198,13 @@ class AlphaMonitor(Callback):
         self._is_attached = False
         self._run = ""
         self._measuring = False
-        self._announced = self._has_layout = False
+        self._announced = False
         self._last_step = -1
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
-        self._owed_seconds = 0.0
-        self._not_drawn: list[AlphaRecord] = []
+        self._display = Display(prefix, target)
+        self._validated: dict[str, float] = {}
+        self._between: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
         self._heard_of_weights = False
@@ -269,8 +257,8 @@ class AlphaMonitor(Callback):
         self._gauge = Gauge(self._options(), pl_module, ranks=ranks)
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
-        self._has_layout = False
-        self._owed_seconds, self._not_drawn = 0.0, []
+        self._display.begin()
+        self._validated, self._between = {}, []
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
 
@@ -412,7 +400,8 @@ class AlphaMonitor(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See to the last epoch, too, and to a course that was not drawn yet."""
         self._check_keys(trainer)
-        self._draw(trainer, [], self._not_drawn)
+        if self.figures:
+            self._display.finish(trainer, self.history)
 
     def _passes_step(self, trainer: Trainer) -> bool:
         before, self._last_step = self._last_step, trainer.global_step
@@ -425,7 +414,7 @@ class AlphaMonitor(Callback):
                 logger.log_metrics(self._values(), step=trainer.global_step)
         if trainer.global_step > 0:  # a network that has not learnt cannot have collapsed
             self._obey_on_collapse(trainer)
-        self._keep(trainer)
+        self._keep(trainer, between=True)
 
     def _is_due(self, trainer: Trainer) -> bool:
         last = self._last_epoch
@@ -531,13 +520,21 @@ class AlphaMonitor(Callback):
             raise OptionError(message)
         self._gauge.warn(SharedKeyWarning, message)
 
-    def _keep(self, trainer: Trainer) -> None:
+    def _keep(self, trainer: Trainer, *, between: bool = False) -> None:
+        """Add what was measured to the history; ``between`` validations, without their metrics."""
         own = set(self._keys())
         metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name not in own
         }
+        if between:  # what is as it was then is of then
+            metrics = {name: v for name, v in metrics.items() if self._validated.get(name) != v}
+        else:
+            self._validated = metrics
+            step = {record.global_step for record in self._measured}
+            again = {id(r) for r in self._between if r.global_step in step}
+            self.history[:] = (record for record in self.history if id(record) not in again)
         records = [replace(record, metrics=metrics) for record in self._measured]
         if self._unknown_weights is not None:
             records = []
@@ -547,56 +544,9 @@ class AlphaMonitor(Callback):
                 f"history: {self._unknown_weights}",
             )
         self.history += records
-        measuring = sum(record.seconds for record in records)
-        self._owed_seconds = max(self._owed_seconds - COURSE_SHARE * measuring, 0.0)
-        self._not_drawn = records if self._owed_seconds else []
-        self._draw(trainer, records, [] if self._owed_seconds else records)
-
-    def _draw(
-        self, trainer: Trainer, spectra: list[AlphaRecord], courses: list[AlphaRecord]
-    ) -> None:
-        if not self.figures or getattr(trainer, "fast_dev_run", False):
-            return
-        log_dir = trainer.log_dir  # broadcasts: every rank must ask
-        if not trainer.is_global_zero or not (spectra or courses):
-            return
-        try:
-            folder = Path(log_dir or trainer.default_root_dir)
-            if not has_room(folder):
-                raise OSError(f"the disk of {folder} is nearly full")
-            to = None if log_dir is None else Path(log_dir)
-            for record in spectra:
-                name = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
-                figure = spectrum_figure(record, of_one_course(record, self.history)[:-1])
-                publish_figure(trainer, name, figure, record, to)
-            for record in courses:
-                started = time.perf_counter()
-                name = f"{self.prefix}alpha_course_{in_key(record.layer)}"
-                if len(course := of_one_course(record, self.history)) > 1:
-                    figure = course_figure(course, self.target)
-                    publish_figure(trainer, name, figure, record, to, replaces=True)
-                    self._owed_seconds += time.perf_counter() - started
-            self._lay_out(trainer)
-        except Exception as error:  # a full disk or a logger's hiccup must not end a training
-            self._gauge.warn(OutputWarning, f"a figure of α was lost: {error}")
-
-    def _lay_out(self, trainer: Trainer) -> None:
-        """Once in a fit, as soon as the keys of a validation are known."""
-        if self._has_layout or trainer.state.fn != "fit" or trainer.global_step == 0:
-            return
-        self._has_layout = True
-        ends = [self._suffix(index, tap.layer.label) for index, tap in enumerate(self._gauge.taps)]
-
-        def tags(*names: str) -> list[str]:
-            return [f"{re.escape(self.prefix + name + end)}$" for end in ends for name in names]
-
-        charts = {"α": tags("alpha", "alpha_distance"), "R²": tags("alpha_r2")}
-        charts["loss"] = [".*loss(_epoch)?$"]
-        if "rankme" in self.scores:
-            charts["RankMe"] = tags("rankme")
-        if any(key.endswith("twins_error") for key in trainer.callback_metrics):
-            charts["Barlow Twins error"] = [".*twins_error$"]
-        publish_layout(trainer, f"{self.prefix}alpha beside the loss", charts)
+        self._between = records if between else []
+        if self.figures:
+            self._display.show(trainer, records, self.history)
 
     # -- state -----------------------------------------------------------------------------------
 

@@ -1,15 +1,12 @@
-"""Pictures of a spectrum and of the course of a training, for every logger that can show one."""
+"""Pictures of a spectrum and of the course of a training."""
 
 from __future__ import annotations
 
 import math
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alphareq_lightning.files import written_beside
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.records.record import AlphaRecord
 
@@ -17,13 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ROOM_FOR_FIGURES = 2**24
-"""Bytes. On a disk with less, the last of them are for the scalars and checkpoints of the user: a
-picture that fills it makes TensorBoard's writer thread fail, and the next scalar ends the run."""
 EARLIER_SPECTRA = 6
-LAYOUT_TAG = b"custom_scalars__config__"
-LAYOUT_WITHIN = 2**22
-"""Bytes of an event file: a layout is written when a training begins."""
 COLOURS = {
     "warming up": "gold",
     "settling": "tab:blue",
@@ -32,12 +23,6 @@ COLOURS = {
     "collapsed": "black",
 }
 """Of the phases of a training that are known."""
-
-
-def has_room(folder: Path) -> bool:
-    """Whether there is space for pictures where a run writes to."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    return shutil.disk_usage(existing).free >= ROOM_FOR_FIGURES
 
 
 def spectrum_figure(record: AlphaRecord, earlier: Sequence[AlphaRecord] = ()) -> Figure:
@@ -133,7 +118,8 @@ def course_figure(
     )
     _draw_alpha(panels[0], history, steps, check_target(target))
     for axes, (name, values) in zip(panels[1:], beside.items(), strict=True):
-        axes.plot(steps, values, "o-", ms=3, color="0.25")
+        known = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
+        axes.plot(*zip(*known, strict=True), "o-", ms=3, color="0.25")  # over what lies between
         axes.set_title(name, loc="left", size=10, pad=3)
     for axes in panels:
         axes.locator_params(nbins=4)  # each tick takes time
@@ -200,74 +186,3 @@ def _figure(width: float, height: float, **options: Any) -> Figure:
     figure = Figure(figsize=(width, height), **options)
     FigureCanvasAgg(figure)
     return figure
-
-
-def publish_figure(
-    trainer: Any,
-    tag: str,
-    figure: Figure,
-    record: AlphaRecord,
-    folder: Path | None,
-    *,
-    replaces: bool = False,
-) -> None:
-    """Hand a figure to each logger; a PNG goes to ``folder`` for those that show none.
-
-    Args:
-        trainer: Its ``loggers`` are asked what they can do.
-        tag: Name of the figure, for example ``"val_alpha_spectrum"``.
-        figure: What to show.
-        record: The measurement that it is of.
-        folder: Where PNG files go, or `None` for nowhere.
-        replaces: Whether it says all that the one before said, which need not be kept then.
-    """
-    # Lightning logs scalars of a step under the number of steps before it.
-    step = max(record.global_step - 1, 0)
-    name = tag if replaces else f"{tag}/step={step}"
-    shown = [_show(logger, tag, f"{name}.png", figure, step) for logger in trainer.loggers]
-    if not all(shown) and folder is not None:
-        moment = "" if replaces else f"-epoch={record.epoch}-step={record.global_step}"
-        with written_beside(folder / f"{tag}{moment}.png") as unfinished:
-            figure.savefig(unfinished, format="png")
-
-
-def publish_layout(trainer: Any, title: str, charts: Mapping[str, Sequence[str]]) -> None:
-    """Put scalars side by side in TensorBoard, under "Custom Scalars"; other loggers have no such.
-
-    A run has one layout, and the last one counts. So a run that has one already keeps it, and one
-    that is written later takes the place of this.
-
-    Args:
-        trainer: Its ``loggers`` are asked what they can do.
-        title: Of the group.
-        charts: The tags of each, as regular expressions.
-    """
-    layout = {title: {name: ["Multiline", list(tags)] for name, tags in charts.items()}}
-    for logger in trainer.loggers:
-        experiment = logger.experiment
-        if hasattr(experiment, "add_custom_scalars") and not _has_layout(experiment):
-            experiment.add_custom_scalars(layout)
-
-
-def _has_layout(experiment: Any) -> bool:
-    """Whether the files of a run hold a layout: nothing else tells."""
-    experiment.flush()
-    for path in Path(experiment.log_dir).glob("events.out.tfevents.*"):
-        with path.open("rb") as file:
-            if LAYOUT_TAG in file.read(LAYOUT_WITHIN):
-                return True
-    return False
-
-
-def _show(logger: Any, tag: str, name: str, figure: Figure, step: int) -> bool:
-    """Hand the figure to a logger in its own way; loggers are known by what they can do."""
-    experiment = logger.experiment
-    if hasattr(experiment, "add_figure"):  # TensorBoard
-        experiment.add_figure(tag, figure, global_step=step, close=False)
-    elif hasattr(logger, "log_image"):  # Weights & Biases
-        logger.log_image(key=tag, images=[figure])
-    elif hasattr(experiment, "log_figure") and getattr(logger, "run_id", None):  # MLflow
-        experiment.log_figure(logger.run_id, figure, name)
-    else:
-        return False
-    return True
