@@ -134,7 +134,7 @@ def prepare_docstring(_: Any, what: str, *rest: Any) -> None:
     lines = rest[-1]
     lines[:] = [re.sub(r"^(\s+)(alphareq .+)$", r"\1``\2``", line) for line in lines]
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment
 
 
 def plain_types(_: Any, described: Any, __: bool) -> None:

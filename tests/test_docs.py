@@ -1,7 +1,9 @@
 """The README and the pages of the site: their Python is run, their commands are parsed."""
 
+import importlib
 import inspect
 import re
+import runpy
 import shlex
 import time
 from pathlib import Path
@@ -154,6 +156,33 @@ def test_from_alpha_to_a_decision_in_ten_minutes(tmp_path, monkeypatch, capsys):
 def test_every_public_name_is_explained():
     explained = set(re.findall(r"`(\w+)", " ".join(page.read_text() for page in PAGES)))
     assert set(alphareq_lightning.__all__) <= explained
+
+
+def test_what_is_said_of_an_attribute_is_not_cut_at_its_colon():
+    napoleon = pytest.importorskip("sphinx.ext.napoleon")
+    prepare = runpy.run_path(str(DOCS / "conf.py"))["prepare_docstring"]
+    for what in ("attribute", "property"):
+        lines = ["Whether α has passed its peak: before, it misleads."]
+        prepare(None, what, "turned", None, None, lines)
+        read = napoleon.GoogleDocstring(lines, napoleon.Config(), what=what, name="turned")
+        assert read.lines()[-1] == "Whether α has passed its peak: before, it misleads."
+
+
+def described_modules():
+    pages = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    return re.findall(r"automodule:: (\S+)", pages)
+
+
+@pytest.mark.parametrize("module", described_modules())
+def test_every_field_of_a_named_tuple_is_described(module):
+    """Sphinx writes "Alias for field number 0" for the others."""
+    kinds = [
+        kind for kind in vars(importlib.import_module(module)).values() if inspect.isclass(kind)
+    ]
+    for kind in kinds:
+        for name in getattr(kind, "_fields", ()):
+            below = inspect.getsource(kind).partition(f"\n    {name}: ")[2].partition("\n")[2]
+            assert below.startswith('    """'), f"{kind.__name__}.{name}"
 
 
 def test_every_error_and_warning_has_its_entry():
