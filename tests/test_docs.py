@@ -1,5 +1,6 @@
 """The README and the pages of the site: their Python is run, their commands are parsed."""
 
+import ast
 import importlib
 import inspect
 import re
@@ -190,3 +191,23 @@ def test_every_error_and_warning_has_its_entry():
     entries = re.findall(r"^### `(\w+)`\n\n(.+)", (DOCS / "troubleshooting.md").read_text(), re.M)
     assert sorted(name for name, _ in entries) == sorted(classes)
     assert all(len(text.split()) >= 8 for _, text in entries)
+
+
+def messages():
+    """The texts in the sources, with … for what is put in."""
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [n.value if isinstance(n, ast.Constant) else "…" for n in node.values]
+                yield from ("".join(parts), "".join(parts).replace("…", ""))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_that_are_quoted_are_what_is_said():
+    page = (DOCS / "troubleshooting.md").read_text()
+    quoted = re.findall(r"(?<!\*)\*([^*\n]+(?:\\\*[^*\n]+)*)\*(?!\*)", page)
+    said = "\n".join(messages())
+    parts = {part for text in quoted for part in text.replace("\\", "").split("…")}
+    assert len(quoted) > 25
+    assert sorted(part for part in parts if part not in said) == []
