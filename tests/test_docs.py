@@ -85,7 +85,7 @@ def test_the_readme_is_short_and_the_callback_fits_in_eleven_lines():
 
 def test_train_commands_parse(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    text = "\n".join(page.read_text() for page in PAGES)
+    text = "\n".join(page.read_text() for page in PAGES).replace("\\\n", "")
     commands = set(re.findall(r"^alphareq (train .*)$", text, flags=re.MULTILINE))
     assert len(commands) >= 3
     for command in commands:
@@ -121,7 +121,7 @@ def test_files_that_are_named_exist(page):
 
 
 def commands_of(text):
-    lines = re.findall(r"^(?:alphareq) (.*)$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^(?:alphareq) (.*)$", text.replace("\\\n", ""), flags=re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 
