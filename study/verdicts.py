@@ -9,7 +9,6 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import verdict
 from study.records import records_of
 
@@ -49,7 +48,7 @@ def main() -> None:
         records = [record for path in sorted(folder.glob("*.json")) for record in records_of(path)]
         found = verdict(records)
         print(f"{folder.relative_to(HERE)}: {len(found.courses)} trainings")
-        for line in verdict_lines(found):
+        for line in found.lines():
             print(f"  {line}")
         last = max(record.global_step for record in records)
         paid = [r.accuracy for r in records if r.global_step == last and r.accuracy is not None]

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from alphareq_lightning.records import (
         AlphaRecord,
         append_record,
+        course_in_checkpoint,
         read_records,
         records_from_checkpoints,
     )
@@ -103,6 +104,7 @@ __all__ = [
     "append_record",
     "correct_alpha",
     "course_figure",
+    "course_in_checkpoint",
     "course_of",
     "eigenspectrum",
     "feature_moments",

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from rich.console import Console
@@ -50,6 +51,14 @@ def test_rank_a_run(run, capsys):
         assert column in out
     _, out, _ = alphareq(capsys, "rank", run, "--top", 1)
     assert "and 3 more" in out
+
+
+def test_the_first_of_many_keep_the_folder_that_tells_them_apart(tmp_path, capsys):
+    records = tmp_path / "records.jsonl"
+    for run, alpha in (("tau=1", 1.1), ("tau=2", 1.9)):
+        append_record(records, plain_record(path=f"runs/{run}/last.ckpt", alpha=alpha, run=run))
+    _, out, _ = alphareq(capsys, "rank", records, "--top", 1)
+    assert "tau=1/last.ckpt" in out
 
 
 def test_rank_for_machines_and_spreadsheets(run, capsys):
@@ -130,6 +139,54 @@ def test_scored_afterwards_it_is_what_training_logged(run, capsys, tmp_path):
             assert record.layer == logged[path].layer
             assert record.global_step == logged[path].global_step
         assert alphareq(capsys, "rank", records)[0] == NO_CHOICE
+
+
+def test_another_alpha_than_in_training_is_told_of(run, capsys, tmp_path):
+    args = ("score", run / "kept", *MODULE, *DIGITS, "--out", tmp_path / "r.jsonl")
+    _, out, _ = alphareq(capsys, *args)
+    assert "caution" not in out
+    _, out, _ = alphareq(capsys, *args, "--statistics", "none")
+    assert re.search(r"caution: α of .* here and was \d\.\d{3} in training: are the images", out)
+    assert "their normalisation (--statistics)" in out
+
+
+class Headless(pl.LightningModule):
+    """As many modules are written: `training_step` calls its parts, and there is no forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.Conv2d(1, 16, 3)
+
+
+class Gray(Headless):
+    def forward(self, images):
+        return self.encoder(images).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Headless", "it needs a method forward(images), on whose way the layer lies"),
+        ("Gray", "image files and digits have 3 channels, a DataModule of your own its own"),
+    ],
+)
+def test_modules_that_do_not_run_on_images(capsys, tmp_path, name, told):
+    path = tmp_path / "a.ckpt"
+    torch.save({"state_dict": globals()[name]().state_dict(), "epoch": 0, "global_step": 1}, path)
+    code, _, err = alphareq(
+        capsys,
+        "score",
+        path,
+        "--module",
+        f"{__name__}.{name}",
+        *DIGITS,
+        "--layer",
+        "encoder",
+        "--out",
+        tmp_path / "r.jsonl",
+    )
+    assert code == 2
+    assert told in err
 
 
 def test_score_several_layers_and_few_images(run, capsys, tmp_path):

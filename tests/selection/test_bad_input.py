@@ -5,7 +5,6 @@ import math
 import pytest
 from planted_trainings import FAILING, HEALTHY, SLOW, training, trainings
 
-from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import verdict
 
 from plain_records import with_values
@@ -126,5 +125,5 @@ CASES = {
 def test_what_people_bring_is_answered_in_a_sentence(name):
     records, sentence = CASES[name]
     found = verdict(records)
-    assert any(sentence in line for line in verdict_lines(found))
+    assert any(sentence in line for line in found.lines())
     assert found.choice is None or found.choice in records

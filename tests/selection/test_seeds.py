@@ -7,7 +7,6 @@ import pytest
 from planted_trainings import FAILING, training, trainings
 
 from alphareq_lightning.errors import OptionError, SelectionError
-from alphareq_lightning.report.verdict import verdict_lines, verdict_values
 from alphareq_lightning.selection import configurations_of, trainings_of, verdict
 from alphareq_lightning.selection.seeds import spread_between_seeds
 
@@ -128,9 +127,9 @@ def test_the_spread_is_printed_and_in_json():
     records = [r for s in range(3) for r in training(f"a/seed={s}", error=0.1 + s / 100)]
     records += [r for s in range(3) for r in training(f"b/seed={s}", error=9.0, rankme=5.0)]
     found = verdict(records)
-    [line] = [line for line in verdict_lines(found) if line.startswith("another seed changes")]
+    [line] = [line for line in found.lines() if line.startswith("another seed changes")]
     assert "twins_error by 6.4 %" in line
-    assert verdict_values(found)["spread"]["twins_error"] == pytest.approx(0.0643, abs=1e-3)
+    assert found.to_dict()["spread"]["twins_error"] == pytest.approx(0.0643, abs=1e-3)
 
 
 def test_a_configuration_may_name_a_training_without_a_straight_line():

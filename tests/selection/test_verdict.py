@@ -33,6 +33,17 @@ def test_before_the_turn_the_last_is_kept_and_not_the_nearest():
     assert "α has not turned, so it says nothing yet" in found.advice
 
 
+def test_a_fall_within_the_error_is_no_turn_and_is_told():
+    slowly = {0: 1.34, 40: 2.44, 100: 2.394, 180: 2.30, 240: 2.25, 300: 2.261}
+    found = verdict(training("a", slowly, stderr=0.08))
+    assert [course.phase for course in found.courses.values()] == ["warming up"]
+    assert any(
+        "α is 0.13 below its largest value, that of step 100: a turn is told from 0.16 on" in doubt
+        for doubt in found.doubts
+    )
+    assert not verdict(training("a", SLOW)).doubts  # it stands at its largest value
+
+
 def test_of_a_failing_training_an_early_checkpoint_is_kept():
     found = verdict(training("a", FAILING))
     assert (found.choice.global_step, found.failing[0].global_step) == (100, 4000)
@@ -83,6 +94,20 @@ def test_of_trainings_that_have_turned_the_best_by_what_is_believed():
     }
     assert [r.run for r in found.scores["rankme"].order] == ["a", "b", "c"]
     assert found.courses["bad"].phase == "failing"
+
+
+def test_one_score_alone_is_a_doubt():
+    [doubt] = [
+        d
+        for d in verdict(trainings(training("a", error=None), training("b", error=None))).doubts
+        if "orders these trainings" in d
+    ]
+    assert doubt.startswith("nothing but rankme orders these trainings")
+    assert "measure twins_error, selfcluster, too" in doubt
+    both = verdict(trainings(training("a"), training("b")))
+    assert not any("orders these trainings" in doubt for doubt in both.doubts)
+    believed = verdict(trainings(training("a"), training("b")), believe=["rankme"])
+    assert not any("orders these trainings" in doubt for doubt in believed.doubts)
 
 
 def test_nearness_to_the_target_does_not_choose_among_trainings():

@@ -203,6 +203,8 @@ class AlphaMonitor(Callback):
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
         self._display = Display(prefix, target)
+        self._validated: dict[str, float] = {}
+        self._between: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
         self._heard_of_weights = False
@@ -256,6 +258,7 @@ class AlphaMonitor(Callback):
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
         self._display.begin()
+        self._validated, self._between = {}, []
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
 
@@ -411,7 +414,7 @@ class AlphaMonitor(Callback):
                 logger.log_metrics(self._values(), step=trainer.global_step)
         if trainer.global_step > 0:  # a network that has not learnt cannot have collapsed
             self._obey_on_collapse(trainer)
-        self._keep(trainer)
+        self._keep(trainer, between=True)
 
     def _is_due(self, trainer: Trainer) -> bool:
         last = self._last_epoch
@@ -517,13 +520,21 @@ class AlphaMonitor(Callback):
             raise OptionError(message)
         self._gauge.warn(SharedKeyWarning, message)
 
-    def _keep(self, trainer: Trainer) -> None:
+    def _keep(self, trainer: Trainer, *, between: bool = False) -> None:
+        """Add what was measured to the history; ``between`` validations, without their metrics."""
         own = set(self._keys())
         metrics = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
             if name not in own
         }
+        if between:  # what is as it was then is of then
+            metrics = {name: v for name, v in metrics.items() if self._validated.get(name) != v}
+        else:
+            self._validated = metrics
+            step = {record.global_step for record in self._measured}
+            again = {id(r) for r in self._between if r.global_step in step}
+            self.history[:] = (record for record in self.history if id(record) not in again)
         records = [replace(record, metrics=metrics) for record in self._measured]
         if self._unknown_weights is not None:
             records = []
@@ -533,6 +544,7 @@ class AlphaMonitor(Callback):
                 f"history: {self._unknown_weights}",
             )
         self.history += records
+        self._between = records if between else []
         if self.figures:
             self._display.show(trainer, records, self.history)
 

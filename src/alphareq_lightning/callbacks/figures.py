@@ -118,7 +118,8 @@ def course_figure(
     )
     _draw_alpha(panels[0], history, steps, check_target(target))
     for axes, (name, values) in zip(panels[1:], beside.items(), strict=True):
-        axes.plot(steps, values, "o-", ms=3, color="0.25")
+        known = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
+        axes.plot(*zip(*known, strict=True), "o-", ms=3, color="0.25")  # over what lies between
         axes.set_title(name, loc="left", size=10, pad=3)
     for axes in panels:
         axes.locator_params(nbins=4)  # each tick takes time

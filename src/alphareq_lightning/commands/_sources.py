@@ -20,7 +20,8 @@ class ImageOptions:
         data: A folder, or 'digits'; default: the data of ``config``.
         image_size: Side in pixels; default: that of ``model``, else 16 for digits and 32 for a
             folder.
-        statistics: Of the channels, to normalise; default: those of ``model``, else the recipe's.
+        statistics: Of the channels, to normalise; default: those of ``model``, else the recipe's;
+            none leaves them in [0, 1].
         max_images: At most this many held-out images, drawn by chance, always the same ones.
         batch_size: Images in a batch.
         num_workers: Processes that load them.
@@ -28,7 +29,7 @@ class ImageOptions:
 
     data: str | None = None
     image_size: int | None = None
-    statistics: Literal["cifar", "imagenet"] | None = None
+    statistics: Literal["cifar", "imagenet", "none"] | None = None
     max_images: int | None = None
     batch_size: int = 256
     num_workers: int = 0

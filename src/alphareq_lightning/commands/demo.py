@@ -27,7 +27,6 @@ from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.records.json_lines import write_records
 from alphareq_lightning.report import write_report
-from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import Verdict, course_of, verdict
 from alphareq_lightning.selection.ranking import badness
 
@@ -122,7 +121,7 @@ def run_demo(
     found.sort(key=lambda record: LAMBDS.index(_lambd(record)))
     course = gather_courses(found)
     chosen = verdict(found, course=course)
-    for line in verdict_lines(chosen):
+    for line in chosen.lines():
         console.print(line, soft_wrap=True)
     read = _readouts(found, DigitsDataModule(seed=seed))
     console.print(_check(read, chosen))

@@ -24,7 +24,6 @@ from alphareq_lightning.report.ranking import (
     ranking_rows,
     ranking_table,
 )
-from alphareq_lightning.report.verdict import verdict_lines, verdict_values
 from alphareq_lightning.selection import Verdict, cautions, rank_checkpoints, verdict
 from alphareq_lightning.selection.ranking import LOGGED
 from alphareq_lightning.selection.seeds import SEED
@@ -139,25 +138,27 @@ def _refit(
 
 def show(ranking: Ranking, console: Console) -> None:
     """The verdict, a table, and what speaks against its order."""
-    for line in () if ranking.verdict is None else verdict_lines(ranking.verdict):
+    for line in () if ranking.verdict is None else ranking.verdict.lines():
         console.print(printable(line), soft_wrap=True)
     if ranking.verdict is not None:  # whose choice need not be the first of the table
         order = "the distance of α" if ranking.by == "alpha" else ranking.by
         console.print(printable(f"all records, in the order of {order} alone:"), soft_wrap=True)
     shown = ranking.records[: ranking.top]
-    console.print(ranking_table(shown, ranking.target))
+    console.print(ranking_table(ranking.records, ranking.target, top=ranking.top))
     if len(shown) < len(ranking.records):
         console.print(f"and {len(ranking.records) - len(shown)} more; show them with --top")
     for record in shown:
         if record.problem is not None:
             console.print(printable(f"no α for {record.name}: {record.problem}"), style="yellow")
     for caution in ranking.cautions:
-        console.print(f"caution: {printable(caution)}", style="yellow", soft_wrap=True)
+        console.print(
+            f"caution about this order: {printable(caution)}", style="yellow", soft_wrap=True
+        )
 
 
 def as_json(ranking: Ranking) -> str:
     """``{"verdict": {...}, "records": [...], "cautions": [...]}``."""
-    found = None if ranking.verdict is None else verdict_values(ranking.verdict)
+    found = None if ranking.verdict is None else ranking.verdict.to_dict()
     rows = ranking_rows(ranking.records, ranking.target)
     return json_text({"verdict": plain(found), "records": rows, "cautions": ranking.cautions})
 

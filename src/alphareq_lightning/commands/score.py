@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -20,8 +21,12 @@ from alphareq_lightning.measure.layers import resolve_layers
 from alphareq_lightning.measure.pooling import PoolName
 from alphareq_lightning.metrics.scores import without_views
 from alphareq_lightning.records import AlphaRecord, append_record, read_records
+from alphareq_lightning.records.checkpoints import record_of_checkpoint
 from alphareq_lightning.report.ranking import ranking_rows, ranking_table
 from alphareq_lightning.text import json_text, printable
+
+LEAST_OFF = 0.1
+"""A smaller difference between α here and in training says nothing of the images."""
 
 
 class Scored(NamedTuple):
@@ -32,6 +37,8 @@ class Scored(NamedTuple):
     """The file that they were appended to."""
     refused: list[SelectionError]
     """One for each file that is no checkpoint, or does not fit the model."""
+    differing: list[str]
+    """A sentence for each checkpoint whose own record has another α."""
 
 
 def score_checkpoints(
@@ -77,6 +84,7 @@ def score_checkpoints(
     batches = images.source(model).heldout()
     measured: list[AlphaRecord] = []
     refused: list[SelectionError] = []
+    differing: list[str] = []
     for path in tracked(files, "α of each checkpoint"):
         try:
             loaded = model.load(path)
@@ -97,7 +105,22 @@ def score_checkpoints(
             )
             append_record(out, record)
             measured.append(record)
-    return Scored(measured, out, refused)
+            differing += _other_than_kept(record)
+    return Scored(measured, out, refused, differing)
+
+
+def _other_than_kept(record: AlphaRecord) -> list[str]:
+    """That the monitor of the training has found another α: then it has seen other images."""
+    with suppress(SelectionError):  # most files carry no record
+        kept, _ = record_of_checkpoint(Path(record.name), record.layer)
+        alike = (kept.path_step, kept.num_features) == (None, record.num_features)
+        if alike and abs(kept.alpha - record.alpha) > max(LEAST_OFF, 2 * kept.stderr):
+            return [
+                f"α of {record.name} is {record.alpha:.3f} here and was {kept.alpha:.3f} in "
+                "training: are the images (--data, --max-images), their size (--image-size), their "
+                "normalisation (--statistics), the pooling and the window the same?"
+            ]
+    return []
 
 
 def show(scored: Scored, console: Console) -> None:
@@ -109,6 +132,10 @@ def show(scored: Scored, console: Console) -> None:
         if record.problem is not None:
             problem = f"no α for {record.path}: {record.problem}"
             console.print(printable(problem), style="yellow")
+    for sentence in scored.differing[:1]:
+        more = f" ({len(scored.differing)} such checkpoints)" if scored.differing[1:] else ""
+        line = f"caution: {printable(sentence)}{more}"
+        console.print(line, style="yellow", soft_wrap=True)
     console.print(f"records: {printable(str(scored.out))}", soft_wrap=True)
 
 

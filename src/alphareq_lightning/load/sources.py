@@ -218,7 +218,8 @@ def image_source(
             its channels only. `None` for what the recipe does with digits, or with a folder. A
             DataModule prepares its images itself.
         image_size: Side in pixels, instead of that.
-        statistics: ``"cifar"`` or ``"imagenet"``, whose channels to normalise by instead.
+        statistics: ``"cifar"`` or ``"imagenet"``, whose channels to normalise by instead; or
+            ``"none"``, which leaves them in [0, 1].
         options: Of `ImageSource`.
 
     Raises:

@@ -21,9 +21,17 @@ def run_on(model: Callable[[Tensor], Any], images: Tensor) -> None:
     """
     try:
         model(images)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+    except NotImplementedError as error:
         raise FeatureTapError(
-            f"the model does not run on images of shape {tuple(images.shape)}: {error}"
+            f"the model cannot be run on images: {error}; it needs a method forward(images), on "
+            "whose way the layer lies"
+        ) from error
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        hint = ""
+        if "channels" in str(error):
+            hint = "; image files and digits have 3 channels, a DataModule of your own its own"
+        raise FeatureTapError(
+            f"the model does not run on images of shape {tuple(images.shape)}: {error}{hint}"
         ) from error
 
 

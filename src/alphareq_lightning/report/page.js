@@ -671,6 +671,7 @@ function setUpVerdict() {
   const [[label, text], ...others] = page.verdict, none = label !== "verdict" || text === "no choice";
   const card = find("#verdict"), list = element("dl");
   card.classList.toggle("none", none);
+  card.classList.toggle("wait", others.some(line => line.join() === "phase,warming up"));
   const title = label !== "verdict" ? "No verdict" : none ? "No choice" : "Keep ";
   card.append(element("h2", {}, ...(none ? [title] : [title, ...soft(text)])), list);
   if (label !== "verdict") others.unshift(["because", text]);

@@ -35,7 +35,6 @@ from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.report.choices import CRITERIA, choices_by_score
 from alphareq_lightning.report.courses import courses_of, hyperparameters_of, measured
 from alphareq_lightning.report.ranking import short_names
-from alphareq_lightning.report.verdict import verdict_lines
 from alphareq_lightning.selection import (
     AlphaIntervalSearch,
     Readout,
@@ -286,7 +285,7 @@ def _verdict(
     except SelectionError as error:  # they can be shown beside each other, and not be chosen from
         return [["no verdict", str(error)]], {}
     roles = {"failing": found.failing, "tie": found.ties, "choice": filter(None, [found.choice])}
-    parts = (line.partition(": ") for line in verdict_lines(found))
+    parts = (line.partition(": ") for line in found.lines())
     lines = [[label, text] if colon else ["", label] for label, colon, text in parts]
     return lines, {id(record): role for role, rs in roles.items() for record in rs}
 

@@ -85,8 +85,10 @@ def _cell(value: Any) -> Any:
     return printable(f"'{value}" if value.lstrip().startswith(FORMULA) else value)
 
 
-def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
-    """The ranking for a terminal."""
+def ranking_table(
+    records: Sequence[AlphaRecord], target: Target, *, top: int | None = None
+) -> Table:
+    """The ranking for a terminal, or the first lines of it."""
     paid = any(r.accuracy is not None for r in records)
     known = {name for r in records for name in r.metrics}
     losses = [name for name in ("val_loss", "train_loss") if name in known]
@@ -99,7 +101,7 @@ def ranking_table(records: Sequence[AlphaRecord], target: Target) -> Table:
     for column in table.columns[1:]:
         column.justify, column.no_wrap = "right", True
     _, names = short_names(records)
-    for name, r in zip(names, records, strict=True):
+    for name, r in list(zip(names, records, strict=True))[:top]:
         cells = [
             str(r.epoch),
             str(r.global_step) if r.path_step is None else f"{r.global_step} of {r.path_step}",

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.course import Course
+from alphareq_lightning.selection.course import Course, Phase
+
+SHOWN = 5
+"""Ties and trainings that are named; of more the number is told."""
+SET_ASIDE: tuple[Phase, ...] = ("warming up", "unknown")
 
 
 class Criterion(NamedTuple):
@@ -45,3 +50,61 @@ class Verdict:
     scores: Mapping[str, Criterion] = field(default_factory=dict)
     courses: Mapping[str, Course] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
+
+    def lines(self) -> Iterator[str]:
+        """The choice, its ties, the phases, what fails, why to doubt it, and what to do."""
+        if self.choice is None:
+            yield "verdict: no choice"
+        else:
+            yield f"verdict: {self._name(self.choice)}, α = {self.choice.alpha:.3f}"
+        if self.ties:
+            yield f"cannot be told from it: {self._named(self.ties)}"
+        phases = Counter(course.phase for course in self.courses.values())
+        if len(self.courses) > 1:
+            counts = (f"{count} {phase}" for phase, count in phases.most_common())
+            yield f"phases: {', '.join(counts)}"
+            for phase in SET_ASIDE:
+                latest = [c.latest for c in self.courses.values() if c.phase == phase]
+                if latest:
+                    yield f"{phase}: {self._named(latest)}"
+        else:
+            yield from (f"phase: {phase}" for phase in phases)
+        if self.spread:
+            changes = ", ".join(_changed(name, sd) for name, sd in self.spread.items())
+            yield f"another seed changes {changes}"
+        if self.failing:
+            yield f"failing or collapsed: {self._named(self.failing)}"
+        yield from (f"doubt: {doubt}" for doubt in self.doubts)
+        yield f"advice: {self.advice}"
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: paths, or the steps of records without one."""
+        return {
+            "choice": None if self.choice is None else self._name(self.choice),
+            "ties": list(map(self._name, self.ties)),
+            "failing": list(map(self._name, self.failing)),
+            "doubts": list(self.doubts),
+            "advice": self.advice,
+            "phases": {self._name(c.latest): c.phase for c in self.courses.values()},
+            "spread": dict(self.spread),
+            "criteria": {
+                name: {"believed": criterion.believed, "agreement": criterion.agreement}
+                for name, criterion in self.scores.items()
+            },
+        }
+
+    def _name(self, record: AlphaRecord) -> str:
+        """A path; without one, the step, and of which training where there are several."""
+        of_one = record.path is not None or not record.run or len(self.courses) < 2
+        return record.name if of_one else f"{record.name} of {record.run}"
+
+    def _named(self, records: Sequence[AlphaRecord]) -> str:
+        more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
+        return ", ".join(map(self._name, records[:SHOWN])) + more
+
+
+def _changed(name: str, spread: float) -> str:
+    return f"α by {spread:.3f}" if name == "alpha" else f"{name} by {spread:.1%}".replace("%", " %")

@@ -58,6 +58,11 @@ class Course(NamedTuple):
         return self.phase in TURNED
 
     @property
+    def least_fall(self) -> float:
+        """How far below its peak α has turned: by two standard errors of its fit, at least .05."""
+        return max(LEAST_MOVE, 2 * _error(self.latest))
+
+    @property
     def too_short(self) -> bool:
         """Whether it ends before a course can be told. Weights without a step are no training."""
         return self.phase == "unknown" and 0 < self.latest.global_step < SHORTEST
@@ -113,7 +118,7 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         return course(told)
     if reference is None or latest.fit is None or peak is None or len(past) < 2 or not before:
         return course("unknown")
-    if latest.alpha >= peak.alpha - max(LEAST_MOVE, 2 * _error(latest)):
+    if latest.alpha >= peak.alpha - course("warming up").least_fall:
         untrained = reference.global_step == 0  # a stand-in is no ground to stop a training on
         began_below = past[0].alpha < reference.alpha - BELOW_UNTRAINED
         rises = latest.alpha > reference.alpha + ABOVE_UNTRAINED and _has_lost_rank(past)

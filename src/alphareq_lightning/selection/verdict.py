@@ -77,7 +77,8 @@ def verdict(
             f"{crooked} of {len(measured)} records have R² below {min_r2:g}, and are left out"
         )
     trainings = {name: each_once(found) for name, found in straight.items() if found}
-    told = trainings_of([*measured, *(r for r in more if r.run)])
+    # Of one step the last counts, and what can be chosen has a path to be named by.
+    told = trainings_of([*(r for r in more if r.run), *measured])
     courses = {name: course_of(told[name]) for name in trainings}
     if twice := max((contradictions(told[name]) for name in trainings), default=0):
         doubts.append(

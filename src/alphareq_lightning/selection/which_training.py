@@ -123,6 +123,12 @@ def which_training(
     found = _Candidates(candidates, configurations, believe, target)
     believed = found.believed
     missing = found.missing() if believe is None else {}
+    if believe is None and len(believed) == 1 and len(found.groups) > 1:
+        more = ", ".join(name for name in BELIEVED if name not in believed)
+        doubts.append(
+            f"nothing but {believed[0]} orders these trainings, and one score alone is easily "
+            f"wrong: measure {more}, too (scores= of AlphaMonitor)"
+        )
     doubts += [
         f"{name} is missing or no number in {count} of {len(candidates)} trainings: it is passed "
         "over"
