@@ -15,6 +15,7 @@ from unittest import mock
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.util.images import get_image_size
 from sphinx.util.nodes import make_refnode
 
 HERE = Path(__file__).parent
@@ -48,6 +49,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_extra_path = [str(EXTRA)]
 html_math_renderer = "mathml"
+html_domain_indices = False
 myst_heading_anchors = 3
 
 # Google docstrings. A single backtick is a reference where the name is known, and code elsewhere.
@@ -129,12 +131,20 @@ def link_public_names(app: Any, doctree: nodes.document, page: str) -> None:
             literal.replace_self(link)
 
 
+def link_pictures(app: Any, doctree: nodes.document, _: str) -> None:
+    """Make a link to its full size of each picture: Sphinx does so where a width is set."""
+    for image in doctree.findall(nodes.image):
+        size = get_image_size(app.srcdir / image["uri"])
+        if size is not None:
+            image["width"] = f"{size[0]}px"
+
+
 def prepare_docstring(_: Any, what: str, *rest: Any) -> None:
     """Keep napoleon from reading "The first ones: they are …" as a type; show commands as code."""
     lines = rest[-1]
     lines[:] = [re.sub(r"^(\s+)(alphareq .+)$", r"\1``\2``", line) for line in lines]
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment
 
 
 def plain_types(_: Any, described: Any, __: bool) -> None:
@@ -170,5 +180,6 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-signature", full_types, priority=900)  # after autodoc
     app.connect("env-updated", note_public_names)
     app.connect("doctree-resolved", link_public_names)
+    app.connect("doctree-resolved", link_pictures)
     app.add_directive("command-help", CommandHelp)
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math, None))

@@ -1,7 +1,10 @@
 """The README and the pages of the site: their Python is run, their commands are parsed."""
 
+import ast
+import importlib
 import inspect
 import re
+import runpy
 import shlex
 import time
 from pathlib import Path
@@ -82,7 +85,7 @@ def test_the_readme_is_short_and_the_callback_fits_in_eleven_lines():
 
 def test_train_commands_parse(monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    text = "\n".join(page.read_text() for page in PAGES)
+    text = "\n".join(page.read_text() for page in PAGES).replace("\\\n", "")
     commands = set(re.findall(r"^alphareq (train .*)$", text, flags=re.MULTILINE))
     assert len(commands) >= 3
     for command in commands:
@@ -118,7 +121,7 @@ def test_files_that_are_named_exist(page):
 
 
 def commands_of(text):
-    lines = re.findall(r"^(?:alphareq) (.*)$", text, flags=re.MULTILINE)
+    lines = re.findall(r"^(?:alphareq) (.*)$", text.replace("\\\n", ""), flags=re.MULTILINE)
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -156,8 +159,55 @@ def test_every_public_name_is_explained():
     assert set(alphareq_lightning.__all__) <= explained
 
 
+def test_what_is_said_of_an_attribute_is_not_cut_at_its_colon():
+    napoleon = pytest.importorskip("sphinx.ext.napoleon")
+    prepare = runpy.run_path(str(DOCS / "conf.py"))["prepare_docstring"]
+    for what in ("attribute", "property"):
+        lines = ["Whether α has passed its peak: before, it misleads."]
+        prepare(None, what, "turned", None, None, lines)
+        read = napoleon.GoogleDocstring(lines, napoleon.Config(), what=what, name="turned")
+        assert read.lines()[-1] == "Whether α has passed its peak: before, it misleads."
+
+
+def described_modules():
+    pages = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    return re.findall(r"automodule:: (\S+)", pages)
+
+
+@pytest.mark.parametrize("module", described_modules())
+def test_every_field_of_a_named_tuple_is_described(module):
+    """Sphinx writes "Alias for field number 0" for the others."""
+    kinds = [
+        kind for kind in vars(importlib.import_module(module)).values() if inspect.isclass(kind)
+    ]
+    for kind in kinds:
+        for name in getattr(kind, "_fields", ()):
+            below = inspect.getsource(kind).partition(f"\n    {name}: ")[2].partition("\n")[2]
+            assert below.startswith('    """'), f"{kind.__name__}.{name}"
+
+
 def test_every_error_and_warning_has_its_entry():
     classes = {name for name, _ in inspect.getmembers(errors, inspect.isclass)}
     entries = re.findall(r"^### `(\w+)`\n\n(.+)", (DOCS / "troubleshooting.md").read_text(), re.M)
     assert sorted(name for name, _ in entries) == sorted(classes)
     assert all(len(text.split()) >= 8 for _, text in entries)
+
+
+def messages():
+    """The texts in the sources, with … for what is put in."""
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [n.value if isinstance(n, ast.Constant) else "…" for n in node.values]
+                yield from ("".join(parts), "".join(parts).replace("…", ""))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_that_are_quoted_are_what_is_said():
+    page = (DOCS / "troubleshooting.md").read_text()
+    quoted = re.findall(r"(?<!\*)\*([^*\n]+(?:\\\*[^*\n]+)*)\*(?!\*)", page)
+    said = "\n".join(messages())
+    parts = {part for text in quoted for part in text.replace("\\", "").split("…")}
+    assert len(quoted) > 25
+    assert sorted(part for part in parts if part not in said) == []

@@ -28,6 +28,7 @@ class ReadoutScores(NamedTuple):
     """Accuracies of a readout, in percent."""
 
     top1: float
+    """Share of images whose label is the first guess."""
     top5: float
     """With fewer than five classes, of as many as there are."""
 

@@ -26,9 +26,9 @@ class BarlowTwinsLoss(NamedTuple):
     loss: Tensor
     """``invariance + lambd * redundancy``."""
     invariance: Tensor
-    """Σ (1 − C_ii)²: do the two views agree?"""
+    """``Σ (1 − C_ii)²``: do the two views agree?"""
     redundancy: Tensor
-    """Σ_{i≠j} C_ij², before λ: do the dimensions repeat each other?"""
+    """``Σ_{i≠j} C_ij²``, before λ: do the dimensions repeat each other?"""
 
 
 def barlow_twins_loss(z_a: Tensor, z_b: Tensor, lambd: float = 5e-3) -> BarlowTwinsLoss:

@@ -50,6 +50,7 @@ class Corrected(NamedTuple):
     """α without the bias of a finite sample."""
 
     alpha: float
+    """Estimate of what any number of images would show."""
     stderr: float
     """Standard error from the finite sample (that of `Fit` is the line's)."""
 

@@ -23,6 +23,7 @@ class Criterion(NamedTuple):
     agreement: float
     """Kendall's τ with the order that was believed; NaN where one of them is constant."""
     believed: bool
+    """Whether the choice is made by it, alone or with others."""
 
 
 @dataclass(frozen=True)

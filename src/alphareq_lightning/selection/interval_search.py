@@ -17,6 +17,7 @@ class Readout(NamedTuple):
     """A model whose labelled readout was paid for."""
 
     alpha: float
+    """Of the model, before the readout."""
     score: float
     """NaN if the readout failed."""
 

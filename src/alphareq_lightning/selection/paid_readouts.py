@@ -32,6 +32,7 @@ class Selected(NamedTuple):
     """What a search over models has found."""
 
     search: AlphaIntervalSearch
+    """With the readouts that were paid for, and the best model."""
     records: list[AlphaRecord]
     """In the order in which the models came, with the accuracy where a readout was paid for."""
     file: Path
