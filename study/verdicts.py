@@ -1,6 +1,7 @@
 """The verdict on the stored trainings, without a label; then what the choice would have cost.
 
-It also draws ``docs/course.png``: the course of α of five trainings, and what became of them.
+It also draws three pictures of the docs: the course of α of five trainings, and what became of
+them; and what loggers are shown of one of them.
 """
 
 from __future__ import annotations
@@ -9,15 +10,19 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from alphareq_lightning import AlphaRecord, course_figure, spectrum_figure
 from alphareq_lightning.selection import verdict
+from alphareq_lightning.selection.course import with_course
 from study.records import records_of
 
 HERE = Path(__file__).parent
 FOLDERS = ("pilot/results", "results")
-PICTURE = HERE.parent / "docs" / "course.png"
+DOCS = HERE.parent / "docs"
+SHOWN = "lambd=0.03,projector_dim=256.json"
+"""Of ``turned``: the training whose figures the docs show."""
 
 
-def course_figure(folder: Path) -> Figure:
+def courses_figure(folder: Path) -> Figure:
     """α of each training over its steps, and the accuracy that a label would have shown."""
     trainings = [records_of(path) for path in sorted(folder.glob("*.json"))]
     figure = Figure(figsize=(9, 3.4), dpi=120, layout="constrained")
@@ -54,7 +59,13 @@ def main() -> None:
         paid = [r.accuracy for r in records if r.global_step == last and r.accuracy is not None]
         if found.choice is not None and found.choice.accuracy is not None and paid:
             print(f"  checked: {found.choice.accuracy:.1f} %, the best {max(paid):.1f} %")
-    course_figure(HERE / "results" / "turned").savefig(PICTURE)
+    turned = HERE / "results" / "turned"
+    courses_figure(turned).savefig(DOCS / "course.png")
+    history: list[AlphaRecord] = []
+    for record in records_of(turned / SHOWN):
+        history.append(with_course(record, history)[0])
+    spectrum_figure(history[-1], history[:-1]).savefig(DOCS / "demo_spectrum.png")
+    course_figure(history).savefig(DOCS / "demo_course.png")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from alphareq_lightning.selection.course import with_course
 from study.records import records_of
 
 from plain_records import plain_record
-from tiny import TinyModule, labelled_loader, make_trainer
+from tiny import TinyModule, labelled_loader, make_trainer, unlabeled_loader
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.PoorFitWarning")
 
@@ -102,6 +102,7 @@ def test_the_course_of_a_failing_training():
         "RankMe",
     ]
     assert {"target 1", "untrained 1.63", "warming up", "failing"} < set(legend)
+    assert [entry for entry in legend if entry.startswith("keep")] == ["keep step 100"]
     alphas = figure.axes[0].get_lines()[0]
     np.testing.assert_array_equal(alphas.get_xdata(), [r.global_step for r in history])
     np.testing.assert_array_equal(alphas.get_ydata(), [r.alpha for r in history])
@@ -112,7 +113,7 @@ def test_the_course_of_a_failing_training():
 
 def test_the_phases_of_a_healthy_training():
     _, legend = texts(course_figure(told("0.03"), target=(1.5, 2.0)))
-    assert {"settling", "settled", "target 1.5 to 2"} < set(legend)
+    assert {"settling", "settled", "target 1.5 to 2", "keep step 1,000"} < set(legend)
     assert legend.count("settled") == 1
     assert "failing" not in legend
 
@@ -167,6 +168,15 @@ def test_tensorboard_gets_scalars_and_figure_at_every_epoch(tmp_path):
     assert steps == [event.step for event in events.Scalars("val_alpha_distance")]
     assert [image.step for image in events.Images("val_alpha_course_backbone")] == steps[1:]
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_figures_lie_where_their_scalars_do_between_validations_too(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    fit(tmp_path, logger, dataloader=unlabeled_loader(), at_steps=[0, 3, 7])
+    events = EventAccumulator(logger.log_dir, size_guidance={"images": 0}).Reload()
+    steps = [event.step for event in events.Scalars("val_alpha")]
+    assert steps == [0, 3, 4, 7, 9]
+    assert [image.step for image in events.Images("val_alpha_spectrum_backbone")] == steps
 
 
 @pytest.mark.parametrize(("share", "drawn"), [(0.05, [9, 29]), (1e9, [9, 14, 19, 24, 29])])
@@ -297,7 +307,7 @@ def test_a_long_spectrum_is_thinned_for_wandb():
 
     wandb_logger = Logger()
     long = record(eigenvalues=tuple(float(n**-1.25) for n in range(1, 2049)))
-    loggers.publish_lines(SimpleNamespace(loggers=[wandb_logger, object()]), "spectrum", long)
+    loggers.publish_lines(SimpleNamespace(loggers=[wandb_logger, object()]), "spectrum", long, 7)
     points = [(10**x, 10**y) for x, key, y in wandb_logger.sent if key == "eigenvalues"]
     assert len(points) <= 200
     np.testing.assert_allclose(points[:10], [(n, n**-1.25) for n in range(1, 11)])

@@ -143,11 +143,14 @@ def test_scored_afterwards_it_is_what_training_logged(run, capsys, tmp_path):
 
 def test_another_alpha_than_in_training_is_told_of(run, capsys, tmp_path):
     args = ("score", run / "kept", *MODULE, *DIGITS, "--out", tmp_path / "r.jsonl")
-    _, out, _ = alphareq(capsys, *args)
-    assert "caution" not in out
-    _, out, _ = alphareq(capsys, *args, "--statistics", "none")
-    assert re.search(r"caution: α of .* here and was \d\.\d{3} in training: are the images", out)
-    assert "their normalisation (--statistics)" in out
+    for same in ((), ("--fit-range", 3, 12)):
+        _, _, err = alphareq(capsys, *args, *same)
+        assert "caution" not in err
+    for shown in ((), ("--json",)):
+        _, _, err = alphareq(capsys, *args, "--statistics", "none", *shown)
+        told = r"caution: α of .* here and was \d\.\d{3} in training: are the images"
+        assert re.search(told, err)
+        assert "their normalisation (--statistics)" in err
 
 
 class Headless(pl.LightningModule):

@@ -1,5 +1,7 @@
 """A verdict in words: whoever reads it can find the model that is meant."""
 
+import json
+
 from alphareq_lightning.selection import verdict
 
 from plain_records import plain_record, with_values
@@ -7,7 +9,7 @@ from plain_records import plain_record, with_values
 HEALTHY = {0: 1.54, 200: 1.98, 400: 1.99, 1000: 1.83, 2000: 1.71, 4000: 1.57}
 
 
-def training(run, error):
+def training(run, error, later=None):
     return [
         plain_record(
             run=run,
@@ -16,7 +18,7 @@ def training(run, error):
             eigenvalues=tuple(n**-alpha for n in range(1, 101)),
             metrics={"val_twins_error": error},
         )
-        for step, alpha in HEALTHY.items()
+        for step, alpha in (HEALTHY | (later or {})).items()
     ]
 
 
@@ -32,6 +34,7 @@ def test_the_phase_is_told():
     found = verdict([*training("a", 0.1), *training("b", 0.2), *training("c", 0.3)[:1]])
     assert "phases: 2 settling, 1 unknown" in list(found.lines())
     assert "unknown: step 0 of c" in list(found.lines())
+    assert "settling: step 4000 of a, step 4000 of b" in list(found.lines())
     assert str(found).splitlines() == list(found.lines())
 
 
@@ -40,7 +43,9 @@ def test_trainings_are_named_by_their_newest_checkpoint():
         with_values(r, path=f"runs/{r.run}/last.ckpt")
         for r in [training("a", 0.1)[-1], training("b", 0.2)[-1]]
     ]
-    found = verdict(kept, course=[*training("a", 0.1), *training("b", 0.2)])
+    found = verdict(kept, course=[*training("a", 0.1, {5000: 1.5}), *training("b", 0.2)])
+    assert "settling: runs/a/last.ckpt, runs/b/last.ckpt" in list(found.lines())
+    json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert found.to_dict()["phases"] == {
         "runs/a/last.ckpt": "settling",
         "runs/b/last.ckpt": "settling",

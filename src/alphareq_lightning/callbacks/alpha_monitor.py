@@ -203,7 +203,6 @@ class AlphaMonitor(Callback):
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
         self._display = Display(prefix, target)
-        self._validated: dict[str, float] = {}
         self._between: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
@@ -258,7 +257,7 @@ class AlphaMonitor(Callback):
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
         self._display.begin()
-        self._validated, self._between = {}, []
+        self._between = []
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
 
@@ -528,10 +527,9 @@ class AlphaMonitor(Callback):
             for name, value in trainer.callback_metrics.items()
             if name not in own
         }
-        if between:  # what is as it was then is of then
-            metrics = {name: v for name, v in metrics.items() if self._validated.get(name) != v}
+        if between:  # what Lightning knows by then is of other steps, or cannot be told from it
+            metrics = {}
         else:
-            self._validated = metrics
             step = {record.global_step for record in self._measured}
             again = {id(r) for r in self._between if r.global_step in step}
             self.history[:] = (record for record in self.history if id(record) not in again)
@@ -546,7 +544,7 @@ class AlphaMonitor(Callback):
         self.history += records
         self._between = records if between else []
         if self.figures:
-            self._display.show(trainer, records, self.history)
+            self._display.show(trainer, records, self.history, between=between)
 
     # -- state -----------------------------------------------------------------------------------
 

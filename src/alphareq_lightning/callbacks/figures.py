@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.functional.power_law import check_target
 from alphareq_lightning.records.record import AlphaRecord
+from alphareq_lightning.selection import verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +120,7 @@ def course_figure(
         size=11,
     )
     _draw_alpha(panels[0], history, steps, check_target(target))
+    _mark_choice(panels[0], history, target)
     for axes, (name, values) in zip(panels[1:], beside.items(), strict=True):
         known = [(x, y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
         axes.plot(*zip(*known, strict=True), "o-", ms=3, color="0.25")  # over what lies between
@@ -167,6 +171,17 @@ def _draw_alpha(
     untrained = history[-1].untrained_alpha
     if untrained is not None:
         axes.axhline(untrained, color="C1", ls=":", lw=1.8, label=f"untrained {untrained:.2f}")
+
+
+def _mark_choice(
+    axes: Axes, history: Sequence[AlphaRecord], target: float | tuple[float, float]
+) -> None:
+    """The measurement whose checkpoint the verdict would keep, if it keeps one."""
+    with suppress(SelectionError):  # they can be drawn beside each other, and not be chosen from
+        choice = verdict(history, target=target).choice
+        if choice is not None:
+            at, label = (choice.global_step, choice.alpha), f"keep step {choice.global_step:,}"
+            axes.plot(*at, "*", ms=13, color="C3", zorder=4, ls="", label=label)
 
 
 def _shade(axes: Axes, history: Sequence[AlphaRecord]) -> None:

@@ -55,9 +55,15 @@ class Display:
         self._has_layout = self._has_warned = False
         self._owed_seconds = 0.0
         self._not_drawn: list[AlphaRecord] = []
+        self._step = 0
 
     def show(
-        self, trainer: Trainer, records: list[AlphaRecord], history: Sequence[AlphaRecord]
+        self,
+        trainer: Trainer,
+        records: list[AlphaRecord],
+        history: Sequence[AlphaRecord],
+        *,
+        between: bool,
     ) -> None:
         """The spectra of a measurement; the courses, where their time has come.
 
@@ -65,7 +71,10 @@ class Display:
             trainer: Its ``loggers`` are asked what they can do.
             records: Of this measurement, one for each layer, that of the plain keys first.
             history: All records of the monitor, these among them.
+            between: Whether they lie between validations, so that their scalars were logged under
+                their step; Lightning logs those of a validation under the number of steps before.
         """
+        self._step = max(trainer.global_step - (not between), 0)
         measuring = sum(record.seconds for record in records)
         self._owed_seconds = max(self._owed_seconds - COURSE_SHARE * measuring, 0.0)
         self._not_drawn = records if self._owed_seconds else []
@@ -95,14 +104,14 @@ class Display:
             for record in spectra:
                 name = f"{self.prefix}alpha_spectrum_{in_key(record.layer)}"
                 figure = spectrum_figure(record, of_one_course(record, history)[:-1])
-                publish_figure(trainer, name, figure, record, to)
-                publish_lines(trainer, f"{name}_lines", record)
+                publish_figure(trainer, name, figure, record, to, self._step)
+                publish_lines(trainer, f"{name}_lines", record, self._step)
             for record in courses:
                 started = time.perf_counter()
                 name = f"{self.prefix}alpha_course_{in_key(record.layer)}"
                 if len(course := of_one_course(record, history)) > 1:
                     figure = course_figure(course, self.target)
-                    publish_figure(trainer, name, figure, record, to, replaces=True)
+                    publish_figure(trainer, name, figure, record, to, self._step, replaces=True)
                     self._owed_seconds += time.perf_counter() - started
             self._lay_out(trainer, spectra or courses)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
@@ -141,6 +150,7 @@ def publish_figure(
     figure: Figure,
     record: AlphaRecord,
     folder: Path | None,
+    step: int,
     *,
     replaces: bool = False,
 ) -> None:
@@ -152,9 +162,9 @@ def publish_figure(
         figure: What to show.
         record: The measurement that it is of.
         folder: Where PNG files go, or `None` for nowhere.
+        step: Under which its scalars were logged.
         replaces: Whether it says all that the one before said, which need not be kept then.
     """
-    step = _logged_step(record)
     name = tag if replaces else f"{tag}/step={step}"
     shown = [_show(logger, tag, f"{name}.png", figure, step) for logger in trainer.loggers]
     if not all(shown) and folder is not None:
@@ -163,7 +173,7 @@ def publish_figure(
             figure.savefig(unfinished, format="png")
 
 
-def publish_lines(trainer: Any, tag: str, record: AlphaRecord) -> None:
+def publish_lines(trainer: Any, tag: str, record: AlphaRecord, step: int) -> None:
     """Hand a spectrum to Weights & Biases as lines to read values off, beside its picture.
 
     Its chart of lines has linear axes only, so both are log₁₀. A chart shows the newest; a slider
@@ -173,6 +183,7 @@ def publish_lines(trainer: Any, tag: str, record: AlphaRecord) -> None:
         trainer: Its ``loggers`` are asked what they can do.
         tag: Name of the chart.
         record: The measurement.
+        step: Under which its scalars were logged.
     """
     shares = record.shares
     ranks = sorted({round(len(shares) ** (i / (POINTS - 1))) for i in range(POINTS)})
@@ -191,7 +202,7 @@ def publish_lines(trainer: Any, tag: str, record: AlphaRecord) -> None:
                 title=f"{record.layer}: log₁₀ eigenvalue (share of the largest) by log₁₀ rank",
                 xname="log₁₀ rank",
             )
-            logger.log_metrics({tag: chart}, step=_logged_step(record))
+            logger.log_metrics({tag: chart}, step=step)
 
 
 def publish_layout(trainer: Any, title: str, charts: Mapping[str, Sequence[str]]) -> None:
@@ -210,11 +221,6 @@ def publish_layout(trainer: Any, title: str, charts: Mapping[str, Sequence[str]]
         experiment = logger.experiment
         if hasattr(experiment, "add_custom_scalars") and not _has_layout(experiment):
             experiment.add_custom_scalars(layout)
-
-
-def _logged_step(record: AlphaRecord) -> int:
-    """Lightning logs scalars of a step under the number of steps before it."""
-    return max(record.global_step - 1, 0)
 
 
 def _has_layout(experiment: Any) -> bool:

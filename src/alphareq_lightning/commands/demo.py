@@ -52,14 +52,14 @@ class _Design:
 EASY = _Design(
     {"backbone": "mlp", "projector_dim": 128, "learning_rate": 2e-3},
     66,
-    "Eight Barlow Twins of 594 steps on scikit-learn's digits: a small MLP, another λ in each.\n"
+    "Eight Barlow Twins on scikit-learn's digits: a small MLP, another λ in each.\n"
     "This network was picked among several with labels in view, so that α has something to show;\n"
     "`alphareq demo --hard` shows a design where it fails.",
 )
 HARD = _Design(
     {},
     6,
-    "Eight Barlow Twins of 54 steps on scikit-learn's digits, a small ResNet, that differ in λ\n"
+    "Eight Barlow Twins on scikit-learn's digits, a small ResNet, that differ in λ\n"
     "only: trainings so short that α has not turned, and its nearness to 1 misleads.",
 )
 

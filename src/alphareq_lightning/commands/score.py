@@ -113,12 +113,14 @@ def _other_than_kept(record: AlphaRecord) -> list[str]:
     """That the monitor of the training has found another α: then it has seen other images."""
     with suppress(SelectionError):  # most files carry no record
         kept, _ = record_of_checkpoint(Path(record.name), record.layer)
+        if record.fit_range is not None:
+            kept = kept.refit(record.fit_range)
         alike = (kept.path_step, kept.num_features) == (None, record.num_features)
         if alike and abs(kept.alpha - record.alpha) > max(LEAST_OFF, 2 * kept.stderr):
             return [
                 f"α of {record.name} is {record.alpha:.3f} here and was {kept.alpha:.3f} in "
                 "training: are the images (--data, --max-images), their size (--image-size), their "
-                "normalisation (--statistics), the pooling and the window the same?"
+                "normalisation (--statistics), and the pooling the same?"
             ]
     return []
 
@@ -132,10 +134,6 @@ def show(scored: Scored, console: Console) -> None:
         if record.problem is not None:
             problem = f"no α for {record.path}: {record.problem}"
             console.print(printable(problem), style="yellow")
-    for sentence in scored.differing[:1]:
-        more = f" ({len(scored.differing)} such checkpoints)" if scored.differing[1:] else ""
-        line = f"caution: {printable(sentence)}{more}"
-        console.print(line, style="yellow", soft_wrap=True)
     console.print(f"records: {printable(str(scored.out))}", soft_wrap=True)
 
 
@@ -145,7 +143,10 @@ def as_json(scored: Scored) -> str:
 
 
 def exit_code(scored: Scored) -> int:
-    """2 where a file was refused; each is told of."""
+    """2 where a file was refused; each is told of, and that α is another than in training."""
     for refusal in scored.refused:
         note(str(refusal))
+    for sentence in scored.differing[:1]:
+        more = f" ({len(scored.differing)} such checkpoints)" if scored.differing[1:] else ""
+        note(f"caution: {sentence}{more}")
     return 2 if scored.refused else 0

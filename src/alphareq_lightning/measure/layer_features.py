@@ -12,6 +12,12 @@ from alphareq_lightning.measure.feature_tap import first_input
 from alphareq_lightning.measure.layers import Take, resolve_layers
 from alphareq_lightning.measure.pooling import Pool, Pooling
 
+HINTS = {
+    'required "forward"': "; it needs a method forward(images), on whose way the layer lies",
+    "channels": "; image files and digits have 3 channels, a DataModule of your own its own",
+}
+"""What helps, by a word in torch's message."""
+
 
 def run_on(model: Callable[[Tensor], Any], images: Tensor) -> None:
     """Run a model on images.
@@ -21,15 +27,8 @@ def run_on(model: Callable[[Tensor], Any], images: Tensor) -> None:
     """
     try:
         model(images)
-    except NotImplementedError as error:
-        raise FeatureTapError(
-            f"the model cannot be run on images: {error}; it needs a method forward(images), on "
-            "whose way the layer lies"
-        ) from error
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
-        hint = ""
-        if "channels" in str(error):
-            hint = "; image files and digits have 3 channels, a DataModule of your own its own"
+        hint = next((told for word, told in HINTS.items() if word in str(error)), "")
         raise FeatureTapError(
             f"the model does not run on images of shape {tuple(images.shape)}: {error}{hint}"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from alphareq_lightning.selection.course import Course, Phase
 
 SHOWN = 5
 """Ties and trainings that are named; of more the number is told."""
-SET_ASIDE: tuple[Phase, ...] = ("warming up", "unknown")
+NAMED: tuple[Phase, ...] = ("settled", "settling", "warming up", "unknown")
+"""Phases whose trainings are named in a line each; those that fail have one together."""
 
 
 class Criterion(NamedTuple):
@@ -38,6 +40,7 @@ class Verdict:
         advice: What to do next, in one sentence.
         scores: Each criterion's order of the candidates, and how well it agrees.
         courses: Where each training stands, by its name.
+        newest: The record that stands for each of several trainings, by its name.
         spread: What another seed changes: of each score the standard deviation between seeds as a
             share, of α as it is. Empty where no configuration has several seeds.
     """
@@ -49,6 +52,7 @@ class Verdict:
     doubts: tuple[str, ...] = ()
     scores: Mapping[str, Criterion] = field(default_factory=dict)
     courses: Mapping[str, Course] = field(default_factory=dict)
+    newest: Mapping[str, AlphaRecord] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
 
     def lines(self) -> Iterator[str]:
@@ -63,10 +67,9 @@ class Verdict:
         if len(self.courses) > 1:
             counts = (f"{count} {phase}" for phase, count in phases.most_common())
             yield f"phases: {', '.join(counts)}"
-            for phase in SET_ASIDE:
-                latest = [c.latest for c in self.courses.values() if c.phase == phase]
-                if latest:
-                    yield f"{phase}: {self._named(latest)}"
+            for phase in NAMED:
+                if named := [self.newest[n] for n, c in self.courses.items() if c.phase == phase]:
+                    yield f"{phase}: {self._named(named)}"
         else:
             yield from (f"phase: {phase}" for phase in phases)
         if self.spread:
@@ -88,10 +91,13 @@ class Verdict:
             "failing": list(map(self._name, self.failing)),
             "doubts": list(self.doubts),
             "advice": self.advice,
-            "phases": {self._name(c.latest): c.phase for c in self.courses.values()},
+            "phases": {
+                self._name(self.newest.get(name, course.latest)): course.phase
+                for name, course in self.courses.items()
+            },
             "spread": dict(self.spread),
             "criteria": {
-                name: {"believed": criterion.believed, "agreement": criterion.agreement}
+                name: {"believed": criterion.believed, "agreement": _number(criterion.agreement)}
                 for name, criterion in self.scores.items()
             },
         }
@@ -104,6 +110,10 @@ class Verdict:
     def _named(self, records: Sequence[AlphaRecord]) -> str:
         more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
         return ", ".join(map(self._name, records[:SHOWN])) + more
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _changed(name: str, spread: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.records import AlphaRecord
@@ -77,8 +78,7 @@ def verdict(
             f"{crooked} of {len(measured)} records have R² below {min_r2:g}, and are left out"
         )
     trainings = {name: each_once(found) for name, found in straight.items() if found}
-    # Of one step the last counts, and what can be chosen has a path to be named by.
-    told = trainings_of([*(r for r in more if r.run), *measured])
+    told = trainings_of([*measured, *(r for r in more if r.run)])
     courses = {name: course_of(told[name]) for name in trainings}
     if twice := max((contradictions(told[name]) for name in trainings), default=0):
         doubts.append(
@@ -90,6 +90,7 @@ def verdict(
         measure = "measure the checkpoints themselves: alphareq score"
         lower = "lower min_r2, or refit over ranks where the spectra are straight"
         return Verdict(None, lower if measured else measure, doubts=tuple(doubts))
+    newest = {name: history[-1] for name, history in trainings.items()}
     if len(trainings) == 1:
         [(name, history)] = trainings.items()
         if others := [score for score in believe or () if score != "alpha"]:
@@ -97,13 +98,13 @@ def verdict(
                 f"checkpoints of one training are chosen by α, not by {', '.join(others)}"
             )
         return which_checkpoint(history, courses[name], target, doubts, courses)
-    newest = {name: history[-1] for name, history in trainings.items()}
     if configurations is None:
         configurations = configurations_of(trainings)
     for name in configurations:
         if name not in of_each:
             raise SelectionError(f"no training {name!r}; there are: {', '.join(of_each)}")
-    return which_training(courses, newest, configurations, believe, target, doubts)
+    found = which_training(courses, newest, configurations, believe, target, doubts)
+    return replace(found, newest=newest)
 
 
 def _check_comparable(records: Sequence[AlphaRecord]) -> None:

@@ -188,7 +188,7 @@ def which_training(
     else:
         advice = "nothing tells these trainings apart: take any, or pay a few readouts"
     return Verdict(
-        choice, advice, ties, failing, tuple(doubts), found.scores(), courses, found.spread()
+        choice, advice, ties, failing, tuple(doubts), found.scores(), courses, spread=found.spread()
     )
 
 
