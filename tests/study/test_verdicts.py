@@ -14,11 +14,11 @@ def study_at_hand(monkeypatch):
 
 def test_the_figure_of_the_course_marks_the_choice_and_the_failures():
     from study.records import records_of
-    from study.verdicts import course_figure
+    from study.verdicts import courses_figure
 
     folder = ROOT / "study" / "results" / "turned"
     files = sorted(folder.glob("*.json"))
-    alphas, accuracies = course_figure(folder).axes
+    alphas, accuracies = courses_figure(folder).axes
     assert len(alphas.lines) == len(accuracies.lines) == len(files) == 5
     for line, shown, file in zip(alphas.lines, accuracies.lines, files, strict=True):
         records = records_of(file)
