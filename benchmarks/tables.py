@@ -128,6 +128,31 @@ def overhead() -> list[str]:
     return table(header, rows)
 
 
+def readouts() -> list[str]:
+    """Seconds of each, and how many times as long as α they take, on the same features."""
+    names = {
+        "alpha": "α",
+        "rankme": "RankMe",
+        "knn": "kNN",
+        "logistic": "logistic regression",
+        "adam": "Adam, 200 epochs",
+        "extract": "making the features",
+    }
+    rows = []
+    for row in latest("readouts")["rows"]:
+        cells = [
+            _seconds(row["ms"][name]["median"])
+            + ("" if name == "alpha" else f" ({_ratio(row['ms'], name, 'alpha'):,.0f} ×)")
+            for name in names
+        ]
+        rows.append((f"{row['n']:,} × {row['d']}", *cells))
+    return table(" | ".join(["images × features", *names.values()]), rows)
+
+
+def _seconds(ms: float) -> str:
+    return f"{ms / 1e3:,.0f} s" if ms >= 10_000 else f"{ms / 1e3:.2g} s"
+
+
 def topk() -> list[str]:
     """All eigenvalues against the largest alone."""
     results = latest("topk")["rows"]
@@ -187,7 +212,16 @@ def budgeted_search() -> list[str]:
 def machines() -> list[str]:
     """Where and when, one line a benchmark."""
     lines = []
-    for benchmark in ("peers", "limit", "overhead", "memory", "topk", "tried", "growth"):
+    for benchmark in (
+        "peers",
+        "limit",
+        "overhead",
+        "memory",
+        "readouts",
+        "topk",
+        "tried",
+        "growth",
+    ):
         result = latest(benchmark)
         machine = result["machine"]
         lines.append(
@@ -210,7 +244,7 @@ def adversary() -> list[str]:
 
 Tables = Mapping[str, Callable[[], list[str]]]
 ON_PAGES = {
-    "benchmarks.md": (targets, peers, overhead, topk, tried, machines),
+    "benchmarks.md": (targets, peers, overhead, readouts, topk, tried, machines),
     "held.md": (adversary,),
     "select.md": (interval_search,),
     "trust.md": (budgeted_search,),
