@@ -142,7 +142,7 @@ def readouts() -> list[str]:
     for row in latest("readouts")["rows"]:
         cells = [
             _seconds(row["ms"][name]["median"])
-            + ("" if name == "alpha" else f" ({_ratio(row['ms'], name, 'alpha'):,.0f} ×)")
+            + ("" if name == "alpha" else f" ({_ratio(row['ms'], name, 'alpha'):,.0f}\u00a0×)")
             for name in names
         ]
         rows.append((f"{row['n']:,} × {row['d']}", *cells))
