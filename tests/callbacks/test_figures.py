@@ -179,6 +179,18 @@ def test_figures_lie_where_their_scalars_do_between_validations_too(tmp_path):
     assert [image.step for image in events.Images("val_alpha_spectrum_backbone")] == steps
 
 
+def test_pictures_of_a_checkpoint_lie_at_the_step_of_its_weights(tmp_path):
+    keep = pl.callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    loaders = labelled_loader(), labelled_loader(seed=5)
+    options = {"enable_checkpointing": True}
+    make_trainer(tmp_path, AlphaMonitor(), keep, **options).fit(TinyModule(), *loaders)
+    logger = TensorBoardLogger(tmp_path / "validated")
+    trainer = make_trainer(tmp_path, AlphaMonitor(), logger=logger)
+    trainer.validate(TinyModule(), loaders[1], ckpt_path=tmp_path / "last.ckpt", verbose=False)
+    events = EventAccumulator(logger.log_dir).Reload()
+    assert [image.step for image in events.Images("val_alpha_spectrum_backbone")] == [9]
+
+
 @pytest.mark.parametrize(("share", "drawn"), [(0.05, [9, 29]), (1e9, [9, 14, 19, 24, 29])])
 def test_a_course_is_drawn_when_measuring_took_many_times_as_long(
     tmp_path, monkeypatch, share, drawn

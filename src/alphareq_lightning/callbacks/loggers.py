@@ -74,7 +74,8 @@ class Display:
             between: Whether they lie between validations, so that their scalars were logged under
                 their step; Lightning logs those of a validation under the number of steps before.
         """
-        self._step = max(trainer.global_step - (not between), 0)
+        step = records[0].global_step if records else 0  # of the weights, not of the Trainer
+        self._step = max(step - (not between), 0)
         measuring = sum(record.seconds for record in records)
         self._owed_seconds = max(self._owed_seconds - COURSE_SHARE * measuring, 0.0)
         self._not_drawn = records if self._owed_seconds else []
