@@ -222,7 +222,8 @@ def in_order(trainings: Sequence[Training], step: int = LAST) -> list[int]:
     if not chosen:
         return []
     values = [criterion(name, chosen, step) for name in ALIKE]
-    return candidates[np.lexsort((-values[0], -consensus(values)))].tolist()  # type: ignore
+    order: list[int] = candidates[np.lexsort((-values[0], -consensus(values)))].tolist()
+    return order
 
 
 def h3(trainings: list[Training]) -> list[Claim]:

@@ -10,6 +10,17 @@ from typing import Any
 
 from alphareq_lightning.records import AlphaRecord
 
+SCORES = (
+    "effective_rank",
+    "participation_ratio",
+    "nesum",
+    "stable_rank",
+    "matrix_entropy",
+    "selfcluster",
+    "uniformity",
+    "coherence",
+)
+"""Beside RankMe, of every training of both studies."""
 PILOT_STEPS = 15
 """Optimizer steps of an epoch of the short study."""
 
@@ -17,10 +28,11 @@ PILOT_STEPS = 15
 def records_of(path: Path, layer: str = "backbone") -> list[AlphaRecord]:
     """The course of one stored training, with the accuracy of each step that was read out."""
     values = json.loads(path.read_text(encoding="utf-8"))
-    return list(_records(values, f"{path.parent.name}/{path.stem}", layer))
+    return list(records_in(values, f"{path.parent.name}/{path.stem}", layer))
 
 
-def _records(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaRecord]:
+def records_in(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaRecord]:
+    """The same of what its file says."""
     for row in values.get("steps") or values["epochs"]:
         of_pilot = "epoch" in row
         kept, readout = row["layers"][layer], row.get("readout") or row.get("readouts") or {}

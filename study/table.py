@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import short
-from study.records import records_of
+from study.records import SCORES, records_in
 
 RESULTS = Path(__file__).parent / "results"
 CSV = RESULTS / "table.csv"
@@ -42,17 +42,6 @@ HYPERPARAMETERS = (
     "covariance",
 )
 """Those that differ between trainings."""
-SCORES = (
-    "rankme",
-    "effective_rank",
-    "participation_ratio",
-    "nesum",
-    "stable_rank",
-    "matrix_entropy",
-    "selfcluster",
-    "uniformity",
-    "coherence",
-)
 TURNED = ("settling", "settled")
 
 Row = dict[str, Any]
@@ -81,7 +70,7 @@ def _course(path: Path, values: dict[str, Any], layer: str) -> list[Row]:
     hyper = values["hyperparameters"]
     if not {"temperature", "covariance"}.isdisjoint(hyper):
         hyper = {**hyper, "lambd": None}  # other losses than the recipe's have none
-    records = records_of(path, layer)
+    records = list(records_in(values, path.stem, layer))
     width = max(record.num_features for record in records)
     rows: list[Row] = []
     for measured, record in zip(values["steps"], records, strict=True):
@@ -102,7 +91,7 @@ def _course(path: Path, values: dict[str, Any], layer: str) -> list[Row]:
             ),
             **{name: found[name] for name in ("alpha", "r2", "stderr")},
             **{name: short(record.refit(window).alpha) for name, window in WINDOWS.items()},
-            **{name: found["scores"].get(name) for name in SCORES},
+            **{name: found["scores"].get(name) for name in ("rankme", *SCORES)},
             **{name: measured[name] for name in ("twins_error", "invariance", "redundancy")},
             "loss": losses["loss"],
             "loss_invariance": losses.get("invariance"),

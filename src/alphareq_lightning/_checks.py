@@ -84,3 +84,8 @@ def check_layer(layer: Any) -> str | list[str] | None:
 def in_key(label: str) -> str:
     """A layer's name as part of a key: dots would break checkpoint file names."""
     return label.replace(".", "_").replace(":", "_")
+
+
+def key_end(index: int, label: str) -> str:
+    """What the keys of a monitor's layer end in: nothing for the first, its name for others."""
+    return "" if index == 0 else f"_{in_key(label)}"

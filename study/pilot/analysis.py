@@ -17,6 +17,7 @@ from alphareq_lightning import window_spread
 from alphareq_lightning.metrics.scores import better
 from experiments.interval_search import WITHIN, one_order
 from study.correlation import Numbers, spearman
+from study.records import SCORES as COMPANIONS
 
 RESULTS = Path(__file__).parent / "results"
 ORDERS = 1000
@@ -115,19 +116,7 @@ SCORES = (
     Score("α itself, smaller", lambda t, e: -alpha(t, e)),
     RANKME,
     LIDAR,
-    *map(
-        companion,
-        (
-            "effective_rank",
-            "participation_ratio",
-            "nesum",
-            "stable_rank",
-            "matrix_entropy",
-            "selfcluster",
-            "uniformity",
-            "coherence",
-        ),
-    ),
+    *map(companion, COMPANIONS),
     LOSS,
     LOG_LOSS,
 )

@@ -15,7 +15,7 @@ from alphareq_lightning._checks import (
     check_count,
     check_prefix,
     check_steps,
-    in_key,
+    key_end,
     passes_step,
 )
 from alphareq_lightning._lightning import (
@@ -202,7 +202,6 @@ class AlphaMonitor(Callback):
         self._last_step = -1
         self._last_epoch: int | None = None
         self._measured: list[AlphaRecord] = []
-        self._display = Display(prefix, target)
         self._between: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
         self._loaded_at: tuple[int, int] | None = None
@@ -256,7 +255,7 @@ class AlphaMonitor(Callback):
         self._gauge = Gauge(self._options(), pl_module, ranks=ranks)
         self._gauge.elsewhere = ELSEWHERE
         self._is_attached, self._announced, self._logged = True, False, {}
-        self._display.begin()
+        self._display = Display(self.prefix, self.target, self._gauge.warn)
         self._between = []
         self._source = self._find_source(trainer, pl_module)
         self._warn_of_stale_values(trainer)
@@ -296,7 +295,11 @@ class AlphaMonitor(Callback):
     def _detach(self) -> None:
         if self._is_attached:
             self._gauge.remove()
-            for name in ("_gauge", "_source"):  # the monitor is copied and pickled without them
+            for name in (
+                "_gauge",
+                "_source",
+                "_display",
+            ):  # the monitor is copied and pickled without them
                 vars(self).pop(name, None)
         self._is_attached = self._measuring = False
 
@@ -481,18 +484,15 @@ class AlphaMonitor(Callback):
     def _keys(self) -> list[str]:
         names = logged_names(self.scores, self.bias_correction)
         return [
-            f"{self.prefix}{name}{self._suffix(index, tap.layer.label)}"
+            f"{self.prefix}{name}{key_end(index, tap.layer.label)}"
             for index, tap in enumerate(self._gauge.taps)
             for name in names
         ]
 
-    def _suffix(self, index: int, label: str) -> str:
-        return "" if index == 0 else f"_{in_key(label)}"
-
     def _values(self) -> dict[str, float]:
         """What is logged of the records just measured, by key."""
         return {
-            f"{self.prefix}{name}{self._suffix(index, record.layer)}": value
+            f"{self.prefix}{name}{key_end(index, record.layer)}": value
             for index, record in enumerate(self._measured)
             for name, value in logged_values(record, self.target).items()
         }
@@ -521,15 +521,14 @@ class AlphaMonitor(Callback):
 
     def _keep(self, trainer: Trainer, *, between: bool = False) -> None:
         """Add what was measured to the history; ``between`` validations, without their metrics."""
-        own = set(self._keys())
-        metrics = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name not in own
-        }
-        if between:  # what Lightning knows by then is of other steps, or cannot be told from it
-            metrics = {}
-        else:
+        metrics: dict[str, float] = {}
+        if not between:  # else what Lightning knows is of other steps, or cannot be told from it
+            own = set(self._keys())
+            metrics = {
+                name: float(value)
+                for name, value in trainer.callback_metrics.items()
+                if name not in own
+            }
             step = {record.global_step for record in self._measured}
             again = {id(r) for r in self._between if r.global_step in step}
             self.history[:] = (record for record in self.history if id(record) not in again)

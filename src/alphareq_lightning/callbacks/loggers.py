@@ -6,15 +6,14 @@ import math
 import re
 import shutil
 import time
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alphareq_lightning._checks import in_key
+from alphareq_lightning._checks import in_key, key_end
 from alphareq_lightning._lightning import Trainer
 from alphareq_lightning.callbacks.figures import course_figure, spectrum_figure
-from alphareq_lightning.errors import OutputWarning
+from alphareq_lightning.errors import AlphaReQWarning, OutputWarning
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.selection.course import of_one_course
@@ -36,23 +35,26 @@ LAYOUT_WITHIN = 2**22
 
 
 class Display:
-    """Shows what one monitor has measured to the loggers of a Trainer, each in its own way.
+    """Shows what one monitor measures in a fit to the loggers of a Trainer, each in its own way.
 
     Nothing that goes wrong here ends a training: it is one warning.
 
     Args:
         prefix: Of the monitor's keys.
         target: The α to be near, or an interval.
+        warn: Warns once of a kind, as `Gauge.warn` does.
     """
 
-    def __init__(self, prefix: str, target: float | tuple[float, float]) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        target: float | tuple[float, float],
+        warn: Callable[[type[AlphaReQWarning], str], None],
+    ) -> None:
         self.prefix = prefix
         self.target = target
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget the fit before."""
-        self._has_layout = self._has_warned = False
+        self._warn = warn
+        self._has_layout = False
         self._owed_seconds = 0.0
         self._not_drawn: list[AlphaRecord] = []
         self._step = 0
@@ -116,16 +118,14 @@ class Display:
                     self._owed_seconds += time.perf_counter() - started
             self._lay_out(trainer, spectra or courses)
         except Exception as error:  # a full disk or a logger's hiccup must not end a training
-            if not self._has_warned:
-                warnings.warn(f"a figure of α was lost: {error}", OutputWarning, stacklevel=2)
-            self._has_warned = True
+            self._warn(OutputWarning, f"a figure of α was lost: {error}")
 
     def _lay_out(self, trainer: Trainer, records: list[AlphaRecord]) -> None:
         """Once in a fit, as soon as the keys of a validation are known."""
         if self._has_layout or trainer.state.fn != "fit" or trainer.global_step == 0:
             return
         self._has_layout = True
-        ends = ["", *(f"_{in_key(record.layer)}" for record in records[1:])]
+        ends = [key_end(index, record.layer) for index, record in enumerate(records)]
 
         def tags(*names: str) -> list[str]:
             return [f"{re.escape(self.prefix + name + end)}$" for end in ends for name in names]
@@ -186,24 +186,26 @@ def publish_lines(trainer: Any, tag: str, record: AlphaRecord, step: int) -> Non
         record: The measurement.
         step: Under which its scalars were logged.
     """
-    shares = record.shares
+    takers = [logger for logger in trainer.loggers if hasattr(logger, "log_table")]
+    shares = record.shares if takers else []
+    if not shares:
+        return
+    import wandb
+
     ranks = sorted({round(len(shares) ** (i / (POINTS - 1))) for i in range(POINTS)})
-    lines = {"eigenvalues": (ranks, [shares[rank - 1] for rank in ranks])} if shares else {}
+    lines = {"eigenvalues": (ranks, [shares[rank - 1] for rank in ranks])}
     if (line := record.line()) is not None:
         ends = slice(None, None, max(len(line[0]) - 1, 1))
         lines["fit"] = (line[0][ends], line[1][ends])
-    for logger in trainer.loggers:
-        if lines and hasattr(logger, "log_table"):
-            import wandb
-
-            chart = wandb.plot.line_series(
-                xs=[[math.log10(x) for x in xs] for xs, _ in lines.values()],
-                ys=[[math.log10(y) for y in ys] for _, ys in lines.values()],
-                keys=list(lines),
-                title=f"{record.layer}: log₁₀ eigenvalue (share of the largest) by log₁₀ rank",
-                xname="log₁₀ rank",
-            )
-            logger.log_metrics({tag: chart}, step=step)
+    for logger in takers:
+        chart = wandb.plot.line_series(
+            xs=[[math.log10(x) for x in xs] for xs, _ in lines.values()],
+            ys=[[math.log10(y) for y in ys] for _, ys in lines.values()],
+            keys=list(lines),
+            title=f"{record.layer}: log₁₀ eigenvalue (share of the largest) by log₁₀ rank",
+            xname="log₁₀ rank",
+        )
+        logger.log_metrics({tag: chart}, step=step)
 
 
 def publish_layout(trainer: Any, title: str, charts: Mapping[str, Sequence[str]]) -> None:

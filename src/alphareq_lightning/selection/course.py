@@ -60,7 +60,7 @@ class Course(NamedTuple):
     @property
     def least_fall(self) -> float:
         """How far below its peak α has turned: by two standard errors of its fit, at least .05."""
-        return max(LEAST_MOVE, 2 * _error(self.latest))
+        return _least_fall(self.latest)
 
     @property
     def too_short(self) -> bool:
@@ -118,7 +118,7 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         return course(told)
     if reference is None or latest.fit is None or peak is None or len(past) < 2 or not before:
         return course("unknown")
-    if latest.alpha >= peak.alpha - course("warming up").least_fall:
+    if latest.alpha >= peak.alpha - _least_fall(latest):
         untrained = reference.global_step == 0  # a stand-in is no ground to stop a training on
         began_below = past[0].alpha < reference.alpha - BELOW_UNTRAINED
         rises = latest.alpha > reference.alpha + ABOVE_UNTRAINED and _has_lost_rank(past)
@@ -195,6 +195,10 @@ def _drift(before: AlphaRecord, now: AlphaRecord) -> tuple[float, float]:
 
 def _error(record: AlphaRecord) -> float:
     return record.stderr if math.isfinite(record.stderr) else 0.0
+
+
+def _least_fall(latest: AlphaRecord) -> float:
+    return max(LEAST_MOVE, 2 * _error(latest))
 
 
 def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:

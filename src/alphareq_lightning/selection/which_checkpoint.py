@@ -59,8 +59,7 @@ def which_checkpoint(
             courses=courses,
         )
     if course.phase == "warming up":
-        fall = 0.0 if course.peak is None else course.peak.alpha - course.latest.alpha
-        if course.peak is not None and fall > 0:
+        if course.peak is not None and (fall := course.peak.alpha - course.latest.alpha) > 0:
             doubts.append(
                 f"α is {fall:.2f} below its largest value, that of step "
                 f"{course.peak.global_step:,}: a turn is told from {course.least_fall:.2f} on, for "
