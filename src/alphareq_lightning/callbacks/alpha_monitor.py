@@ -295,11 +295,8 @@ class AlphaMonitor(Callback):
     def _detach(self) -> None:
         if self._is_attached:
             self._gauge.remove()
-            for name in (
-                "_gauge",
-                "_source",
-                "_display",
-            ):  # the monitor is copied and pickled without them
+            # The monitor is copied and pickled without them.
+            for name in ("_gauge", "_source", "_display"):
                 vars(self).pop(name, None)
         self._is_attached = self._measuring = False
 
