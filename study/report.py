@@ -19,6 +19,7 @@ from alphareq_lightning.selection.course import course_of
 from alphareq_lightning.selection.which_training import which_training
 from benchmarks.tables import table
 from study import hypotheses as h
+from study import mended
 from study.correlation import regret, resamples
 from study.hypotheses import LAST, LENGTHS, Training, accuracy, criterion, rho, shown, trainings_of
 from study.records import records_of
@@ -242,6 +243,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     sections = {
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
+        **{f"Mended rules: {part.name}": claims(part) for part in mended.tested(rows)},
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
         "The course of α": [picture("courses"), "", *phase_counts(grid)],
@@ -253,7 +255,9 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "Other kinds of learning: the sign of ρ": signs(rows),
         "A wider network": wide(rows),
         "Trainings": trained(folder),
-        "What HYPOTHESES.md leaves open": (h.__doc__ or "").splitlines()[2:],
+        "What HYPOTHESES.md leaves open": [
+            line for told in (h, mended) for line in (told.__doc__ or "").splitlines()[2:]
+        ],
     }
     first = f"All {planned} planned trainings are there."
     if count < planned:

@@ -1,0 +1,128 @@
+"""Each mended rule on a planted study where it is met, and on one where it is refuted."""
+
+import math
+
+import pytest
+
+from study import hypotheses as h
+from study import mended
+
+from planted_study import LEARNT, LOST, STEPS, planted, put, turned_around
+
+LATE = (1000, 2000, 4000)
+
+
+def study(experiment="tiny_imagenet"):
+    """As `planted`, and its failing trainings lose rank; α does not order the others."""
+    rows = planted(experiment)
+    put(rows, "alpha", lambda row, n: 1.9 + 0.1 * (row["step"] >= 1000), STEPS[2:], LOST)
+    put(rows, "alpha", lambda row, n: 1.7 + n / 100, LATE, LEARNT)
+    put(rows, "rankme", lambda row, n: 12 - n / 10 if row["step"] >= 400 else 20, STEPS, LOST)
+    return rows
+
+
+def claims_of(rows):
+    [part] = mended.tested(rows)
+    assert (part.name, part.count, part.planned) == ("tiny_imagenet", 24, 12)
+    return part.claims
+
+
+def collapse(rows, steps=STEPS, numbers=range(24)):
+    put(rows, "phase", lambda row, n: "collapsed", steps, numbers)
+
+
+def around(name, numbers, layer="backbone"):
+    return lambda rows, step: turned_around(rows, name, (step,), numbers, layer)
+
+
+def everything(rows, step):
+    for name in h.ALIKE:
+        turned_around(rows, name, (step,), LEARNT)
+
+
+def below_the_best(rows, step):
+    """The last is put first."""
+    for name, best in {"twins_error": 0.05, "rankme": 30.0, "selfcluster": 0.1}.items():
+        put(rows, name, lambda row, n, best=best: best, (step,), (6,))
+
+
+def two_keep_rank(rows, step):
+    put(rows, "rankme", lambda row, n: 16.1, (step,), (0, 1))
+
+
+def two_do_not_rise(rows, step):
+    put(rows, "alpha", lambda row, n: 1.79, (step,), (0, 1))
+
+
+def two_lose_rank(rows, step):
+    put(rows, "rankme", lambda row, n: 12, (step,), (6, 7))
+    put(rows, "alpha", lambda row, n: 1.9, (step,), (6, 7))
+
+
+REFUTED = [
+    *[(0, change, step) for change in (two_keep_rank, two_do_not_rise) for step in (1000, 4000)],
+    *[(0, two_lose_rank, step) for step in (1000, 4000)],
+    (1, lambda rows, step: put(rows, "top1", lambda r, n: r["top1"] + 14, (step,), (6, 7)), 2000),
+    (2, lambda rows, step: put(rows, "top1", lambda r, n: 36.1, (step,), (0, 1)), 2000),
+    *[(3, change, step) for change in (everything, below_the_best) for step in LATE],
+    *[(4, around(n, LEARNT), step) for n in ("rankme", "selfcluster") for step in LATE],
+    *[(5, around("alpha", LEARNT), step) for step in LATE],
+    *[(6, around("rankme", range(24), "backbone.stages.2"), step) for step in LATE],
+]
+
+
+def test_a_planted_study_meets_every_mended_rule():
+    found = claims_of(study())
+    assert [claim.name for claim in found] == ["M1", "M2", "M2", "M3", "M4", "M5", "M6"]
+    assert [claim for claim in found if claim.met is not True] == []
+    assert found[0].figure == "6 of 6, 0 of 18; 6 of 6, 0 of 18"
+    assert [claim.figure for claim in found[1:3]] == ["18 of 18", "6 of 6"]
+
+
+@pytest.mark.parametrize(("place", "change", "step"), REFUTED)
+def test_a_planted_study_refutes(place, change, step):
+    rows = study()
+    change(rows, step)
+    assert claims_of(rows)[place].met is False
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "why"),
+    [
+        (
+            0,
+            lambda rows: put(rows, "top1", lambda row, n: 35 + row["step"] / 200, numbers=range(4)),
+            "2 did not learn, 22 did",
+        ),
+        (0, lambda rows: put(rows, "top1", lambda row, n: 30), "24 did not learn, 0 did"),
+        (2, lambda rows: put(rows, "rankme", lambda row, n: 20), "there is no such training"),
+        (1, lambda rows: collapse(rows), "there is no such training"),
+        (3, lambda rows: collapse(rows, (2000,), range(20)), "only 4 trainings"),
+    ],
+)
+def test_what_cannot_be_tested_is_not(place, change, why):
+    rows = study()
+    change(rows)
+    found = claims_of(rows)[place]
+    assert found.met is None
+    assert why in found.why
+
+
+def test_the_trainings_that_the_rules_were_found_on_do_not_test_them():
+    grid = mended.fresh(h.trainings_of(planted(), "barlow_twins"))
+    kept = {(t[0]["lambd"], t[0]["projector_dim"]) for t in grid}
+    assert len(grid) == 21  # of eight λ at three widths, λ = 2 was in view
+    assert not kept & mended.FOUND_ON
+    assert len(mended.FOUND_ON) == 15
+    [part] = mended.tested(study("barlow_twins"))
+    assert (part.name, part.count, part.planned) == ("nine of the grid", 21, 9)
+
+
+def test_what_was_not_measured_fails_nobody():
+    rows = study()
+    [training, *_] = h.trainings_of(rows, "tiny_imagenet")
+    assert mended.failing(training)
+    for step, name in ((4000, "alpha"), (0, "alpha"), (4000, "rankme")):
+        gone = {**training, step: {**training[step], name: math.nan}}
+        assert not mended.failing(gone)
+    assert not mended.failing(training, 100)  # one record alone has no course
