@@ -17,6 +17,7 @@ def study(experiment="tiny_imagenet"):
     rows = planted(experiment)
     put(rows, "alpha", lambda row, n: 1.9 + 0.1 * (row["step"] >= 1000), STEPS[2:], LOST)
     put(rows, "alpha", lambda row, n: 1.7 + n / 100, LATE, LEARNT)
+    put(rows, "phase", lambda row, n: "settled" if n > 20 else "warming up", LATE)
     put(rows, "alpha_2_50", lambda row, n: 1.755 - n / 100, LATE)
     put(rows, "rankme", lambda row, n: 12 - n / 10 if row["step"] >= 400 else 20, STEPS, LOST)
     return rows
@@ -65,6 +66,21 @@ def hardly_better(row, number):
     return 1.5 + (number * 7 % COUNT) / 100
 
 
+def chosen_by_rankme(rows, step):
+    """One that is not good enough, though it has turned."""
+    put(rows, "rankme", lambda row, n: 99.0, (step,), (10,))
+    put(rows, "phase", lambda row, n: "settled", (step,), (10,))
+
+
+def chosen_by_all(rows, step):
+    below_the_best(rows, step)
+    put(rows, "phase", lambda row, n: "settled", (step,), (6,))
+
+
+def without_a_turn(rows, step):
+    put(rows, "phase", lambda row, n: "warming up", (step,), (23,))
+
+
 REFUTED = [
     *[(0, change, step) for change in (two_keep_rank, two_do_not_rise) for step in (1000, 4000)],
     *[(0, two_lose_rank, step) for step in (1000, 4000)],
@@ -78,12 +94,25 @@ REFUTED = [
     (7, lambda rows, step: put(rows, "alpha_2_50", hardly_better, (step,)), 4000),
     (8, lambda rows, step: put(rows, "alpha_2_50", lambda r, n: 1.55, (step,), (0, 6, 7, 8)), 4000),
     (8, lambda rows, step: put(rows, "alpha_2_50", lambda r, n: 1.65, (step,), (20, 21)), 4000),
+    *[(9, change, step) for change in (chosen_by_rankme, chosen_by_all) for step in (400, *LATE)],
+    (9, without_a_turn, 4000),
 ]
 
 
 def test_a_planted_study_meets_every_mended_rule():
     found = claims_of(study())
-    assert [claim.name for claim in found] == ["M1", "M2", "M2", "M3", "M4", "M5", "M6", "M7", "M8"]
+    assert [claim.name for claim in found] == [
+        "M1",
+        "M2",
+        "M2",
+        "M3",
+        "M4",
+        "M5",
+        "M6",
+        "M7",
+        "M8",
+        "M9",
+    ]
     assert [claim for claim in found if claim.met is not True] == []
     assert found[0].figure == "6 of 6, 0 of 18; 6 of 6, 0 of 18"
     assert [claim.figure for claim in found[1:3]] == ["18 of 18", "6 of 6"]
@@ -94,6 +123,15 @@ def test_a_planted_study_refutes(place, change, step):
     rows = study()
     change(rows, step)
     assert claims_of(rows)[place].met is False
+
+
+@pytest.mark.parametrize("step", [200, 400, 1000, 2000])
+def test_a_first_that_has_not_turned_is_no_choice(step):
+    rows = study()
+    below_the_best(rows, step)  # it would lose much
+    without_a_turn(rows, step)
+    put(rows, "phase", lambda row, n: "warming up", (step,), (6,))
+    assert claims_of(rows)[9].met is True
 
 
 @pytest.mark.parametrize(
