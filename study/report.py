@@ -322,23 +322,28 @@ def draw_rho(rows: list[Row]) -> Figure:
 
 
 def draw_courses(rows: list[Row]) -> Figure:
-    """α of each training over its steps, coloured by its final accuracy."""
-    images = [
-        name for name in ("cifar10", "tiny-imagenet-val") if any(r["images"] == name for r in rows)
-    ]
-    made = Figure(figsize=(WIDTH, 4.2 * len(images)), layout="constrained", dpi=120)
-    for own, name in zip(made.subplots(len(images), 1, squeeze=False).flat, images, strict=True):
+    """α of each training in two windows, less α before it, coloured by its final accuracy."""
+    images = [n for n in ("cifar10", "tiny-imagenet-val") if any(r["images"] == n for r in rows)]
+    made = Figure(figsize=(WIDTH, 7.6 * len(images)), layout="constrained", dpi=120)
+    axes = made.subplots(2 * len(images), 1, sharex=True, squeeze=False)
+    for name, pair in zip(images, axes.reshape(-1, 2), strict=True):
         every = [t for e in PLANNED for t in trainings_of(rows, e) if t[0]["images"] == name]
         colours = ScalarMappable(cmap="viridis")
         colours.set_array(accuracy(every))
-        for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
-            course = sorted(training)
-            own.plot(course, [training[s]["alpha"] for s in course], color=colour, lw=1.4)
-        own.axhline(1, color="0.3", lw=1, ls=":")
-        made.colorbar(colours, ax=own, label="final accuracy in %")
-        own.set(title=f"{len(every)} trainings on {name}", xlabel="optimizer step", ylabel="α")
-        steps_axis(own)
-        own.set_xlim(-5, LAST * 1.1)
+        for own, (key, window) in zip(
+            pair, (("alpha", "4–51"), ("alpha_2_50", "2–50")), strict=True
+        ):
+            for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
+                course, style = sorted(training), "--" if mended.failing(training) else "-"
+                change = [training[step][key] - training[0][key] for step in course]
+                own.plot(course, change, style, color=colour, lw=1.4)
+            own.axhline(0, color="0.3", lw=1, ls=":")
+            own.set_title(f"{len(every)} trainings on {name}, ranks {window}")
+            steps_axis(own)
+            own.set_xlim(-5, LAST * 1.1)
+        made.colorbar(colours, ax=pair.tolist(), label="final accuracy in %")
+    made.supxlabel("optimizer step (dashed: failing, M1)")
+    made.supylabel("α − α of the untrained network")
     return made
 
 

@@ -76,7 +76,7 @@ def test_the_page_with_all_trainings(tmp_path):
     } <= set(headings(text))
     for experiment, count in table.PLANNED.items():
         assert f"| {experiment} | {count} of {count} |" in text
-    assert len(report.draw_courses(rows).axes) == 4  # two sets of images, each with its colours
+    assert len(report.draw_courses(rows).axes) == 6  # two sets of images: two windows and colours
 
 
 def test_the_verdict_beside_h3_is_that_of_the_package(tmp_path):
