@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from alphareq_lightning.selection.course import alarm, course_of, with_course
+from alphareq_lightning.selection.course import alarm, course_of, level, with_course
 
 from plain_records import plain_record, with_values
 
@@ -149,6 +150,9 @@ def test_each_record_knows_where_its_training_stood():
     phases = ["unknown", "unknown", "warming up", "settling", "settling", "settling"]
     assert [r.phase for r in history] == phases
     assert {r.untrained_alpha for r in history} == {1.54}
+    assert history[0].below_untrained is None
+    below = [r.below_untrained for r in history[1:]]
+    assert below == pytest.approx([-0.44, -0.45, -0.29, -0.17, -0.03])
     drifts = [r.drift for r in history]
     assert drifts[:2] == [None, None]
     assert drifts[2:] == pytest.approx([0.01, -0.16, -0.12, -0.14])
@@ -161,6 +165,7 @@ def test_a_record_alone_tells_what_it_was_told():
         assert alone.phase == phase
         assert alone.knows_untrained
         assert alone.drift == last.drift
+        assert alone.below_untrained == last.below_untrained
         assert course_of([replace(last, phase="")]).phase == "unknown"
 
 
@@ -188,6 +193,7 @@ def test_a_phase_before_the_first_steps_are_over_is_passed_over():
 def test_another_window_has_another_course():
     refitted = as_measured(HEALTHY)[-1].refit((2, 40))
     assert (refitted.phase, refitted.drift, refitted.untrained_alpha) == ("", None, None)
+    assert refitted.below_untrained is None
 
 
 def test_only_records_of_one_layer_window_and_training_tell():
@@ -208,6 +214,23 @@ def test_a_measurement_that_failed_is_passed_over():
     lost = replace(record(4100, 1.5, run="a", layer="backbone"), fit=None, problem="lost a batch")
     told, _ = with_course(lost, history)
     assert (told.phase, told.drift, told.untrained_alpha) == ("settling", None, 1.54)
+    assert told.below_untrained is None
+
+
+def test_below_the_untrained_network_is_told_over_more_ranks():
+    untrained, end = record(0, 1.6), record(4000, 1.6, bend=-0.5)
+    found = course_of([untrained, record(200, 1.9), record(400, 1.95), record(2000, 1.7), end])
+    own = [r.refit((2, 50)).alpha for r in (untrained, end)]
+    assert found.below_untrained == pytest.approx(own[0] - own[1])
+    assert found.below_untrained > 0.05  # over ranks 4 to 50 it is nothing
+    assert level(found) == (
+        f"α over ranks 2–50 is {found.below_untrained:.2f} below that of the untrained network"
+    )
+    forgotten = [replace(untrained, eigenvalues=()), *map(partial(record, alpha=1.9), (200, 400))]
+    assert math.isnan(course_of([*forgotten, end]).below_untrained)
+    assert course_of([*forgotten, replace(end, below_untrained=0.4)]).below_untrained == 0.4
+    stand_in = [record(50, 1.6), record(200, 1.9), record(400, 1.95), end]
+    assert level(course_of(stand_in)) == ""
 
 
 def test_what_a_user_hears():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.course import Course, Phase
+from alphareq_lightning.selection.course import Course, Phase, level
 
 SHOWN = 5
 """Ties and trainings that are named; of more the number is told."""
@@ -71,7 +71,8 @@ class Verdict:
                 if named := [self.newest[n] for n, c in self.courses.items() if c.phase == phase]:
                     yield f"{phase}: {self._named(named)}"
         else:
-            yield from (f"phase: {phase}" for phase in phases)
+            for course in self.courses.values():
+                yield "; ".join(filter(None, [f"phase: {course.phase}", level(course)]))
         if self.spread:
             changes = ", ".join(_changed(name, sd) for name, sd in self.spread.items())
             yield f"another seed changes {changes}"

@@ -70,6 +70,21 @@ class Course(NamedTuple):
         measured = self.reference is not None and self.reference.global_step == 0
         return measured or self.latest.untrained_alpha is not None
 
+    @property
+    def below_untrained(self) -> float:
+        """How far α is below that of the untrained network, over ranks from half the first one on.
+
+        NaN where the spectrum of the untrained network is not there. Of the long study's trainings
+        those that ended above 0 were within 5 points of the best (``study/HYPOTHESES.md``, M8).
+        """
+        untrained, told = self.reference, self.latest.below_untrained
+        if untrained is not None and untrained.global_step == 0 and self.latest.fit is not None:
+            wider = _wider(self.latest)
+            below = untrained.refit(wider).alpha - self.latest.refit(wider).alpha
+            if math.isfinite(below):  # old records may have lost their eigenvalues
+                return below
+        return math.nan if told is None else told
+
 
 def course_of(history: Sequence[AlphaRecord]) -> Course:
     """Tell the phase of a training from the records of one layer.
@@ -135,9 +150,13 @@ def with_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> tuple[Al
     """
     told = [*of_one_course(record, history), replace(record, phase="")]
     course = course_of(told)
-    drift = course.drift if record.fit is not None and math.isfinite(course.drift) else None
+    drift, below = (
+        value if record.fit is not None and math.isfinite(value) else None
+        for value in (course.drift, course.below_untrained)
+    )
     untrained = next((r.alpha for r in told if r.global_step == 0 and r.fit is not None), None)
-    return replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained), course
+    placed = replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained)
+    return replace(placed, below_untrained=below), course
 
 
 def of_one_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
@@ -177,6 +196,16 @@ def alarm(course: Course) -> str | None:
     )
 
 
+def level(course: Course) -> str:
+    """Where α ended, against the untrained network; empty where that is not known."""
+    below = course.below_untrained
+    if math.isnan(below):
+        return ""
+    first, last = _wider(course.latest)
+    side = "below" if below > 0 else "above"
+    return f"α over ranks {first}–{last} is {abs(below):.2f} {side} that of the untrained network"
+
+
 def _collapsed(record: AlphaRecord) -> bool:
     if record.fit is None:  # lost batches or a window out of reach say nothing of the features
         return not all(value > 0 for value in record.eigenvalues)
@@ -205,7 +234,13 @@ def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:
     """Whether α moves as well in a window that begins at half the rank; yes if it has none."""
     if now.fit_range is None:
         return False
-    first, last = now.fit_range
-    wider = (max(first // 2, 1), last)
+    wider = _wider(now)
     change = now.refit(wider).alpha - before.refit(wider).alpha
     return not abs(change) <= max(LEAST_MOVE, 2 * math.hypot(_error(before), _error(now)))
+
+
+def _wider(record: AlphaRecord) -> tuple[int, int]:
+    """The window from half the first fitted rank on."""
+    assert record.fit_range is not None
+    first, last = record.fit_range
+    return max(first // 2, 1), last

@@ -21,7 +21,12 @@ from alphareq_lightning.selection.ranking import (
     window_agreement,
 )
 from alphareq_lightning.selection.seeds import Spread, spread_between_seeds
-from alphareq_lightning.selection.which_checkpoint import MISSING, cannot_tell, other_windows
+from alphareq_lightning.selection.which_checkpoint import (
+    MISSING,
+    cannot_tell,
+    doubts_of_level,
+    other_windows,
+)
 
 BELIEVED = ("twins_error", "rankme", "selfcluster")
 """What orders trainings that do not fail (``study/HYPOTHESES.md``, M3); of these, what all have."""
@@ -157,18 +162,19 @@ def which_training(
                 return none("pay a few readouts to learn which window to believe: alphareq select")
     best, *others = found.order
     choice, *siblings = found.in_order(best)
-    waiting = [name for name in candidates if not courses[name].turned]
-    if choice in (newest[name] for name in waiting):
+    chosen = next(name for name in candidates if newest[name] is choice)
+    if not courses[chosen].turned:
         doubts.append(
             f"the first by {', '.join(believed)} has not turned: α stands at its largest value, "
             "and before it falls the scores may mislead"
         )
         return none(_WAIT)
-    if waiting:
+    if waiting := [name for name in candidates if not courses[name].turned]:
         doubts.append(
             f"{len(waiting)} of {len(alive)} trainings that do not fail have not turned yet: they "
             "may overtake"
         )
+    doubts += doubts_of_level(courses[chosen])
     # A group is worse than the choice if most of what is believed says so, by more than a rerun.
     near = math.ceil(_NEAR * len({configurations.get(name, name) for name in courses})) - 1
     tied = [
