@@ -246,7 +246,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         **{f"Mended rules: {part.name}": claims(part) for part in mended.tested(rows)},
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
-        "The course of α": [picture("courses"), "", *phase_counts(grid)],
+        "The course of α": [picture("below"), "", picture("courses"), "", *phase_counts(grid)],
         "α and accuracy at four lengths": [picture("scatter")],
         "Choices": [picture("choices"), "", *choices(grid)],
         "Budgets": budgets,
@@ -328,23 +328,37 @@ def draw_courses(rows: list[Row]) -> Figure:
     axes = made.subplots(2 * len(images), 1, sharex=True, squeeze=False)
     for name, pair in zip(images, axes.reshape(-1, 2), strict=True):
         every = [t for e in PLANNED for t in trainings_of(rows, e) if t[0]["images"] == name]
-        colours = ScalarMappable(cmap="viridis")
-        colours.set_array(accuracy(every))
-        for own, (key, window) in zip(
-            pair, (("alpha", "4–51"), ("alpha_2_50", "2–50")), strict=True
-        ):
-            for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
-                course, style = sorted(training), "--" if mended.failing(training) else "-"
-                change = [training[step][key] - training[0][key] for step in course]
-                own.plot(course, change, style, color=colour, lw=1.4)
-            own.axhline(0, color="0.3", lw=1, ls=":")
-            own.set_title(f"{len(every)} trainings on {name}, ranks {window}")
-            steps_axis(own)
-            own.set_xlim(-5, LAST * 1.1)
+        for own, key in zip(pair, ("alpha", "alpha_2_50"), strict=True):
+            colours = coloured_courses(own, every, key)
+            own.set_title(f"{len(every)} trainings on {name}, ranks {SCORES[key].split()[-1]}")
         made.colorbar(colours, ax=pair.tolist(), label="final accuracy in %")
     made.supxlabel("optimizer step (dashed: failing, M1)")
     made.supylabel("α − α of the untrained network")
     return made
+
+
+def draw_below(rows: list[Row]) -> Figure:
+    """α over ranks 2–50 of each training of the grid, less α before it, and its final accuracy."""
+    grid = trainings_of(rows, "barlow_twins")
+    made = Figure(figsize=(WIDTH, 4), layout="constrained", dpi=120)
+    own = made.subplots()
+    colours = coloured_courses(own, grid, "alpha_2_50")
+    made.colorbar(colours, ax=own, label="final accuracy in %")
+    own.set(xlabel="optimizer step", ylabel="α − α of the untrained network")
+    return made
+
+
+def coloured_courses(own: Axes, every: Sequence[Training], key: str) -> ScalarMappable:
+    colours = ScalarMappable(cmap="viridis")
+    colours.set_array(accuracy(every))
+    for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
+        course, style = sorted(training), "--" if mended.failing(training) else "-"
+        change = [training[step][key] - training[0][key] for step in course]
+        own.plot(course, change, style, color=colour, lw=1.4)
+    own.axhline(0, color="0.3", lw=1, ls=":")
+    steps_axis(own)
+    own.set_xlim(-5, LAST * 1.1)
+    return colours
 
 
 def draw_scatter(rows: list[Row]) -> Figure:
@@ -400,6 +414,7 @@ def draw_choices(rows: list[Row]) -> Figure:
 
 DRAWINGS: dict[str, Callable[[list[Row]], Figure]] = {
     "rho": draw_rho,
+    "below": draw_below,
     "courses": draw_courses,
     "scatter": draw_scatter,
     "choices": draw_choices,
