@@ -56,7 +56,7 @@ SIZES = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
 """Legible where the page is 390 pixels wide."""
 
 
-def answers(grid: Sequence[Training]) -> list[str]:
+def answers(grid: list[Training]) -> list[str]:
     """What a user asks first; each sentence is chosen by its figures."""
     early, late = (rho("alpha", grid, step) for step in (LENGTHS[0], LAST))
     values, turn, order = accuracy(grid), h.turn(grid), h.in_order(grid)
@@ -86,7 +86,7 @@ def answers(grid: Sequence[Training]) -> list[str]:
     if order:
         points = values.max() - values[order[0]]
         several = f"the choice by −E, RankMe and −SelfCluster (H3) loses {points:.1f} points"
-    return [
+    lines = [
         f"* **Can I use α?** {can}. At step {LAST:,} the nearness of α to 1 has ρ = {shown(late)} "
         f"with accuracy, and the model nearest to 1 loses {lost:.1f} points against the best; one "
         f"drawn at random loses {values.max() - values.mean():.1f}.",
@@ -94,6 +94,26 @@ def answers(grid: Sequence[Training]) -> list[str]:
         f"* **What else do I look at?** At each of {len(LENGTHS)} lengths ρ ≥ .7 holds for "
         f"{', '.join(good) or 'no other score'}. At step {LAST:,} {several}.",
     ]
+    if mended.fresh(grid):
+        lines.append(f"* **Which trainings do I believe?** {believed(grid)}")
+    return lines
+
+
+def believed(grid: list[Training]) -> str:
+    """What the mended rules say of the whole grid."""
+    well, near, known = h.learnt(grid), mended.near_the_best(grid), len(grid)
+    fails, below = mended.fails(grid), mended.below_untrained(grid)
+    fresh = len(mended.fresh(grid))
+    healthy = rho("alpha", mended.alive(grid), LAST)
+    return (
+        f"α well above that of the untrained network with RankMe lost (failing, M1) names "
+        f"{fails[~well].sum()} of the {(~well).sum()} that did not learn and {fails[well].sum()} "
+        f"of the {well.sum()} that did; among the others nearness to 1 has ρ = {shown(healthy)} "
+        f"only. α over ranks 2–50 ends below that of the untrained network (M8) in "
+        f"{below[near].sum()} of the {near.sum()} that are within 5 points of the best, and in "
+        f"{below[~near].sum()} of the {(~near).sum()} that are not. These rules were found on "
+        f"{known - fresh} of the {known} and are tested on the other {fresh}."
+    )
 
 
 def claims(part: h.Part) -> list[str]:
@@ -144,7 +164,7 @@ def product(grid: Sequence[Training], folder: Path) -> str:
         return [] if found.choice is None else [places[r.run] for r in (found.choice, *found.ties)]
 
     values, own = accuracy(grid), kept(range(len(grid)))
-    says = "By the product's `verdict`, which has one rule more, H3 "
+    says = "By the product's `verdict`, whose rules are mended (M1, M9), H3 "
     if not own:
         return f"{says}has no choice."
     draws = resamples(len(grid), h.DRAWS)
