@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from alphareq_lightning.selection import verdict
 
 from plain_records import plain_record, with_values
@@ -51,3 +53,8 @@ def test_trainings_are_named_by_their_newest_checkpoint():
         "runs/a/last.ckpt": "settling",
         "runs/b/last.ckpt": "settling",
     }
+    assert found.to_dict()["below_untrained"] == pytest.approx(
+        {"runs/a/last.ckpt": 0.04, "runs/b/last.ckpt": -0.03}
+    )
+    last = verdict([training("a", 0.1)[-1]]).to_dict()
+    assert list(last["below_untrained"].values()) == [None]

@@ -92,8 +92,9 @@ class Verdict:
             "failing": list(map(self._name, self.failing)),
             "doubts": list(self.doubts),
             "advice": self.advice,
-            "phases": {
-                self._name(self.newest.get(name, course.latest)): course.phase
+            "phases": {self._of(name): course.phase for name, course in self.courses.items()},
+            "below_untrained": {
+                self._of(name): _number(course.below_untrained)
                 for name, course in self.courses.items()
             },
             "spread": dict(self.spread),
@@ -102,6 +103,9 @@ class Verdict:
                 for name, criterion in self.scores.items()
             },
         }
+
+    def _of(self, training: str) -> str:
+        return self._name(self.newest.get(training, self.courses[training].latest))
 
     def _name(self, record: AlphaRecord) -> str:
         """A path; without one, the step, and of which training where there are several."""

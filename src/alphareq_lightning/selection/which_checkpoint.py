@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.answer import Verdict
-from alphareq_lightning.selection.course import FIRST_STEP, SHORTEST, Course, level
+from alphareq_lightning.selection.course import FIRST_STEP, SHORTEST, Course
 
 _SIGMAS = 2.0
 """Standard errors within which two values of α cannot be told apart."""
@@ -32,7 +32,7 @@ def which_checkpoint(
         courses: That of the training by its name, to be passed on.
     """
     fitted = [r for r in history if math.isfinite(r.alpha)]
-    doubts = doubts + _doubts_of_course(course) + doubts_of_level(course)
+    doubts = doubts + _doubts_of_course(course)
     if course.phase == "collapsed":
         return Verdict(
             None,
@@ -113,16 +113,6 @@ def _doubts_of_course(course: Course) -> list[str]:
     return [
         "α of the untrained network was not measured; that of step "
         f"{course.reference.global_step} stands in for it"
-    ]
-
-
-def doubts_of_level(course: Course) -> list[str]:
-    """That α has turned and not fallen below that of the untrained network."""
-    if not course.turned or not course.below_untrained <= 0:
-        return []
-    return [
-        f"{level(course)}: in the long study trainings that ended so were 5 points or more below "
-        "the best"
     ]
 
 

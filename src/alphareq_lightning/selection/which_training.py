@@ -24,7 +24,6 @@ from alphareq_lightning.selection.seeds import Spread, spread_between_seeds
 from alphareq_lightning.selection.which_checkpoint import (
     MISSING,
     cannot_tell,
-    doubts_of_level,
     other_windows,
 )
 
@@ -174,7 +173,6 @@ def which_training(
             f"{len(waiting)} of {len(alive)} trainings that do not fail have not turned yet: they "
             "may overtake"
         )
-    doubts += doubts_of_level(courses[chosen])
     # A group is worse than the choice if most of what is believed says so, by more than a rerun.
     near = math.ceil(_NEAR * len({configurations.get(name, name) for name in courses})) - 1
     tied = [
