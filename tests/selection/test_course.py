@@ -229,6 +229,8 @@ def test_below_the_untrained_network_is_told_over_more_ranks():
     forgotten = [replace(untrained, eigenvalues=()), *map(partial(record, alpha=1.9), (200, 400))]
     assert math.isnan(course_of([*forgotten, end]).below_untrained)
     assert course_of([*forgotten, replace(end, below_untrained=0.4)]).below_untrained == 0.4
+    unfit = replace(end, fit=None, below_untrained=0.4)
+    assert level(course_of([unfit])) == ""
     stand_in = [record(50, 1.6), record(200, 1.9), record(400, 1.95), end]
     assert level(course_of(stand_in)) == ""
 

@@ -89,8 +89,8 @@ class Course(NamedTuple):
 def course_of(history: Sequence[AlphaRecord]) -> Course:
     """Tell the phase of a training from the records of one layer.
 
-    The rules were written before the trainings that test them (``study/HYPOTHESES.md``: the phases,
-    and M1 for *failing*). They see no label, and no record later than the last of ``history``.
+    The rules are those of ``study/HYPOTHESES.md``, for *failing* M1, which was found on fifteen of
+    the long study's trainings. They see no label, and no record later than the last of ``history``.
     Without a record of the untrained network, as where one checkpoint is all there is, the newest
     one's own ``phase`` counts: it was told by all that had been measured by then.
 
@@ -199,7 +199,7 @@ def alarm(course: Course) -> str | None:
 def level(course: Course) -> str:
     """Where α ended, against the untrained network; empty where that is not known."""
     below = course.below_untrained
-    if math.isnan(below):
+    if math.isnan(below) or course.latest.fit is None:
         return ""
     first, last = _wider(course.latest)
     side = "below" if below > 0 else "above"

@@ -21,11 +21,7 @@ from alphareq_lightning.selection.ranking import (
     window_agreement,
 )
 from alphareq_lightning.selection.seeds import Spread, spread_between_seeds
-from alphareq_lightning.selection.which_checkpoint import (
-    MISSING,
-    cannot_tell,
-    other_windows,
-)
+from alphareq_lightning.selection.which_checkpoint import MISSING, cannot_tell, other_windows
 
 BELIEVED = ("twins_error", "rankme", "selfcluster")
 """What orders trainings that do not fail (``study/HYPOTHESES.md``, M3); of these, what all have."""
