@@ -172,9 +172,19 @@ def m7(trainings: list[Training]) -> Claim:
     return _at_each_length("M7", says, trainings, judge)
 
 
+def near_the_best(trainings: Sequence[Training], best_of_all: float | None = None) -> Truths:
+    """Whose accuracy ends within 5 points of the best one."""
+    values = accuracy(trainings)
+    return np.asarray(values >= (values.max() if best_of_all is None else best_of_all) - 5)
+
+
+def below_untrained(trainings: Sequence[Training]) -> Truths:
+    """Whose α over ranks 2–50 ends below that of its untrained network."""
+    return np.array([t[LAST]["alpha_2_50"] < t[0]["alpha_2_50"] for t in trainings])
+
+
 def m8(trainings: list[Training], best_of_all: float) -> Claim:
-    good = accuracy(trainings) >= best_of_all - 5
-    below = np.array([t[LAST]["alpha_2_50"] < t[0]["alpha_2_50"] for t in trainings])
+    good, below = near_the_best(trainings, best_of_all), below_untrained(trainings)
     says = "α over 2–50 below the untrained one's tells who is within 5 points of the best: "
     says += "balanced accuracy ≥ .9"
     if min(good.sum(), (~good).sum()) < 2:

@@ -56,7 +56,7 @@ SIZES = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
 """Legible where the page is 390 pixels wide."""
 
 
-def answers(grid: Sequence[Training]) -> list[str]:
+def answers(grid: list[Training]) -> list[str]:
     """What a user asks first; each sentence is chosen by its figures."""
     early, late = (rho("alpha", grid, step) for step in (LENGTHS[0], LAST))
     values, turn, order = accuracy(grid), h.turn(grid), h.in_order(grid)
@@ -86,7 +86,7 @@ def answers(grid: Sequence[Training]) -> list[str]:
     if order:
         points = values.max() - values[order[0]]
         several = f"the choice by −E, RankMe and −SelfCluster (H3) loses {points:.1f} points"
-    return [
+    lines = [
         f"* **Can I use α?** {can}. At step {LAST:,} the nearness of α to 1 has ρ = {shown(late)} "
         f"with accuracy, and the model nearest to 1 loses {lost:.1f} points against the best; one "
         f"drawn at random loses {values.max() - values.mean():.1f}.",
@@ -94,6 +94,26 @@ def answers(grid: Sequence[Training]) -> list[str]:
         f"* **What else do I look at?** At each of {len(LENGTHS)} lengths ρ ≥ .7 holds for "
         f"{', '.join(good) or 'no other score'}. At step {LAST:,} {several}.",
     ]
+    if mended.fresh(grid):
+        lines.append(f"* **Which trainings do I believe?** {believed(grid)}")
+    return lines
+
+
+def believed(grid: list[Training]) -> str:
+    """What the mended rules say of the whole grid."""
+    well, near, known = h.learnt(grid), mended.near_the_best(grid), len(grid)
+    fails, below = mended.fails(grid), mended.below_untrained(grid)
+    fresh = len(mended.fresh(grid))
+    healthy = rho("alpha", mended.alive(grid), LAST)
+    return (
+        f"α well above that of the untrained network with RankMe lost (failing, M1) names "
+        f"{fails[~well].sum()} of the {(~well).sum()} that did not learn and {fails[well].sum()} "
+        f"of the {well.sum()} that did; among the others nearness to 1 has ρ = {shown(healthy)} "
+        f"only. α over ranks 2–50 ends below that of the untrained network (M8) in "
+        f"{below[near].sum()} of the {near.sum()} that are within 5 points of the best, and in "
+        f"{below[~near].sum()} of the {(~near).sum()} that are not. These rules were found on "
+        f"{known - fresh} of the {known} and are tested on the other {fresh}."
+    )
 
 
 def claims(part: h.Part) -> list[str]:
@@ -144,7 +164,7 @@ def product(grid: Sequence[Training], folder: Path) -> str:
         return [] if found.choice is None else [places[r.run] for r in (found.choice, *found.ties)]
 
     values, own = accuracy(grid), kept(range(len(grid)))
-    says = "By the product's `verdict`, which has one rule more, H3 "
+    says = "By the product's `verdict`, whose rules are mended (M1, M9), H3 "
     if not own:
         return f"{says}has no choice."
     draws = resamples(len(grid), h.DRAWS)
@@ -246,7 +266,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         **{f"Mended rules: {part.name}": claims(part) for part in mended.tested(rows)},
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
-        "The course of α": [picture("courses"), "", *phase_counts(grid)],
+        "The course of α": [picture("below"), "", picture("courses"), "", *phase_counts(grid)],
         "α and accuracy at four lengths": [picture("scatter")],
         "Choices": [picture("choices"), "", *choices(grid)],
         "Budgets": budgets,
@@ -322,24 +342,43 @@ def draw_rho(rows: list[Row]) -> Figure:
 
 
 def draw_courses(rows: list[Row]) -> Figure:
-    """α of each training over its steps, coloured by its final accuracy."""
-    images = [
-        name for name in ("cifar10", "tiny-imagenet-val") if any(r["images"] == name for r in rows)
-    ]
-    made = Figure(figsize=(WIDTH, 4.2 * len(images)), layout="constrained", dpi=120)
-    for own, name in zip(made.subplots(len(images), 1, squeeze=False).flat, images, strict=True):
+    """α of each training in two windows, less α before it, coloured by its final accuracy."""
+    images = [n for n in ("cifar10", "tiny-imagenet-val") if any(r["images"] == n for r in rows)]
+    made = Figure(figsize=(WIDTH, 7.6 * len(images)), layout="constrained", dpi=120)
+    axes = made.subplots(2 * len(images), 1, sharex=True, squeeze=False)
+    for name, pair in zip(images, axes.reshape(-1, 2), strict=True):
         every = [t for e in PLANNED for t in trainings_of(rows, e) if t[0]["images"] == name]
-        colours = ScalarMappable(cmap="viridis")
-        colours.set_array(accuracy(every))
-        for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
-            course = sorted(training)
-            own.plot(course, [training[s]["alpha"] for s in course], color=colour, lw=1.4)
-        own.axhline(1, color="0.3", lw=1, ls=":")
-        made.colorbar(colours, ax=own, label="final accuracy in %")
-        own.set(title=f"{len(every)} trainings on {name}", xlabel="optimizer step", ylabel="α")
-        steps_axis(own)
-        own.set_xlim(-5, LAST * 1.1)
+        for own, key in zip(pair, ("alpha", "alpha_2_50"), strict=True):
+            colours = coloured_courses(own, every, key)
+            own.set_title(f"{len(every)} trainings on {name}, ranks {SCORES[key].split()[-1]}")
+        made.colorbar(colours, ax=pair.tolist(), label="final accuracy in %")
+    made.supxlabel("optimizer step (dashed: failing, M1)")
+    made.supylabel("α − α of the untrained network")
     return made
+
+
+def draw_below(rows: list[Row]) -> Figure:
+    """α over ranks 2–50 of each training of the grid, less α before it, and its final accuracy."""
+    grid = trainings_of(rows, "barlow_twins")
+    made = Figure(figsize=(WIDTH, 4), layout="constrained", dpi=120)
+    own = made.subplots()
+    colours = coloured_courses(own, grid, "alpha_2_50")
+    made.colorbar(colours, ax=own, label="final accuracy in %")
+    own.set(xlabel="optimizer step", ylabel="α − α of the untrained network")
+    return made
+
+
+def coloured_courses(own: Axes, every: Sequence[Training], key: str) -> ScalarMappable:
+    colours = ScalarMappable(cmap="viridis")
+    colours.set_array(accuracy(every))
+    for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
+        course, style = sorted(training), "--" if mended.failing(training) else "-"
+        change = [training[step][key] - training[0][key] for step in course]
+        own.plot(course, change, style, color=colour, lw=1.4)
+    own.axhline(0, color="0.3", lw=1, ls=":")
+    steps_axis(own)
+    own.set_xlim(-5, LAST * 1.1)
+    return colours
 
 
 def draw_scatter(rows: list[Row]) -> Figure:
@@ -395,6 +434,7 @@ def draw_choices(rows: list[Row]) -> Figure:
 
 DRAWINGS: dict[str, Callable[[list[Row]], Figure]] = {
     "rho": draw_rho,
+    "below": draw_below,
     "courses": draw_courses,
     "scatter": draw_scatter,
     "choices": draw_choices,

@@ -57,6 +57,7 @@ GOOD = {
     "phase": "settled",
     "drift": 0.01,
     "untrained_alpha": 1.3,
+    "below_untrained": 0.2,
 }
 
 

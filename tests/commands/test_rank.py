@@ -219,11 +219,15 @@ def test_two_ranks_the_wrong_way_round_are_told_so(tmp_path, capsys):
 
 def test_seeds_are_told_by_folders_or_by_a_pattern(tmp_path, capsys):
     folders = ("l1-s0", "l1-s1", "l2-s0", "l2-s1")
-    path = file_of(tmp_path / "a.jsonl", [r for folder in folders for r in course(folder)])
+    records = [with_values(r, scores={"rankme": 50.0}) for f in folders for r in course(f)]
+    path = file_of(tmp_path / "a.jsonl", records)
     main(["rank", path, "--json"])
     assert json.loads(capsys.readouterr().out)["verdict"]["spread"] == {}
     main(["rank", path, "--json", r"--seeds=-s\d"])
-    assert json.loads(capsys.readouterr().out)["verdict"]["spread"] == {"alpha": 0.0}
+    assert json.loads(capsys.readouterr().out)["verdict"]["spread"] == {
+        "rankme": 0.0,
+        "alpha": 0.0,
+    }
     assert main(["rank", path, "--seeds", "("]) == 2
     assert "expected a regular expression, got '('" in capsys.readouterr().err
 

@@ -407,17 +407,20 @@ def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path):
 
 
 def test_the_place_in_a_course_is_kept():
-    told = record(phase="settling", drift=-0.12, untrained_alpha=1.54)
-    assert (told.phase, told.drift, told.untrained_alpha) == ("settling", -0.12, 1.54)
+    place = {"phase": "settling", "drift": -0.12, "untrained_alpha": 1.54, "below_untrained": 0.3}
+    told = record(**place)
+    assert place.items() <= told.to_dict().items()
     assert AlphaRecord.from_dict(json.loads(json.dumps(told.to_json()))) == told
     older = told.to_dict()
-    for name in ("phase", "drift", "untrained_alpha"):
+    for name in place:
         del older[name]
     assert AlphaRecord.from_dict(older) == record()
-    assert (record().phase, record().drift, record().untrained_alpha) == ("", None, None)
+    assert [getattr(record(), name) for name in place] == ["", None, None, None]
 
 
-@pytest.mark.parametrize("values", [{"phase": 3}, {"drift": "0.1"}, {"untrained_alpha": [1]}])
+@pytest.mark.parametrize(
+    "values", [{"phase": 3}, {"drift": "0.1"}, {"untrained_alpha": [1]}, {"below_untrained": {}}]
+)
 def test_a_place_in_a_course_that_is_none_is_refused(values):
     with pytest.raises(SelectionError, match="not a record of α: "):
         record(**values)

@@ -59,7 +59,8 @@ CASES = {
     ),
     "no scores": (
         trainings(training("a", error=math.nan, rankme=None), training("b")),
-        "doubt: rankme is missing or no number in 1 of 2 trainings: it is passed over",
+        "doubt: not every training has twins_error, rankme or selfcluster, and the nearness of α "
+        "alone does not order trainings that learn",
     ),
     "one short training": (
         training("a", {0: 1.54, 20: 1.6, 54: 1.7}),
@@ -84,9 +85,9 @@ CASES = {
     ),
     "a score that would tell is not of all": (
         trainings(
-            training("a", error=math.nan, rankme=None),
-            training("b", error=0.1, rankme=None),
-            training("c", error=0.3, rankme=None),
+            training("a", error=math.nan),
+            training("b", error=0.1),
+            training("c", error=0.3),
         ),
         "advice: what all of these trainings have tells none apart: measure twins_error of all, or "
         "pay a few readouts",

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
-from alphareq_lightning.selection.course import alarm, course_of, with_course
+from alphareq_lightning.selection.course import alarm, course_of, level, with_course
 
 from plain_records import plain_record, with_values
 
@@ -33,7 +34,15 @@ def record(step, alpha, *, stderr=0.01, bend=0.0, **more):
 
 
 def course(alphas, **more):
-    return course_of([record(step, alpha, **more) for step, alpha in alphas.items()])
+    return course_of(measured(alphas, **more))
+
+
+def measured(alphas, **more):
+    """Records whose RankMe falls as α rises, or rises as it falls, if they do not say it."""
+    return [
+        record(step, alpha, **{"scores": {"rankme": 80 - 25 * alpha}, **more})
+        for step, alpha in alphas.items()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,8 +54,10 @@ def course(alphas, **more):
         (HEALTHY, 1000, "settling"),
         (HEALTHY, 4000, "settling"),
         ({**HEALTHY, 3900: 1.57, 4000: 1.57, 5300: 1.56}, 5300, "settled"),
-        (FAILING, 400, "failing"),
+        (FAILING, 400, "warming up"),
+        (FAILING, 2000, "failing"),
         (FAILING, 4000, "failing"),
+        ({**FAILING, 5000: 2.1}, 5000, "failing"),  # whether it has turned or not
         (SLOW, 4000, "warming up"),
     ],
 )
@@ -63,24 +74,27 @@ def test_what_a_course_tells():
     assert found.drift_stderr == pytest.approx(math.hypot(0.01, 0.01))
 
 
-def test_a_rise_without_a_turn_that_loses_rank_is_failing():
-    courses = {"loses": (1.75, 87.0), "keeps": (1.75, 50.0)}
-    for name, (early, rankme) in courses.items():
-        records = [
-            record(step, alpha, scores={"rankme": rank})
-            for step, alpha, rank in (
-                (0, 1.63, 45.0),
-                (100, early, rankme),
-                (1000, 2.43, 51.0),
-                (2000, 2.52, 52.0),
-            )
-        ]
-        phase = course_of(records).phase
-        assert phase == ("failing" if name == "loses" else "warming up")
+@pytest.mark.parametrize(
+    ("alpha", "rankme", "phase"),
+    [
+        (1.84, 79.0, "failing"),
+        (1.82, 79.0, "warming up"),  # .2 above the untrained network is not above it by more
+        (1.84, 81.0, "warming up"),
+        (1.84, math.nan, "warming up"),
+        (1.40, 20.0, "settling"),  # it loses rank, and falls below the untrained network
+    ],
+)
+def test_failing_is_above_the_untrained_network_and_has_lost_rank(alpha, rankme, phase):
+    records = [
+        record(step, a, scores={"rankme": r})
+        for step, a, r in ((0, 1.62, 45), (50, 1.6, 200), (100, 1.63, 100), (400, 1.6, 90))
+    ]
+    assert course_of([*records, record(4000, alpha, scores={"rankme": rankme})]).phase == phase
 
 
 def test_a_stand_in_is_said_and_no_ground_to_call_a_training_failing():
     found = course({50: 1.6, 100: 1.2, 400: 1.6, 4000: 2.2})
+    assert course({0: 1.6, 100: 1.2, 400: 1.6, 4000: 2.2}).phase == "failing"
     assert (found.phase, found.knows_untrained) == ("warming up", False)
     assert found.reference.global_step == 50
 
@@ -126,8 +140,7 @@ def test_what_could_not_be_measured_is_no_collapse():
 def as_measured(alphas, **more):
     """A history whose records were told their place one by one, as the monitor does."""
     history = []
-    for step, alpha in alphas.items():
-        new = record(step, alpha, run="a", layer="backbone", **more)
+    for new in measured(alphas, run="a", layer="backbone", **more):
         history.append(with_course(new, history)[0])
     return history
 
@@ -137,6 +150,9 @@ def test_each_record_knows_where_its_training_stood():
     phases = ["unknown", "unknown", "warming up", "settling", "settling", "settling"]
     assert [r.phase for r in history] == phases
     assert {r.untrained_alpha for r in history} == {1.54}
+    assert history[0].below_untrained is None
+    below = [r.below_untrained for r in history[1:]]
+    assert below == pytest.approx([-0.44, -0.45, -0.29, -0.17, -0.03])
     drifts = [r.drift for r in history]
     assert drifts[:2] == [None, None]
     assert drifts[2:] == pytest.approx([0.01, -0.16, -0.12, -0.14])
@@ -149,6 +165,7 @@ def test_a_record_alone_tells_what_it_was_told():
         assert alone.phase == phase
         assert alone.knows_untrained
         assert alone.drift == last.drift
+        assert alone.below_untrained == last.below_untrained
         assert course_of([replace(last, phase="")]).phase == "unknown"
 
 
@@ -176,6 +193,7 @@ def test_a_phase_before_the_first_steps_are_over_is_passed_over():
 def test_another_window_has_another_course():
     refitted = as_measured(HEALTHY)[-1].refit((2, 40))
     assert (refitted.phase, refitted.drift, refitted.untrained_alpha) == ("", None, None)
+    assert refitted.below_untrained is None
 
 
 def test_only_records_of_one_layer_window_and_training_tell():
@@ -196,15 +214,34 @@ def test_a_measurement_that_failed_is_passed_over():
     lost = replace(record(4100, 1.5, run="a", layer="backbone"), fit=None, problem="lost a batch")
     told, _ = with_course(lost, history)
     assert (told.phase, told.drift, told.untrained_alpha) == ("settling", None, 1.54)
+    assert told.below_untrained is None
+
+
+def test_below_the_untrained_network_is_told_over_more_ranks():
+    untrained, end = record(0, 1.6), record(4000, 1.6, bend=-0.5)
+    found = course_of([untrained, record(200, 1.9), record(400, 1.95), record(2000, 1.7), end])
+    own = [r.refit((2, 50)).alpha for r in (untrained, end)]
+    assert found.below_untrained == pytest.approx(own[0] - own[1])
+    assert found.below_untrained > 0.05  # over ranks 4 to 50 it is nothing
+    assert level(found) == (
+        f"α over ranks 2–50 is {found.below_untrained:.2f} below that of the untrained network"
+    )
+    forgotten = [replace(untrained, eigenvalues=()), *map(partial(record, alpha=1.9), (200, 400))]
+    assert math.isnan(course_of([*forgotten, end]).below_untrained)
+    assert course_of([*forgotten, replace(end, below_untrained=0.4)]).below_untrained == 0.4
+    unfit = replace(end, fit=None, below_untrained=0.4)
+    assert level(course_of([unfit])) == ""
+    stand_in = [record(50, 1.6), record(200, 1.9), record(400, 1.95), end]
+    assert level(course_of(stand_in)) == ""
 
 
 def test_what_a_user_hears():
     history = as_measured(FAILING)
     assert alarm(course_of(history)) == (
-        "α of layer 'backbone' is 2.26 at step 4,000 and has not turned, where that of the "
-        "untrained network was 1.54: trainings that went so have failed. Look at the loss, its "
-        "weights and the learning rate; of the checkpoints keep the one that "
-        "`alphareq rank` chooses, mostly an early one"
+        "α of layer 'backbone' is 2.26 at step 4,000, where that of the untrained network was "
+        "1.54, and RankMe has lost more than 20% of its largest value: trainings that went so have "
+        "failed. Look at the loss, its weights and the learning rate; of the checkpoints keep the "
+        "one that `alphareq rank` chooses, mostly an early one"
     )
     assert alarm(course_of(as_measured(HEALTHY))) is None
 

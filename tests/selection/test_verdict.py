@@ -72,6 +72,12 @@ def test_a_collapsed_training_gives_no_choice():
     assert found.failing[0].global_step == 5000
 
 
+def test_where_alpha_stands_against_the_untrained_network_is_said():
+    above = training("a", {**HEALTHY, 0: 1.5})
+    assert "phase: settling; α over ranks 2–50 is 0.07 above that of the un" in str(verdict(above))
+    assert "phase: settling; α over ranks 2–50 is 0.07 below" in str(verdict(training("a")))
+
+
 # -- which training --------------------------------------------------------------------------------
 
 
@@ -132,17 +138,25 @@ def test_differences_that_a_second_seed_makes_too_are_ties():
     assert "nothing tells these trainings apart" in same.advice
 
 
-def test_trainings_that_have_not_turned_give_no_choice():
-    found = verdict(trainings(*(training(run, SLOW) for run in "abc"), training("d")))
+def test_a_first_that_has_not_turned_gives_no_choice():
+    slow = training("slow", SLOW, error=0.05, rankme=70.0)
+    found = verdict(trainings(slow, training("a"), training("b"), training("c", error=0.3)))
     assert found.choice is None
-    assert "3 of 4 trainings that do not fail have not turned" in found.doubts[-1]
+    assert "the first by twins_error, rankme has not turned" in found.doubts[-1]
     assert "train longer until α turns" in found.advice
 
 
-def test_some_that_have_not_turned_are_set_aside_and_said():
-    found = verdict(trainings(training("a"), training("b", error=0.3), training("c", SLOW)))
+@pytest.mark.parametrize("names", ["ac", "ca"])
+def test_others_that_have_not_turned_are_said_and_come_last_of_equals(names):
+    kinds = {"a": training("a"), "c": training("c", SLOW)}
+    found = verdict(trainings(*(kinds[n] for n in names), training("b", error=0.3)))
     assert found.choice.run == "a"
     assert "1 of 3 trainings that do not fail have not turned yet" in found.doubts[0]
+
+
+def test_most_may_not_have_turned():
+    slow = (training(run, SLOW, error=0.3, rankme=9.0) for run in "bcd")
+    assert verdict(trainings(training("a"), *slow)).choice.run == "a"
 
 
 def test_all_failing_gives_no_choice():
@@ -183,16 +197,26 @@ def test_what_is_believed_can_be_given():
         verdict(records, believe=["lidar"])
 
 
-def test_alpha_alone_is_believed_where_there_is_nothing_else():
+def test_alpha_alone_chooses_no_training_unless_it_is_asked_to():
     high = {step: alpha + 0.2 for step, alpha in HEALTHY.items()}
-    found = verdict(
-        trainings(
-            training("a", rankme=None, error=None), training("b", high, rankme=None, error=None)
-        )
+    records = trainings(
+        training("a", rankme=None, error=None), training("b", high, rankme=None, error=None)
     )
-    assert found.choice.run == "a"
-    assert found.ties == ()
-    assert found.scores["alpha"].believed
+    found = verdict(records)
+    assert found.choice is None
+    assert found.advice.startswith("measure these scores of each training")
+    asked = verdict(records, believe=["alpha"])
+    assert asked.choice.run == "a"
+    assert asked.ties == ()
+    assert asked.scores["alpha"].believed
+
+
+def test_the_first_quarter_of_all_are_ties():
+    """So many hold the best of resampled trainings, however far apart their scores are."""
+    many = [training(str(n), error=0.1 * 1.5**n, rankme=90.0 / 1.5**n) for n in range(9)]
+    assert [r.run for r in verdict(trainings(*many)).ties] == ["1", "2"]
+    assert [r.run for r in verdict(trainings(*many[:8])).ties] == ["1"]
+    assert verdict(trainings(*many[:4])).ties == ()
 
 
 def test_nan_scores_are_not_believed():

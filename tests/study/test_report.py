@@ -7,11 +7,11 @@ import matplotlib
 import pytest
 
 from alphareq_lightning.selection import verdict
-from study import report, run, table
+from study import mended, report, run, table
 from study.hypotheses import LAST
 from study.records import records_of
 
-from planted_study import READ, grid_of, planted, put, turned_around
+from planted_study import READ, STEPS, grid_of, planted, put, turned_around
 
 LAMBDAS = (0.000412, 0.00169, 0.00697, 0.0287, 0.118, 0.486)
 KINDS = ((1e-4, 1024), (1e-4, 64), *((lambd, 256) for lambd in LAMBDAS))
@@ -76,7 +76,7 @@ def test_the_page_with_all_trainings(tmp_path):
     } <= set(headings(text))
     for experiment, count in table.PLANNED.items():
         assert f"| {experiment} | {count} of {count} |" in text
-    assert len(report.draw_courses(rows).axes) == 4  # two sets of images, each with its colours
+    assert len(report.draw_courses(rows).axes) == 6  # two sets of images: two windows and colours
 
 
 def test_the_verdict_beside_h3_is_that_of_the_package(tmp_path):
@@ -172,3 +172,17 @@ def test_the_picture_of_choices_shows_what_is_lost():
     assert shown[-1, last] == pytest.approx(max(values) - sum(values) / len(values))
     with matplotlib.rc_context(report.SIZES):
         assert len(report.draw_scatter(rows).axes) == len(report.AT)
+
+
+def test_the_picture_of_courses_begins_at_the_untrained_network_and_marks_what_fails():
+    rows = planted()
+    put(rows, "rankme", lambda row, n: 20.0 if row["step"] < 400 else 10.0, STEPS, (0, 7))
+    [axes, _] = report.draw_below(rows).axes
+    courses = [line for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
+    for training, line in zip(grid_of(rows), courses, strict=True):
+        steps = sorted(training)
+        change = [training[s]["alpha_2_50"] - training[0]["alpha_2_50"] for s in steps]
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (steps, change)
+    dashed = {n for n, line in enumerate(courses) if line.get_linestyle() == "--"}
+    assert dashed == {n for n, t in enumerate(grid_of(rows)) if mended.failing(t)}
+    assert 0 in dashed

@@ -1,34 +1,16 @@
-"""The picture of the README shows the trainings that are stored."""
+"""The verdict on stored trainings, whose accuracies it does not see."""
 
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).parents[2]
+from alphareq_lightning.selection import verdict
+from study.records import records_of
+from study.table import RESULTS
 
 
-@pytest.fixture(autouse=True)
-def study_at_hand(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT))
-
-
-def test_the_figure_of_the_course_marks_the_choice_and_the_failures():
-    from study.records import records_of
-    from study.verdicts import courses_figure
-
-    folder = ROOT / "study" / "results" / "turned"
-    files = sorted(folder.glob("*.json"))
-    alphas, accuracies = courses_figure(folder).axes
-    assert len(alphas.lines) == len(accuracies.lines) == len(files) == 5
-    for line, shown, file in zip(alphas.lines, accuracies.lines, files, strict=True):
-        records = records_of(file)
-        assert list(line.get_ydata()) == [record.alpha for record in records]
-        read = [record.accuracy for record in records if record.accuracy is not None]
-        assert list(shown.get_ydata()) == read
-    labels = [line.get_label() for line in accuracies.lines]
-    best = max(accuracies.lines, key=lambda line: line.get_ydata()[-1])
-    assert [label for label in labels if label.endswith(", chosen")] == [best.get_label()]
-    assert [label for label in labels if "failing" in label] == [
-        "λ = 0.2, failing",
-        "λ = 1.0, failing",
-    ]
+def test_of_five_that_were_not_in_the_grid_it_takes_the_best_and_names_what_fails():
+    files = sorted((RESULTS / "turned").glob("*.json"))
+    records = [record for file in files for record in records_of(file)]
+    found = verdict(records)
+    ends = {r.run: r.accuracy for r in records if r.global_step == 2000}
+    assert len(ends) == 5
+    assert found.choice.run == max(ends, key=ends.__getitem__)
+    assert [r.run.split("lambd=")[1].split(",")[0] for r in found.failing] == ["0.2", "1.0"]
+    assert found.courses[found.choice.run].below_untrained > 0

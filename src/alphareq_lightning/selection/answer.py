@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.course import Course, Phase
+from alphareq_lightning.selection.course import Course, Phase, level
 
 SHOWN = 5
 """Ties and trainings that are named; of more the number is told."""
@@ -71,7 +71,8 @@ class Verdict:
                 if named := [self.newest[n] for n, c in self.courses.items() if c.phase == phase]:
                     yield f"{phase}: {self._named(named)}"
         else:
-            yield from (f"phase: {phase}" for phase in phases)
+            for course in self.courses.values():
+                yield "; ".join(filter(None, [f"phase: {course.phase}", level(course)]))
         if self.spread:
             changes = ", ".join(_changed(name, sd) for name, sd in self.spread.items())
             yield f"another seed changes {changes}"
@@ -91,8 +92,9 @@ class Verdict:
             "failing": list(map(self._name, self.failing)),
             "doubts": list(self.doubts),
             "advice": self.advice,
-            "phases": {
-                self._name(self.newest.get(name, course.latest)): course.phase
+            "phases": {self._of(name): course.phase for name, course in self.courses.items()},
+            "below_untrained": {
+                self._of(name): _number(course.below_untrained)
                 for name, course in self.courses.items()
             },
             "spread": dict(self.spread),
@@ -101,6 +103,9 @@ class Verdict:
                 for name, criterion in self.scores.items()
             },
         }
+
+    def _of(self, training: str) -> str:
+        return self._name(self.newest.get(training, self.courses[training].latest))
 
     def _name(self, record: AlphaRecord) -> str:
         """A path; without one, the step, and of which training where there are several."""

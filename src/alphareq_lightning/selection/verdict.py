@@ -31,8 +31,9 @@ def verdict(
 
     Records of one training answer *which checkpoint*: after α has turned, the one with α nearest to
     the target; before, the last; where the training fails, the nearest as well, which is an early
-    one. Records of several answer *which training*: those that fail, have collapsed or have not
-    turned are set aside, and `BELIEVED` criteria order the rest by their mean rank. Where one
+    one. Records of several answer *which training*: those that fail or have collapsed are set
+    aside, and `BELIEVED` criteria order the rest by their mean rank; the first is the choice if
+    α has turned in it, and the first quarter of all are its ties at least. Where one
     configuration was trained with several seeds, the mean of its seeds stands for it, and what
     differs by less than seeds do is a tie.
 
@@ -42,8 +43,8 @@ def verdict(
             before the first step on: they tell where each training stands. Those of other layers
             are passed over.
         believe: Criteria to order trainings by: names of scores, ``"alpha"``, ``"loss"`` or
-            ``"twins_error"``; by default those of `BELIEVED` that all candidates have, and α alone
-            where they have none. Checkpoints of one training are chosen by α.
+            ``"twins_error"``; by default those of `BELIEVED` that all candidates have. Where they
+            have none there is no choice. Checkpoints of one training are chosen by α.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Records with R² below it tell the course of a training, and are not chosen.
         configurations: What each training was trained with but for its seed, under any name, by

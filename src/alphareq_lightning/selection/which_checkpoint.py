@@ -97,8 +97,9 @@ def which_checkpoint(
             )
     if course.phase == "failing":
         advice = (
-            "stop this training: α rises and does not turn; of its checkpoints the choice is the "
-            "one with α nearest to the target"
+            "stop this training: α stands far above that of the untrained network, and the rank of "
+            "its features is lost; of its checkpoints the choice is the one with α nearest to the "
+            "target"
         )
         return Verdict(choice, advice, tuple(ties), (history[-1],), tuple(doubts), courses=courses)
     advice = "keep the choice" + (" or any of its ties" if ties else "")

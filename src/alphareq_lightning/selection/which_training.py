@@ -24,13 +24,14 @@ from alphareq_lightning.selection.seeds import Spread, spread_between_seeds
 from alphareq_lightning.selection.which_checkpoint import MISSING, cannot_tell, other_windows
 
 BELIEVED = ("twins_error", "rankme", "selfcluster")
-"""What orders trainings that have turned (``study/HYPOTHESES.md``, H3); of these, what all have."""
+"""What orders trainings that do not fail (``study/HYPOTHESES.md``, M3); of these, what all have."""
 OTHERS = ("alpha", "stable_rank", "loss")
 """Shown beside: they agree or not, and decide nothing unless they are asked to."""
 _AS_LONG = 0.75
 """A training of less than this share of the longest one's steps is left out."""
-_ENOUGH = 0.5
-"""Less than this share of the trainings that do not fail must not have turned."""
+_NEAR = 0.25
+"""The first of all trainings, by this share, are ties: so many hold the best (H3)."""
+_WAIT = "train longer until α turns, or pay a few readouts: alphareq select"
 _RERUN = 0.05
 """Between two seeds of one configuration α differs by so much, and other scores by this share of
 themselves (H8), where no seeds are there to measure it."""
@@ -44,7 +45,7 @@ def which_training(
     target: float | tuple[float, float],
     doubts: list[str],
 ) -> Verdict:
-    """The best training by what is believed, of those that have turned, as `verdict` tells.
+    """The best training by what is believed, of those that do not fail, as `verdict` tells.
 
     Args:
         courses: Of each training, by its name.
@@ -68,7 +69,6 @@ def which_training(
             "compare over lengths"
         )
     alive = list(as_long.values())
-    turned = [c for c in alive if c.turned]
     stand_ins = sum(not c.knows_untrained for c in as_long.values() if c.reference is not None)
     if stand_ins:
         doubts.append(
@@ -86,43 +86,39 @@ def which_training(
         )
     short = sum(c.too_short for c in alive)
     unknown = sum(c.phase == "unknown" for c in alive) - short
-    waiting = len(alive) - len(turned) - unknown - short
-    if not turned or len(turned) < _ENOUGH * len(alive):
-        if waiting:
-            doubts.append(
-                f"{waiting} of {len(alive)} trainings that do not fail have not turned: α stands "
-                "at its largest value, and before it falls its nearness to the target misleads"
-            )
-        if unknown:
-            doubts.append(
-                f"the course of {unknown} of {len(alive)} trainings is not known: too few "
-                "measurements of it are there"
-            )
-        if short:
-            doubts.append(
-                f"{short} of {len(alive)} trainings end before step {SHORTEST}, too early for a "
-                "turn of α to be seen"
-            )
-        if unknown > len(alive) / 2:
-            return none(
-                "pay a few readouts (alphareq select), or measure the course of each training: "
-                + MISSING
-            )
-        return none("train longer until α turns, or pay a few readouts: alphareq select")
-    if waiting:
+    known = [name for name, c in as_long.items() if c.phase != "unknown"]
+    # Of equal ones one that has turned comes first.
+    candidates = {n: newest[n] for n in sorted(known, key=lambda name: not courses[name].turned)}
+    if unknown:
         doubts.append(
-            f"{waiting} of {len(alive)} trainings that do not fail have not turned yet and are set "
-            "aside; they may overtake"
+            f"the course of {unknown} of {len(alive)} trainings is not known: too few "
+            "measurements of it are there"
         )
-    if unknown + short:
+    if short:
         doubts.append(
-            f"the course of {unknown + short} of {len(alive)} trainings is not known: they are set "
-            "aside"
+            f"{short} of {len(alive)} trainings end before step {SHORTEST}, too early for a "
+            "turn of α to be seen"
         )
-    candidates = {name: newest[name] for name, c in as_long.items() if c.turned}
-    found = _Candidates(candidates, configurations, believe, target)
-    believed = found.believed
-    missing = found.missing() if believe is None else {}
+    if unknown > len(alive) / 2:
+        return none(
+            "pay a few readouts (alphareq select), or measure the course of each training: "
+            + MISSING
+        )
+    if not candidates or short > len(alive) / 2:
+        return none(_WAIT)
+    lacking = {} if believe else _lacking(candidates)
+    believed = list(believe or [name for name in BELIEVED if not lacking[name]])
+    missing = {n: count for n, count in lacking.items() if 0 < count < len(candidates)}
+    if not believed:
+        doubts.append(
+            f"not every training has {', '.join(BELIEVED[:-1])} or {BELIEVED[-1]}, and the "
+            "nearness of α alone does not order trainings that learn"
+        )
+        return none(
+            "measure these scores of each training (scores= of AlphaMonitor, or alphareq score), "
+            "or pay a few readouts: alphareq select"
+        )
+    found = _Candidates(candidates, configurations, believed, target)
     if believe is None and len(believed) == 1 and len(found.groups) > 1:
         more = ", ".join(name for name in BELIEVED if name not in believed)
         doubts.append(
@@ -161,9 +157,24 @@ def which_training(
                 return none("pay a few readouts to learn which window to believe: alphareq select")
     best, *others = found.order
     choice, *siblings = found.in_order(best)
+    chosen = next(name for name in candidates if newest[name] is choice)
+    if not courses[chosen].turned:
+        doubts.append(
+            f"the first by {', '.join(believed)} has not turned: α stands at its largest value, "
+            "and before it falls the scores may mislead"
+        )
+        return none(_WAIT)
+    if waiting := [name for name in candidates if not courses[name].turned]:
+        doubts.append(
+            f"{len(waiting)} of {len(alive)} trainings that do not fail have not turned yet: they "
+            "may overtake"
+        )
     # A group is worse than the choice if most of what is believed says so, by more than a rerun.
+    near = math.ceil(_NEAR * len({configurations.get(name, name) for name in courses})) - 1
     tied = [
-        g for g in others if sum(found.worse(g, best, n) for n in believed) <= len(believed) / 2
+        group
+        for place, group in enumerate(others)
+        if place < near or sum(found.worse(group, best, n) for n in believed) <= len(believed) / 2
     ]
     ties = (*siblings, *(record for group in tied for record in found.in_order(group)))
     doubts += found.doubts_of_seeds(best, courses)
@@ -192,8 +203,16 @@ def which_training(
     )
 
 
+def _lacking(candidates: Mapping[str, AlphaRecord]) -> dict[str, int]:
+    """How many have no number of each criterion that would be believed, if all had one."""
+    return {
+        name: sum(not math.isfinite(badness(record, name)) for record in candidates.values())
+        for name in BELIEVED
+    }
+
+
 class _Candidates:
-    """The newest records of trainings that have turned, in groups of one configuration each.
+    """The newest records of trainings that do not fail, in groups of one configuration each.
 
     A configuration stands where the mean of its seeds stands: its best seed would be luck, the more
     seeds the more of it.
@@ -203,7 +222,7 @@ class _Candidates:
         self,
         newest: Mapping[str, AlphaRecord],
         configurations: Mapping[str, str],
-        believe: Sequence[str] | None,
+        believed: Sequence[str],
         target: float | tuple[float, float],
     ) -> None:
         self.records = list(newest.values())
@@ -214,10 +233,10 @@ class _Candidates:
             groups.setdefault(configurations.get(name, name), []).append(place)
         self.groups = list(groups.values())
         self._names = list(groups)
-        wanted = dict.fromkeys((*(believe or ()), *BELIEVED, *OTHERS))
+        wanted = dict.fromkeys((*believed, *BELIEVED, *OTHERS))
         values = {n: np.array([badness(r, n, target) for r in self.records]) for n in wanted}
         self._values = {n: v for n, v in values.items() if np.isfinite(v).all()}
-        self.believed = list(believe or [n for n in self._values if n in BELIEVED] or ["alpha"])
+        self.believed = believed
         for name in self.believed:
             if name not in self._values:
                 raise SelectionError(
@@ -276,12 +295,6 @@ class _Candidates:
         spread, seeds = self._between_seeds(criterion), [len(group) for group in self.groups]
         least = spread.threshold(seeds[best], seeds[group]) if spread.degrees else _RERUN
         return bool(theirs - mine > least * scale)
-
-    def missing(self) -> dict[str, int]:
-        """How many lack a criterion that would be believed, if all candidates had it."""
-        counts = {n: sum(math.isfinite(badness(r, n)) for r in self.records) for n in BELIEVED}
-        of_all = len(self.records)
-        return {name: of_all - count for name, count in counts.items() if 0 < count < of_all}
 
     def doubts_of_seeds(self, best: int, courses: Mapping[str, Course]) -> list[str]:
         """That seeds are unknown, or that some of the choice's are no candidates."""
