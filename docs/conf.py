@@ -29,7 +29,7 @@ from study.records import records_of  # noqa: E402
 BUILT = HERE / "_build"
 EXTRA = BUILT / "extra"
 HIDDEN: list[tuple[Any, dict[str, Any]]] = []
-REPORTS = {"turned": "results/turned", "pilot": "pilot/results/barlow_twins"}
+REPORTS = {"long_study": "results/barlow_twins", "pilot": "pilot/results/barlow_twins"}
 
 project = "alphareq-lightning"
 copyright = "the authors of alphareq-lightning"
