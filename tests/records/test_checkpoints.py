@@ -147,16 +147,20 @@ def test_old_records_are_kept_without_their_spectra(tmp_path):
         AlphaRecord.from_dict({**values, "global_step": step, "eigenvalues": spectrum})
         for step in range(5000)
     ]
-    started = time.process_time()
-    state = history_to_state(history)
-    ours, started = time.process_time() - started, time.process_time()
-    copy.deepcopy(state)
-    assert ours < time.process_time() - started  # as long when every record was copied deeply
+    ours, deep = [], []
+    for _ in range(3):  # the first one pays for collecting the garbage of all
+        started = time.process_time()
+        state = history_to_state(history)
+        copied = time.process_time()
+        copy.deepcopy(state)
+        ours.append(copied - started)
+        deep.append(time.process_time() - copied)
+    assert min(ours) < min(deep)  # as long when every record was copied deeply
     torch.save({"callbacks": {"AlphaMonitor": state}}, tmp_path / "long.ckpt")
     assert (tmp_path / "long.ckpt").stat().st_size < 3e6  # 24.8 MB with all spectra
     again, _ = history_from_state(state)
     assert [r.global_step for r in again] == list(range(5000))
-    assert [len(r.eigenvalues) for r in again] == [0] * 4900 + [512] * 100
+    assert [len(r.eigenvalues) for r in again] == [512] + [0] * 4899 + [512] * 100
     [newest] = records_from_checkpoints([tmp_path / "long.ckpt"])
     assert newest.eigenvalues == history[-1].eigenvalues
 

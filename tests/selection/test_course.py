@@ -6,6 +6,11 @@ from functools import partial
 
 import pytest
 
+from alphareq_lightning.records.checkpoints import (
+    KEPT_SPECTRA,
+    history_from_state,
+    history_to_state,
+)
 from alphareq_lightning.selection.course import alarm, course_of, level, with_course
 
 from plain_records import plain_record, with_values
@@ -77,9 +82,9 @@ def test_what_a_course_tells():
 @pytest.mark.parametrize(
     ("alpha", "rankme", "phase"),
     [
-        (1.84, 79.0, "failing"),
-        (1.82, 79.0, "warming up"),  # .2 above the untrained network is not above it by more
-        (1.84, 81.0, "warming up"),
+        (1.821, 79.9, "failing"),
+        (1.819, 79.9, "warming up"),
+        (1.821, 80.1, "warming up"),
         (1.84, math.nan, "warming up"),
         (1.40, 20.0, "settling"),  # it loses rank, and falls below the untrained network
     ],
@@ -90,6 +95,45 @@ def test_failing_is_above_the_untrained_network_and_has_lost_rank(alpha, rankme,
         for step, a, r in ((0, 1.62, 45), (50, 1.6, 200), (100, 1.63, 100), (400, 1.6, 90))
     ]
     assert course_of([*records, record(4000, alpha, scores={"rankme": rankme})]).phase == phase
+
+
+@pytest.mark.parametrize("ranks", [(50, math.nan, 40, 30), (math.inf, 50, math.nan, 30)])
+def test_a_rank_that_is_no_number_is_passed_over(ranks):
+    steps = (100, 400, 2000, 4000)
+    records = [record(s, 2.0, scores={"rankme": r}) for s, r in zip(steps, ranks, strict=True)]
+    assert course_of([record(0, 1.6), *records]).phase == "failing"
+
+
+@pytest.mark.parametrize("window", [(4, 50), (2, 50), (11, 40), (1, 30), (4, 20)])
+def test_failing_and_where_it_stands_are_told_whatever_the_window(window):
+    """What falls in ranks 1 to 3 rises in those behind, and the other way around."""
+    ranks = {0: 40.0, 100: 60.0, 4000: 30.0}
+    for bend, phase in ((-1.0, "failing"), (1.0, "warming up")):
+        alphas = {0: 1.6, 100: 1.6, 4000: 1.6 + 0.3 * (phase == "failing")}
+        records = [
+            record(step, alpha, bend=bend * (step == 4000), scores={"rankme": ranks[step]})
+            for step, alpha in alphas.items()
+        ]
+        own = course_of(records)
+        told = course_of([r.refit(window) for r in records])
+        assert told.below_untrained == pytest.approx(own.below_untrained)
+        assert (told.phase == "failing") == (own.phase == "failing") == (phase == "failing")
+
+
+def test_the_untrained_network_is_known_after_a_resume_with_many_measurements():
+    steps = range(0, 220 * KEPT_SPECTRA // 100, 2)
+    history = [record(s, 1.8, run="a", layer="backbone") for s in steps]
+    again, _ = history_from_state(history_to_state(history))
+    told, _ = with_course(record(steps[-1] + 1, 1.5, run="a", layer="backbone"), again)
+    assert told.below_untrained == pytest.approx(0.3)
+
+
+def test_a_layer_too_narrow_for_the_usual_ranks_has_its_own():
+    narrow = [
+        record(step, alpha, num_features=20, fit_range=(4, 12), scores={"rankme": 9.0 - alpha})
+        for step, alpha in {0: 1.5, 100: 1.6, 4000: 1.4}.items()
+    ]
+    assert level(course_of(narrow)).startswith("α over ranks 2–12 is 0.10 below")
 
 
 def test_a_stand_in_is_said_and_no_ground_to_call_a_training_failing():
@@ -220,11 +264,11 @@ def test_a_measurement_that_failed_is_passed_over():
 def test_below_the_untrained_network_is_told_over_more_ranks():
     untrained, end = record(0, 1.6), record(4000, 1.6, bend=-0.5)
     found = course_of([untrained, record(200, 1.9), record(400, 1.95), record(2000, 1.7), end])
-    own = [r.refit((2, 50)).alpha for r in (untrained, end)]
+    own = [r.refit((2, 20)).alpha for r in (untrained, end)]
     assert found.below_untrained == pytest.approx(own[0] - own[1])
     assert found.below_untrained > 0.05  # over ranks 4 to 50 it is nothing
     assert level(found) == (
-        f"α over ranks 2–50 is {found.below_untrained:.2f} below that of the untrained network"
+        f"α over ranks 2–20 is {found.below_untrained:.2f} below that of the untrained network"
     )
     forgotten = [replace(untrained, eigenvalues=()), *map(partial(record, alpha=1.9), (200, 400))]
     assert math.isnan(course_of([*forgotten, end]).below_untrained)
@@ -239,9 +283,9 @@ def test_what_a_user_hears():
     history = as_measured(FAILING)
     assert alarm(course_of(history)) == (
         "α of layer 'backbone' is 2.26 at step 4,000, where that of the untrained network was "
-        "1.54, and RankMe has lost more than 20% of its largest value: trainings that went so have "
-        "failed. Look at the loss, its weights and the learning rate; of the checkpoints keep the "
-        "one that `alphareq rank` chooses, mostly an early one"
+        "1.54, and RankMe has lost more than 20% of its largest value: of the 24 Barlow Twins of "
+        "the long study those that went so failed, and none of their checkpoints was better than "
+        "the untrained network. Look at the loss, its weights and the learning rate"
     )
     assert alarm(course_of(as_measured(HEALTHY))) is None
 

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from planted_trainings import FAILING, training, trainings
+from planted_trainings import FAILING, SLOW, training, trainings
 
 from alphareq_lightning.errors import OptionError, SelectionError
 from alphareq_lightning.selection import configurations_of, trainings_of, verdict
@@ -79,6 +79,17 @@ def test_seeds_of_one_configuration_are_not_chosen_from():
     found = verdict([r for s in range(4) for r in training(f"a/seed={s}", error=0.1 + s / 10)])
     assert len(found.ties) == 3
     assert "seeds of one configuration" in found.advice
+
+
+def test_a_seed_that_has_turned_is_enough_and_is_the_choice():
+    better = training("a/seed=0", SLOW, error=0.1, rankme=60.0)
+    records = trainings(better, training("a/seed=1", error=0.11), training("b", error=0.4))
+    configurations = {"a/seed=0": "a", "a/seed=1": "a"}
+    found = verdict(records, configurations=configurations)
+    assert found.choice.run == "a/seed=1"
+    assert "a/seed=0" in [r.run for r in found.ties]
+    alone = trainings(better, training("b", error=0.4, rankme=30.0))
+    assert verdict(alone).choice is None
 
 
 def test_a_configuration_of_which_a_seed_fails_is_a_doubt():

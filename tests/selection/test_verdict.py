@@ -74,8 +74,9 @@ def test_a_collapsed_training_gives_no_choice():
 
 def test_where_alpha_stands_against_the_untrained_network_is_said():
     above = training("a", {**HEALTHY, 0: 1.5})
-    assert "phase: settling; α over ranks 2–50 is 0.07 above that of the un" in str(verdict(above))
-    assert "phase: settling; α over ranks 2–50 is 0.07 below" in str(verdict(training("a")))
+    assert "phase: settling; α over ranks 2–20 is 0.07 above that of the un" in str(verdict(above))
+    assert "phase: settling; α over ranks 2–20 is 0.07 below" in str(verdict(training("a")))
+    assert "is at that of the untrained" in str(verdict(training("a", {**HEALTHY, 0: 1.57})))
 
 
 # -- which training --------------------------------------------------------------------------------
@@ -211,12 +212,35 @@ def test_alpha_alone_chooses_no_training_unless_it_is_asked_to():
     assert asked.scores["alpha"].believed
 
 
-def test_the_first_quarter_of_all_are_ties():
+def test_the_first_quarter_of_those_that_do_not_fail_are_ties():
     """So many hold the best of resampled trainings, however far apart their scores are."""
     many = [training(str(n), error=0.1 * 1.5**n, rankme=90.0 / 1.5**n) for n in range(9)]
+    failing = [training(f"bad {n}", FAILING) for n in range(9)]
     assert [r.run for r in verdict(trainings(*many)).ties] == ["1", "2"]
-    assert [r.run for r in verdict(trainings(*many[:8])).ties] == ["1"]
-    assert verdict(trainings(*many[:4])).ties == ()
+    assert [r.run for r in verdict(trainings(*many[:8], *failing)).ties] == ["1"]
+    found = verdict(trainings(*many[:2], *failing))
+    assert (found.ties, found.advice) == ((), "take the choice")
+
+
+def test_that_failing_cannot_be_told_without_rankme_is_a_doubt():
+    alone = verdict(training("a", FAILING, rankme=None))
+    assert alone.doubts[-1].startswith("RankMe was not measured: whether this training fails")
+    many = trainings(training("a"), training("b"), training("c", rankme=None))
+    [doubt] = [d for d in verdict(many).doubts if "RankMe was" in d]
+    assert doubt.startswith("RankMe was not measured in 1 of 3 trainings: whether these fail")
+    assert not any("RankMe was" in doubt for doubt in verdict(many[:12]).doubts)
+
+
+def test_most_of_unknown_and_too_short_ones_give_no_choice():
+    unknown = [training(run, {0: 1.5, 4000: 1.6}, error=0.01) for run in "bc"]
+    short = [training(run, {0: 1.5, 50: 1.6, 120: 1.7}, error=0.01) for run in "de"]
+    known = training("a")
+    found = verdict(trainings(known, *unknown))
+    assert found.choice is None
+    assert "2 of 3 trainings is not known" in found.doubts[-1]
+    assert found.doubts[-1].endswith("they are left out")
+    assert verdict(trainings(known, unknown[0])).choice.run == "a"
+    assert verdict(trainings(*short)).advice.startswith("train longer")
 
 
 def test_nan_scores_are_not_believed():

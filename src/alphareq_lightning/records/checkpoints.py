@@ -63,7 +63,10 @@ def history_to_state(history: Sequence[AlphaRecord], run: str = "") -> dict[str,
         run: The training that is being saved.
     """
     old = max(len(history) - KEPT_SPECTRA, 0)
-    short = [replace(record, eigenvalues=()) for record in history[:old]]
+    short = [  # that of the untrained network is compared with to the end
+        record if record.global_step == 0 else replace(record, eigenvalues=())
+        for record in history[:old]
+    ]
     return {"history": [record.to_dict() for record in (*short, *history[old:])], "run": run}
 
 

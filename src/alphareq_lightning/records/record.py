@@ -108,7 +108,8 @@ class AlphaRecord:
     untrained_alpha: float | None = None
     """α of the layer before the first step; `None` where it was not measured."""
     below_untrained: float | None = None
-    """How far α is below that of the untrained network, as `Course.below_untrained`."""
+    """How far α over ranks from 2 on is below that of the untrained network, as
+    `Course.below_untrained`."""
     accuracy: float | None = None
     """Top-1 of a labelled readout in percent, where one was paid for; NaN if it failed."""
     format: int = FORMAT

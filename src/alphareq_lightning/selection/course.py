@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, get_args
 
+from alphareq_lightning.errors import FitRangeError
+from alphareq_lightning.functional import resolve_fit_range
 from alphareq_lightning.records import AlphaRecord
 
 Phase = Literal["collapsed", "unknown", "failing", "warming up", "settling", "settled"]
@@ -71,15 +73,22 @@ class Course(NamedTuple):
         return measured or self.latest.untrained_alpha is not None
 
     @property
-    def below_untrained(self) -> float:
-        """How far α is below that of the untrained network, over ranks from half the first one on.
+    def may_fail(self) -> bool:
+        """Whether nobody can tell if it fails, for RankMe was not measured."""
+        measured = math.isfinite(self.latest.scores.get("rankme", math.nan))
+        return self.phase in ("warming up", *TURNED) and not measured
 
-        NaN where the spectrum of the untrained network is not there. Of the long study's trainings
-        those that ended above 0 were within 5 points of the best (``study/HYPOTHESES.md``, M8).
+    @property
+    def below_untrained(self) -> float:
+        """How far α is below that of the untrained network, over ranks 2 to min(100, a fifth).
+
+        So, and not over the fitted ranks: in the long study those that ended above 0 were the
+        trainings within 5 points of the best (``study/HYPOTHESES.md``, M8), which no window from
+        rank 4 on tells. NaN where the spectrum of the untrained network is not there.
         """
         untrained, told = self.reference, self.latest.below_untrained
         if untrained is not None and untrained.global_step == 0 and self.latest.fit is not None:
-            wider = _wider(self.latest)
+            wider = _wider(_tried(self.latest))
             below = untrained.refit(wider).alpha - self.latest.refit(wider).alpha
             if math.isfinite(below):  # old records may have lost their eigenvalues
                 return below
@@ -131,7 +140,7 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         return course(told)
     if reference is None or latest.fit is None or peak is None or len(past) < 2 or not before:
         return course("unknown")
-    above = latest.alpha > reference.alpha + ABOVE_UNTRAINED
+    above = _tried(latest).alpha > _tried(reference).alpha + ABOVE_UNTRAINED
     # A stand-in for the untrained network is no ground to stop a training on.
     if reference.global_step == 0 and above and _has_lost_rank(past):
         return course("failing")
@@ -179,9 +188,9 @@ def alarm(course: Course) -> str | None:
         return (
             f"α of {where} is {latest.alpha:.2f} at step {latest.global_step:,}, where that of the "
             f"untrained network was {untrained.alpha:.2f}, and RankMe has lost more than "
-            f"{LOST_RANKME:.0%} of its largest value: trainings that went so have failed. Look at "
-            "the loss, its weights and the learning rate; of the checkpoints keep the one that "
-            "`alphareq rank` chooses, mostly an early one"
+            f"{LOST_RANKME:.0%} of its largest value: of the 24 Barlow Twins of the long study "
+            "those that went so failed, and none of their checkpoints was better than the untrained "
+            "network. Look at the loss, its weights and the learning rate"
         )
     if course.phase != "collapsed":
         return None
@@ -201,9 +210,12 @@ def level(course: Course) -> str:
     below = course.below_untrained
     if math.isnan(below) or course.latest.fit is None:
         return ""
-    first, last = _wider(course.latest)
+    first, last = _wider(_tried(course.latest))
     side = "below" if below > 0 else "above"
-    return f"α over ranks {first}–{last} is {abs(below):.2f} {side} that of the untrained network"
+    far = f"{abs(below):.2f} {side}"
+    if far.startswith("0.00"):
+        far = "at"
+    return f"α over ranks {first}–{last} is {far} that of the untrained network"
 
 
 def _collapsed(record: AlphaRecord) -> bool:
@@ -215,7 +227,7 @@ def _collapsed(record: AlphaRecord) -> bool:
 
 def _has_lost_rank(past: Sequence[AlphaRecord]) -> bool:
     ranks = [record.scores.get("rankme", math.nan) for record in past]
-    return ranks[-1] < (1 - LOST_RANKME) * max(ranks)
+    return ranks[-1] < (1 - LOST_RANKME) * max(filter(math.isfinite, ranks), default=math.nan)
 
 
 def _drift(before: AlphaRecord, now: AlphaRecord) -> tuple[float, float]:
@@ -237,6 +249,15 @@ def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:
     wider = _wider(now)
     change = now.refit(wider).alpha - before.refit(wider).alpha
     return not abs(change) <= max(LEAST_MOVE, 2 * math.hypot(_error(before), _error(now)))
+
+
+def _tried(record: AlphaRecord) -> AlphaRecord:
+    """Over the ranks of ``"auto"``: in other windows M1 calls failing what learns, or misses it."""
+    try:
+        auto = resolve_fit_range("auto", record.num_features, num_samples=record.num_samples)
+    except FitRangeError:  # a layer so narrow has its own window only
+        return record
+    return record if record.fit_range in (None, auto) else record.refit(auto)
 
 
 def _wider(record: AlphaRecord) -> tuple[int, int]:

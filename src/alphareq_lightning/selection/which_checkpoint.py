@@ -33,6 +33,8 @@ def which_checkpoint(
     """
     fitted = [r for r in history if math.isfinite(r.alpha)]
     doubts = doubts + _doubts_of_course(course)
+    if course.may_fail:
+        doubts.append("RankMe was not measured: whether this training fails cannot be told")
     if course.phase == "collapsed":
         return Verdict(
             None,
@@ -99,7 +101,7 @@ def which_checkpoint(
         advice = (
             "stop this training: α stands far above that of the untrained network, and the rank of "
             "its features is lost; of its checkpoints the choice is the one with α nearest to the "
-            "target"
+            "target, which may be no better than the untrained network"
         )
         return Verdict(choice, advice, tuple(ties), (history[-1],), tuple(doubts), courses=courses)
     advice = "keep the choice" + (" or any of its ties" if ties else "")

@@ -30,7 +30,8 @@ OTHERS = ("alpha", "stable_rank", "loss")
 _AS_LONG = 0.75
 """A training of less than this share of the longest one's steps is left out."""
 _NEAR = 0.25
-"""The first of all trainings, by this share, are ties: so many hold the best (H3)."""
+"""The first of those that do not fail, by this share, are ties at least, after H3: with a smaller
+one the best of resampled trainings is often another."""
 _WAIT = "train longer until α turns, or pay a few readouts: alphareq select"
 _RERUN = 0.05
 """Between two seeds of one configuration α differs by so much, and other scores by this share of
@@ -86,29 +87,33 @@ def which_training(
         )
     short = sum(c.too_short for c in alive)
     unknown = sum(c.phase == "unknown" for c in alive) - short
-    known = [name for name, c in as_long.items() if c.phase != "unknown"]
-    # Of equal ones one that has turned comes first.
-    candidates = {n: newest[n] for n in sorted(known, key=lambda name: not courses[name].turned)}
+    turned = [name for name, course in as_long.items() if course.turned]
+    waiting = [name for name, course in as_long.items() if course.phase == "warming up"]
+    candidates = {name: newest[name] for name in (*turned, *waiting)}  # so the first of equal ones
     if unknown:
         doubts.append(
             f"the course of {unknown} of {len(alive)} trainings is not known: too few "
-            "measurements of it are there"
+            "measurements of it are there; they are left out"
         )
     if short:
         doubts.append(
             f"{short} of {len(alive)} trainings end before step {SHORTEST}, too early for a "
-            "turn of α to be seen"
+            "turn of α to be seen; they are left out"
         )
-    if unknown > len(alive) / 2:
+    if len(candidates) < len(alive) / 2:
+        if unknown <= short:
+            return none(_WAIT)
         return none(
             "pay a few readouts (alphareq select), or measure the course of each training: "
             + MISSING
         )
-    if not candidates or short > len(alive) / 2:
-        return none(_WAIT)
-    lacking = {} if believe else _lacking(candidates)
-    believed = list(believe or [name for name in BELIEVED if not lacking[name]])
-    missing = {n: count for n, count in lacking.items() if 0 < count < len(candidates)}
+    if untold := sum(courses[name].may_fail for name in candidates):
+        doubts.append(
+            f"RankMe was not measured in {untold} of {len(candidates)} trainings: whether these "
+            "fail cannot be told"
+        )
+    lacking = {name: _lacking(name, candidates) for name in BELIEVED}
+    believed = list(believe or [name for name, count in lacking.items() if not count])
     if not believed:
         doubts.append(
             f"not every training has {', '.join(BELIEVED[:-1])} or {BELIEVED[-1]}, and the "
@@ -125,6 +130,7 @@ def which_training(
             f"nothing but {believed[0]} orders these trainings, and one score alone is easily "
             f"wrong: measure {more}, too (scores= of AlphaMonitor)"
         )
+    missing = {n: k for n, k in lacking.items() if not believe and 0 < k < len(candidates)}
     doubts += [
         f"{name} is missing or no number in {count} of {len(candidates)} trainings: it is passed "
         "over"
@@ -156,21 +162,22 @@ def which_training(
                 )
                 return none("pay a few readouts to learn which window to believe: alphareq select")
     best, *others = found.order
-    choice, *siblings = found.in_order(best)
-    chosen = next(name for name in candidates if newest[name] is choice)
-    if not courses[chosen].turned:
+    of_best = found.in_order(best)
+    choice = next((r for r in of_best if any(r is newest[name] for name in turned)), None)
+    if choice is None:
         doubts.append(
             f"the first by {', '.join(believed)} has not turned: α stands at its largest value, "
             "and before it falls the scores may mislead"
         )
         return none(_WAIT)
-    if waiting := [name for name in candidates if not courses[name].turned]:
+    if waiting:
         doubts.append(
             f"{len(waiting)} of {len(alive)} trainings that do not fail have not turned yet: they "
             "may overtake"
         )
     # A group is worse than the choice if most of what is believed says so, by more than a rerun.
-    near = math.ceil(_NEAR * len({configurations.get(name, name) for name in courses})) - 1
+    siblings = [record for record in of_best if record is not choice]
+    near = math.ceil(_NEAR * len(found.groups)) - 1
     tied = [
         group
         for place, group in enumerate(others)
@@ -203,12 +210,9 @@ def which_training(
     )
 
 
-def _lacking(candidates: Mapping[str, AlphaRecord]) -> dict[str, int]:
-    """How many have no number of each criterion that would be believed, if all had one."""
-    return {
-        name: sum(not math.isfinite(badness(record, name)) for record in candidates.values())
-        for name in BELIEVED
-    }
+def _lacking(criterion: str, candidates: Mapping[str, AlphaRecord]) -> int:
+    """How many have no number of it."""
+    return sum(not math.isfinite(badness(record, criterion)) for record in candidates.values())
 
 
 class _Candidates:
@@ -309,7 +313,7 @@ class _Candidates:
         if not lost:
             return []
         return [
-            f"{lost} of {own} trainings of the choice's configuration fail, have not turned or are "
+            f"{lost} of {own} trainings of the choice's configuration fail or are "
             "too short: its mean is that of the others"
         ]
 
