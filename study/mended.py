@@ -35,6 +35,7 @@ from study.hypotheses import (
 from study.table import PLANNED, TURNED, Row, of_course
 
 AT = (1000, 2000, 4000)
+OF_GRID = "nine of the grid"
 ABOVE_UNTRAINED, KEPT_RANKME = 0.2, 0.8
 FOUND_ON = {(lambd, width) for lambd in (0.0001, 0.0287, 2.0) for width in (64, 256, 1024)}
 FOUND_ON |= {(lambd, 256) for lambd in (0.000412, 0.00169, 0.00697, 0.118, 0.486)}
@@ -228,7 +229,7 @@ def tested(rows: Sequence[Row]) -> list[Part]:
         planned, top = PLANNED[name], accuracy(own).max(initial=0.0) if own else 0.0
         if name == "barlow_twins":
             own, before, planned = fresh(own), fresh(before), planned - len(FOUND_ON)
-            name = "nine of the grid"
+            name = OF_GRID
         if len(own) > 1:
             claims = [m1(own), *m2(own), m3(own), m4(own), m5(own), m6(before)]
             claims += [m7(own), m8(own, top), m9(own)]

@@ -56,8 +56,13 @@ SIZES = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
 """Legible where the page is 390 pixels wide."""
 
 
-def answers(grid: list[Training]) -> list[str]:
-    """What a user asks first; each sentence is chosen by its figures."""
+def answers(grid: list[Training], on_others: Sequence[h.Claim] = ()) -> list[str]:
+    """What a user asks first; each sentence is chosen by its figures.
+
+    Args:
+        grid: The trainings of the grid.
+        on_others: What the mended rules say of those on which they were not found.
+    """
     early, late = (rho("alpha", grid, step) for step in (LENGTHS[0], LAST))
     values, turn, order = accuracy(grid), h.turn(grid), h.in_order(grid)
     lost = regret(criterion("alpha", grid, LAST), values)
@@ -94,17 +99,20 @@ def answers(grid: list[Training]) -> list[str]:
         f"* **What else do I look at?** At each of {len(LENGTHS)} lengths ρ ≥ .7 holds for "
         f"{', '.join(good) or 'no other score'}. At step {LAST:,} {several}.",
     ]
-    if mended.fresh(grid):
-        lines.append(f"* **Which trainings do I believe?** {believed(grid)}")
+    if on_others:
+        lines.append(f"* **Which trainings do I believe?** {believed(grid, on_others)}")
     return lines
 
 
-def believed(grid: list[Training]) -> str:
+def believed(grid: list[Training], on_others: Sequence[h.Claim]) -> str:
     """What the mended rules say of the whole grid."""
     well, near, known = h.learnt(grid), mended.near_the_best(grid), len(grid)
     fails, below = mended.fails(grid), mended.below_untrained(grid)
     fresh = len(mended.fresh(grid))
     healthy = rho("alpha", mended.alive(grid), LAST)
+    counts = Counter(claim.met for claim in on_others)
+    words = {True: "met", False: "refuted", None: "not tested"}
+    tested = ", ".join(f"{counts[met]} {word}" for met, word in words.items() if counts[met])
     return (
         f"α well above that of the untrained network with RankMe lost (failing, M1) names "
         f"{fails[~well].sum()} of the {(~well).sum()} that did not learn and {fails[well].sum()} "
@@ -112,7 +120,8 @@ def believed(grid: list[Training]) -> str:
         f"only. α over ranks 2–50 ends below that of the untrained network (M8) in "
         f"{below[near].sum()} of the {near.sum()} that are within 5 points of the best, and in "
         f"{below[~near].sum()} of the {(~near).sum()} that are not. These rules were found on "
-        f"{known - fresh} of the {known} and are tested on the other {fresh}."
+        f"{known - fresh} of the {known}; on the other {fresh} their sentences, M1 to M9, are: "
+        f"{tested}."
     )
 
 
@@ -251,8 +260,9 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     """The whole page; what has no results yet is left out."""
     grid, others = (trainings_of(rows, name) for name in ("barlow_twins", "seeds"))
     before = trainings_of(rows, "barlow_twins", "backbone.stages.2")
-    parts = h.tested(rows)
+    parts, more = h.tested(rows), mended.tested(rows)
     count, planned = len({(r["experiment"], r["training"]) for r in rows}), sum(PLANNED.values())
+    on_others = more[0].claims if more and more[0].name == mended.OF_GRID else []
     found = h.budget(grid)
     budgets = [] if found is None else table(
         "readouts | within a point of the best of 16",
@@ -263,10 +273,14 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     sections = {
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
-        **{f"Mended rules: {part.name}": claims(part) for part in mended.tested(rows)},
+        **{f"Mended rules: {part.name}": claims(part) for part in more},
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
-        "The course of α": [picture("below"), "", picture("courses"), "", *phase_counts(grid)],
+        "The course of α": [
+            *(picture("below"), "", picture("courses"), ""),
+            *("Phases by the six rules of H2, which are refuted; the package has M1's:", ""),
+            *phase_counts(grid),
+        ],
         "α and accuracy at four lengths": [picture("scatter")],
         "Choices": [picture("choices"), "", *choices(grid)],
         "Budgets": budgets,
@@ -280,11 +294,15 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         ],
     }
     first = f"All {planned} planned trainings are there."
-    if count < planned:
+    if parts[0].preliminary:
         grids = f"{len(grid)} of {PLANNED['barlow_twins']} trainings of the grid"
-        decided = " Nothing below is decided." if parts[0].preliminary else ""
-        first = f"**Preliminary: {grids}, {count} of {planned} of the study.{decided}**"
-    lines = ["# The long study: from when on can α be trusted?", "", first, "", *answers(grid), ""]
+        first = f"**Preliminary: {grids}, {count} of {planned} of the study. Nothing is decided.**"
+    elif count < planned:
+        first = "**The grid is complete: what is tested on it is decided.** Of the whole study "
+        first += f"{count} of {planned} trainings are there: seeds, other images and other kinds "
+        first += "of learning are under way."
+    lines = ["# The long study: from when on can α be trusted?", "", first, ""]
+    lines += [*answers(grid, on_others), ""]
     lines += INTRODUCTION.splitlines()
     for title, body in sections.items():
         lines += ["", f"## {title}", "", *body] if body else []
@@ -294,11 +312,12 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
 INTRODUCTION = f"""\
 Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: what each score says at
 each length, and how that agrees with a labelled readout at the same step. The
-[hypotheses](hypotheses.md) were there first. E is the Barlow Twins error (`twins_error`); every
-score is turned so that more should be better. ρ is Spearman's, with a 95 % interval of 2,000
-bootstraps over models where there are {h.FEWEST} or more. The table behind this page is
-`study/results/table.csv`, its data card `study/results/README.md`. `make study-report` makes page
-and table of the results that are committed.
+[hypotheses](hypotheses.md) H1 to H14 were there first; M1 to M9 were found on fifteen trainings of
+the grid and are tested on others. E is the Barlow Twins error (`twins_error`); every score is
+turned so that more should be better. ρ is Spearman's, with a 95 % interval of 2,000 bootstraps over
+models where there are {h.FEWEST} or more. The table behind this page is `study/results/table.csv`,
+its data card `study/results/README.md`. `make study-report` makes page and table of the results
+that are committed.
 
 ![ρ of each score with accuracy over the steps of training](long_study_rho.png)"""
 
