@@ -20,7 +20,7 @@ from alphareq_lightning.selection.which_training import which_training
 from benchmarks.tables import table
 from study import hypotheses as h
 from study import mended
-from study.correlation import regret, resamples
+from study.correlation import correlation, regret, resamples
 from study.hypotheses import LAST, LENGTHS, Training, accuracy, criterion, rho, shown, trainings_of
 from study.records import records_of
 from study.table import PLANNED, RESULTS, Row, results, write_table
@@ -80,7 +80,8 @@ def answers(grid: list[Training], on_others: Sequence[h.Claim] = ()) -> list[str
     else:
         balanced = h.balanced_accuracy(grid)
         tells = "tells" if balanced >= 0.9 else "does not tell well"
-        told = f"A turned α {tells} which trainings learn: balanced accuracy {balanced:.2f}"
+        told = f"A turned α {tells} which trainings learn: balanced accuracy {balanced:.2f} "
+        told += "(.50 is a coin's)"
     good = [
         label
         for name, label in SCORES.items()
@@ -96,7 +97,8 @@ def answers(grid: list[Training], on_others: Sequence[h.Claim] = ()) -> list[str
         f"with accuracy, and the model nearest to 1 loses {lost:.1f} points against the best; one "
         f"drawn at random loses {values.max() - values.mean():.1f}.",
         f"* **From when on?** {when}; at step {LENGTHS[0]} it is {shown(early)}. {told}.",
-        f"* **What else do I look at?** At each of {len(LENGTHS)} lengths ρ ≥ .7 holds for "
+        "* **What else do I look at?** E is the Barlow Twins error, less is better. At each of "
+        f"{len(LENGTHS)} lengths ρ ≥ .7 holds for "
         f"{', '.join(good) or 'no other score'}. At step {LAST:,} {several}.",
     ]
     if on_others:
@@ -144,6 +146,26 @@ def by_length(
         for label, name, own in lines
     ]
     return table(" | ".join(["", *(f"{step:,}" for step in LENGTHS)]), cells)
+
+
+def among_alive(grid: list[Training]) -> list[str]:
+    """The same of who neither fails (M1) nor has collapsed, and of three scores together (M3)."""
+    together = "−E, RankMe, −SelfCluster together"
+    steps = [step for step in LENGTHS if step > LENGTHS[0]]
+    groups = [mended.alive(grid, step) for step in steps]
+    if min(map(len, groups)) < h.FEWEST:
+        return []
+    cells = [
+        (label, *(shown(rho(name, own, step)) for own, step in zip(groups, steps, strict=True)))
+        for name, label in SCORES.items()
+    ]
+    places = [mended.together(own, step) for own, step in zip(groups, steps, strict=True)]
+    found = [
+        shown(correlation(place, accuracy(own, step)))
+        for place, own, step in zip(places, groups, steps, strict=True)
+    ]
+    header = [f"{step:,}: {len(own)}" for own, step in zip(groups, steps, strict=True)]
+    return table(" | ".join(["step: trainings", *header]), [*cells, (together, *found)])
 
 
 def choices(grid: list[Training]) -> list[str]:
@@ -276,6 +298,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         **{f"Mended rules: {part.name}": claims(part) for part in more},
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
+        "Among those that do not fail: ρ by length": among_alive(grid),
         "The course of α": [
             *(picture("below"), "", picture("courses"), ""),
             *("Phases by the six rules of H2, which are refuted; the package has M1's:", ""),

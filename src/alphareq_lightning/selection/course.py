@@ -83,8 +83,9 @@ class Course(NamedTuple):
         """How far α is below that of the untrained network, over ranks 2 to min(100, a fifth).
 
         So, and not over the fitted ranks: in the long study those that ended above 0 were the
-        trainings within 5 points of the best (``study/HYPOTHESES.md``, M8), which no window from
-        rank 4 on tells. NaN where the spectrum of the untrained network is not there.
+        trainings within 5 points of the best (``study/HYPOTHESES.md``, M8, over ranks 2 to 50),
+        which no window from rank 4 on tells. Before the end it says little. NaN where the spectrum
+        of the untrained network is not there.
         """
         untrained, told = self.reference, self.latest.below_untrained
         if untrained is not None and untrained.global_step == 0 and self.latest.fit is not None:
@@ -188,9 +189,9 @@ def alarm(course: Course) -> str | None:
         return (
             f"α of {where} is {latest.alpha:.2f} at step {latest.global_step:,}, where that of the "
             f"untrained network was {untrained.alpha:.2f}, and RankMe has lost more than "
-            f"{LOST_RANKME:.0%} of its largest value: of the 24 Barlow Twins of the long study "
-            "those that went so failed, and none of their checkpoints was better than the untrained "
-            "network. Look at the loss, its weights and the learning rate"
+            f"{LOST_RANKME:.0%} of its largest value. Of the 24 Barlow Twins of the long study "
+            "the 7 that stood so from step 400 on did not learn; one that did at step 200 learnt: "
+            "a sign, no proof. Look at the loss, its weights and the learning rate"
         )
     if course.phase != "collapsed":
         return None

@@ -99,9 +99,10 @@ def which_checkpoint(
             )
     if course.phase == "failing":
         advice = (
-            "stop this training: α stands far above that of the untrained network, and the rank of "
-            "its features is lost; of its checkpoints the choice is the one with α nearest to the "
-            "target, which may be no better than the untrained network"
+            "stop this training, unless a readout speaks for it: α stands far above that of the "
+            "untrained network, and the rank of its features is lost; of its checkpoints the "
+            "choice is the one with α nearest to the target, which may be no better than the "
+            "untrained network"
         )
         return Verdict(choice, advice, tuple(ties), (history[-1],), tuple(doubts), courses=courses)
     advice = "keep the choice" + (" or any of its ties" if ties else "")

@@ -35,7 +35,7 @@ one the best of resampled trainings is often another."""
 _WAIT = "train longer until α turns, or pay a few readouts: alphareq select"
 _RERUN = 0.05
 """Between two seeds of one configuration α differs by so much, and other scores by this share of
-themselves (H8), where no seeds are there to measure it."""
+themselves, where no seeds are there to measure it: a guess, which H8 is to test."""
 
 
 def which_training(
@@ -166,8 +166,8 @@ def which_training(
     choice = next((r for r in of_best if any(r is newest[name] for name in turned)), None)
     if choice is None:
         doubts.append(
-            f"the first by {', '.join(believed)} has not turned: α stands at its largest value, "
-            "and before it falls the scores may mislead"
+            f"the first by {', '.join(believed)} has not turned: α is not clearly below its "
+            "largest value, and before that the scores may mislead"
         )
         return none(_WAIT)
     if waiting:
