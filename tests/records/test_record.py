@@ -150,9 +150,10 @@ def test_alpha_of_every_stored_spectrum_of_the_study(record_property):
                 values = {"r2": None, "stderr": None, "num_features": 512, "layer": name, **layer}
                 read = AlphaRecord.from_dict(values)
                 assert read.alpha == pytest.approx(layer["alpha"], abs=1e-12, nan_ok=True)
-                # Stored with five digits, spectra with four: a refit differs by so much.
+                # Spectra have four digits: over ranks 4 to 12 that is .0012 of a slope at most.
                 if read.fit is not None:
-                    assert read.refit(read.fit_range).alpha == pytest.approx(read.alpha, abs=5e-4)
+                    again = read.refit(read.fit_range).alpha
+                    assert again == pytest.approx(read.alpha, abs=1.3e-3)
                 count += 1
     record_property("records", count)
     assert count > 700
