@@ -215,14 +215,27 @@ def h2(trainings: list[Training]) -> list[Claim]:
     return [Claim("H2", *claim) for claim in zip(says, figures, map(bool, met), strict=True)]
 
 
+def together(
+    trainings: Sequence[Training], step: int = LAST, names: Sequence[str] = ALIKE
+) -> Numbers:
+    """The mean of the ranks by some criteria, more is better."""
+    return consensus([criterion(name, trainings, step) for name in names])
+
+
+def order_of(
+    trainings: Sequence[Training], step: int = LAST, names: Sequence[str] = ALIKE
+) -> list[int]:
+    """Best first by criteria together; equal ones by the first of these."""
+    keys = (-criterion(names[0], trainings, step), -together(trainings, step, names))
+    order: list[int] = np.lexsort(keys).tolist()
+    return order
+
+
 def in_order(trainings: Sequence[Training], step: int = LAST) -> list[int]:
     """Those that have turned, best first by the mean of the ranks; equal ones by E."""
     candidates = np.flatnonzero(has_turned(trainings, step))
     chosen = [trainings[i] for i in candidates]
-    if not chosen:
-        return []
-    values = [criterion(name, chosen, step) for name in ALIKE]
-    order: list[int] = candidates[np.lexsort((-values[0], -consensus(values)))].tolist()
+    order: list[int] = candidates[order_of(chosen, step)].tolist() if chosen else []
     return order
 
 

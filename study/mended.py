@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from study.correlation import Numbers, consensus, spearman
+from study.correlation import spearman
 from study.hypotheses import (
     ALIKE,
     FEWEST,
@@ -25,11 +25,12 @@ from study.hypotheses import (
     Training,
     Truths,
     accuracy,
-    criterion,
     learnt,
     number,
+    order_of,
     readout_steps,
     rho,
+    together,
     trainings_of,
 )
 from study.table import PLANNED, TURNED, Row, of_course
@@ -114,20 +115,6 @@ def _at_each_length(
         return Claim(name, says, "–", None, f"only {fewest} trainings")
     figures, held = zip(*(judge(group, step) for step, group in groups.items()), strict=True)
     return Claim(name, says, ", ".join(figures), all(held))
-
-
-def order_of(
-    trainings: Sequence[Training], step: int = LAST, names: Sequence[str] = ALIKE
-) -> list[int]:
-    """Best first by the mean of the ranks by some criteria; equal ones by the first of these."""
-    values = [criterion(name, trainings, step) for name in names]
-    order: list[int] = np.lexsort((-values[0], -consensus(values))).tolist()
-    return order
-
-
-def together(trainings: Sequence[Training], step: int) -> Numbers:
-    """The mean of the ranks by −E, RankMe and −SelfCluster, more is better."""
-    return consensus([criterion(name, trainings, step) for name in ALIKE])
 
 
 def m3(trainings: list[Training]) -> Claim:

@@ -150,22 +150,20 @@ def by_length(
 
 def among_alive(grid: list[Training]) -> list[str]:
     """The same of who neither fails (M1) nor has collapsed, and of three scores together (M3)."""
-    together = "−E, RankMe, −SelfCluster together"
-    steps = [step for step in LENGTHS if step > LENGTHS[0]]
-    groups = [mended.alive(grid, step) for step in steps]
-    if min(map(len, groups)) < h.FEWEST:
+    groups = {step: mended.alive(grid, step) for step in LENGTHS[1:]}
+    if min(map(len, groups.values())) < h.FEWEST:
         return []
     cells = [
-        (label, *(shown(rho(name, own, step)) for own, step in zip(groups, steps, strict=True)))
+        (label, *(shown(rho(name, own, step)) for step, own in groups.items()))
         for name, label in SCORES.items()
     ]
-    places = [mended.together(own, step) for own, step in zip(groups, steps, strict=True)]
-    found = [
-        shown(correlation(place, accuracy(own, step)))
-        for place, own, step in zip(places, groups, steps, strict=True)
-    ]
-    header = [f"{step:,}: {len(own)}" for own, step in zip(groups, steps, strict=True)]
-    return table(" | ".join(["step: trainings", *header]), [*cells, (together, *found)])
+    three = (
+        shown(correlation(h.together(own, step), accuracy(own, step)))
+        for step, own in groups.items()
+    )
+    cells.append(("−E, RankMe, −SelfCluster together", *three))
+    header = ["step: trainings", *(f"{step:,}: {len(own)}" for step, own in groups.items())]
+    return table(" | ".join(header), cells)
 
 
 def choices(grid: list[Training]) -> list[str]:

@@ -87,25 +87,23 @@ def correct(
     return replace(record, corrected=Corrected(found.alpha.item(), found.stderr.item())), None
 
 
-_OF_COURSE = ("alpha_drift", "alpha_below_untrained")
-
-
 def logged_names(scores: Sequence[str], bias_correction: BiasCorrection | None) -> list[str]:
     """Names of what `logged_values` gives of every record of a monitor."""
     corrected = ["alpha_corrected", "alpha_stderr"] if bias_correction is not None else []
-    own = ["alpha", "alpha_distance", "alpha_r2", "alpha_samples", *_OF_COURSE]
-    return [*own, *corrected, *scores]
+    own = ["alpha", "alpha_distance", "alpha_r2", "alpha_samples"]
+    return [*own, "alpha_drift", "alpha_below_untrained", *corrected, *scores]
 
 
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
     """What is logged of a record: the same names every time, whatever could be computed."""
-    course = dict(zip(_OF_COURSE, (record.drift, record.below_untrained), strict=True))
+    drift, below = record.drift, record.below_untrained
     return {
         "alpha": record.alpha,
         "alpha_distance": min(record.distance(target), _DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
-        **{name: math.nan if value is None else value for name, value in course.items()},
+        "alpha_drift": math.nan if drift is None else drift,
+        "alpha_below_untrained": math.nan if below is None else below,
         **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),
         **({} if record.alpha_stderr is None else {"alpha_stderr": record.alpha_stderr}),
         **record.scores,

@@ -141,9 +141,8 @@ def course_of(history: Sequence[AlphaRecord]) -> Course:
         return course(told)
     if reference is None or latest.fit is None or peak is None or len(past) < 2 or not before:
         return course("unknown")
-    above = _tried(latest).alpha > _tried(reference).alpha + ABOVE_UNTRAINED
     # A stand-in for the untrained network is no ground to stop a training on.
-    if reference.global_step == 0 and above and _has_lost_rank(past):
+    if reference.global_step == 0 and _has_lost_rank(past) and _is_above(latest, reference):
         return course("failing")
     if latest.alpha >= peak.alpha - _least_fall(latest):
         return course("warming up")
@@ -250,6 +249,10 @@ def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:
     wider = _wider(now)
     change = now.refit(wider).alpha - before.refit(wider).alpha
     return not abs(change) <= max(LEAST_MOVE, 2 * math.hypot(_error(before), _error(now)))
+
+
+def _is_above(latest: AlphaRecord, untrained: AlphaRecord) -> bool:
+    return _tried(latest).alpha > _tried(untrained).alpha + ABOVE_UNTRAINED
 
 
 def _tried(record: AlphaRecord) -> AlphaRecord:
