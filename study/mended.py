@@ -1,12 +1,13 @@
-"""M1 to M9 of ``HYPOTHESES.md``: rules mended on fifteen trainings, tested on others alone.
+"""M1 to M9 and N1 to N5 of ``HYPOTHESES.md``: what was found on some trainings, tested on others.
 
 Left open by the page, and decided before any of the others had ended (of M9: all but two):
 
-* M1 to M9 share the reading of H1 to H14: what is missing is worst, a failed readout is 0 %.
+* All share the reading of H1 to H14: what is missing is worst, a failed readout is 0 %.
 * A record without a fit is neither in A nor failing.
 * M2: with nobody alive, or nobody failing, that sentence is not tested.
 * M3, M9: equal mean ranks: the smaller E first, as in H3. The best of all may be failing.
 * M9: it is the five alive at each of its lengths that count; of equal RankMe the first.
+* N1, N3: an experiment of which fewer than two trainings are there counts for none.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from study.table import PLANNED, TURNED, Row, of_course
 
 AT = (1000, 2000, 4000)
 OF_GRID = "nine of the grid"
+KINDS = ("simclr", "vicreg", "vit")
 ABOVE_UNTRAINED, KEPT_RANKME = 0.2, 0.8
 FOUND_ON = {(lambd, width) for lambd in (0.0001, 0.0287, 2.0) for width in (64, 256, 1024)}
 FOUND_ON |= {(lambd, 256) for lambd in (0.000412, 0.00169, 0.00697, 0.118, 0.486)}
@@ -177,13 +179,17 @@ def below_untrained(trainings: Sequence[Training]) -> Truths:
 
 def m8(trainings: list[Training], best_of_all: float) -> Claim:
     good, below = near_the_best(trainings, best_of_all), below_untrained(trainings)
-    says = "α over 2–50 below the untrained one's tells who is within 5 points of the best: "
-    says += "balanced accuracy ≥ .9"
+    return _told_below("M8", "the best", good, below, 0.9)
+
+
+def _told_below(name: str, best_ones: str, good: Truths, below: Truths, least: float) -> Claim:
+    says = f"α over 2–50 below the untrained one's tells who is within 5 points of {best_ones}: "
+    says += f"balanced accuracy ≥ {str(least).lstrip('0')}"
     if min(good.sum(), (~good).sum()) < 2:
-        return Claim("M8", says, "–", None, f"{good.sum()} are, {(~good).sum()} are not")
+        return Claim(name, says, "–", None, f"{good.sum()} are, {(~good).sum()} are not")
     balanced = float((below[good].mean() + (~below[~good]).mean()) / 2)
     counts = f"{below[good].sum()} of {good.sum()}, {below[~good].sum()} of {(~good).sum()}"
-    return Claim("M8", says, f"{number(balanced)} ({counts})", balanced >= 0.9)
+    return Claim(name, says, f"{number(balanced)} ({counts})", balanced >= least)
 
 
 def m9(trainings: list[Training]) -> Claim:
@@ -206,13 +212,74 @@ def m9(trainings: list[Training]) -> Claim:
     return Claim("M9", says, "; ".join(figures), met)
 
 
+def n1(trainings: list[Training]) -> list[Claim]:
+    fate, named = learnt(trainings), fails(trainings)
+    says = {
+        "*failing* at 4,000 names ≤ 10 % of those that learnt": (named[fate], 5, 0.0, 0.1),
+        "*failing* at 4,000 names ≥ 80 % of those that did not": (named[~fate], 3, 0.8, 1.0),
+    }
+    return [
+        Claim("N1", text, f"{hit.sum()} of {hit.size}", bool(low <= hit.mean() <= high))
+        if hit.size >= fewest
+        else Claim("N1", text, "–", None, f"there are {hit.size}")
+        for text, (hit, fewest, low, high) in says.items()
+    ]
+
+
+def n2(name: str, trainings: list[Training]) -> Claim:
+    says = f"{name}: the first of those alive, by the three, loses ≤ 2 points"
+    group = alive(trainings)
+    if not group:
+        return Claim("N2", says, "–", None, "none is alive")
+    lost = accuracy(trainings).max() - accuracy(group)[order_of(group, LAST)[0]]
+    return Claim("N2", says, f"{lost:.2f} points", bool(lost <= 2))
+
+
+def n3(groups: Sequence[list[Training]]) -> Claim:
+    good, below = (
+        np.concatenate([f(own) for own in groups]) for f in (near_the_best, below_untrained)
+    )
+    return _told_below("N3", "the best of its six", good, below, 0.8)
+
+
+def n4(trainings: list[Training]) -> Claim:
+    def judge(group: list[Training], step: int) -> tuple[str, bool]:
+        found = rho("uniformity", group, step).value
+        return number(found), found >= 0.7
+
+    return _at_each_length("N4", "among those alive ρ(−uniformity) ≥ .7 at each", trainings, judge)
+
+
+def n5(trainings: list[Training]) -> Claim:
+    def judge(group: list[Training], step: int) -> tuple[str, bool]:
+        found = rho("alpha_11_100", group, step).value
+        return number(found), found <= -0.5
+
+    says = "among those alive ρ(nearness) over ranks 11–100 ≤ −.5 at each"
+    return _at_each_length("N5", says, trainings, judge)
+
+
+def other_kinds(rows: Sequence[Row]) -> list[Part]:
+    """N1 to N3: SimCLR, VICReg and a ViT together."""
+    groups = {name: own for name in KINDS if len(own := trainings_of(rows, name)) > 1}
+    if not groups:
+        return []
+    every = [training for own in groups.values() for training in own]
+    claims = [
+        *n1(every),
+        *(n2(name, own) for name, own in groups.items()),
+        n3(list(groups.values())),
+    ]
+    return [Part("other kinds", len(every), sum(PLANNED[name] for name in KINDS), claims)]
+
+
 def fresh(trainings: Sequence[Training]) -> list[Training]:
     """Those of the grid on which the rules were not found."""
     return [t for t in trainings if (t[0]["lambd"], t[0]["projector_dim"]) not in FOUND_ON]
 
 
 def tested(rows: Sequence[Row]) -> list[Part]:
-    """The mended rules on the trainings that were not there when they were found."""
+    """What was found on some trainings, on those that were not there then."""
     parts = []
     for name in ("barlow_twins", "seeds", "tiny_imagenet", "rate_decay"):
         layers = ("backbone", "backbone.stages.2")
@@ -224,5 +291,7 @@ def tested(rows: Sequence[Row]) -> list[Part]:
         if len(own) > 1:
             claims = [m1(own), *m2(own), m3(own), m4(own), m5(own), m6(before)]
             claims += [m7(own), m8(own, top), m9(own)]
+            if name in ("tiny_imagenet", "rate_decay"):
+                claims += [n4(own), n5(own)]
             parts.append(Part(name, len(own), planned, claims))
-    return parts
+    return parts + other_kinds(rows)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib
 import numpy as np
@@ -276,6 +277,11 @@ def phase_counts(grid: list[Training]) -> list[str]:
     return table("step | phases", cells)
 
 
+def left_open(rules: ModuleType) -> list[str]:
+    """What the head of a module says after its first line."""
+    return (rules.__doc__ or "").splitlines()[2:]
+
+
 def page(rows: list[Row], folder: Path = RESULTS) -> str:
     """The whole page; what has no results yet is left out."""
     grid, others = (trainings_of(rows, name) for name in ("barlow_twins", "seeds"))
@@ -293,7 +299,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     sections = {
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
-        **{f"Mended rules: {part.name}": claims(part) for part in more},
+        **{f"Found and tested elsewhere: {part.name}": claims(part) for part in more},
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
         "Among those that do not fail: ρ by length": among_alive(grid),
@@ -310,9 +316,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "Other kinds of learning: the sign of ρ": signs(rows),
         "A wider network": wide(rows),
         "Trainings": trained(folder),
-        "What HYPOTHESES.md leaves open": [
-            line for told in (h, mended) for line in (told.__doc__ or "").splitlines()[2:]
-        ],
+        "What HYPOTHESES.md leaves open": [*left_open(h), "", *left_open(mended)],
     }
     first = f"All {planned} planned trainings are there."
     if parts[0].preliminary:

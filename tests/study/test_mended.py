@@ -20,6 +20,8 @@ def study(experiment="tiny_imagenet"):
     put(rows, "phase", lambda row, n: "settled" if n > 20 else "warming up", LATE)
     put(rows, "alpha_2_50", lambda row, n: 1.755 - n / 100, LATE)
     put(rows, "rankme", lambda row, n: 12 - n / 10 if row["step"] >= 400 else 20, STEPS, LOST)
+    put(rows, "uniformity", lambda row, n: -n / 10)
+    put(rows, "alpha_11_100", lambda row, n: 1.5 + n / 10)
     return rows
 
 
@@ -96,6 +98,8 @@ REFUTED = [
     (8, lambda rows, step: put(rows, "alpha_2_50", lambda r, n: 1.65, (step,), (20, 21)), 4000),
     *[(9, change, step) for change in (chosen_by_rankme, chosen_by_all) for step in (400, *LATE)],
     (9, without_a_turn, 4000),
+    *[(10, around("uniformity", LEARNT), step) for step in LATE],
+    *[(11, around("alpha_11_100", LEARNT), step) for step in LATE],
 ]
 
 
@@ -112,6 +116,8 @@ def test_a_planted_study_meets_every_mended_rule():
         "M7",
         "M8",
         "M9",
+        "N4",
+        "N5",
     ]
     assert [claim for claim in found if claim.met is not True] == []
     assert found[0].figure == "6 of 6, 0 of 18; 6 of 6, 0 of 18"
@@ -145,7 +151,10 @@ def test_a_first_that_has_not_turned_is_no_choice(step):
         (0, lambda rows: put(rows, "top1", lambda row, n: 30), "24 did not learn, 0 did"),
         (2, lambda rows: put(rows, "rankme", lambda row, n: 20), "there is no such training"),
         (1, lambda rows: collapse(rows), "there is no such training"),
-        (3, lambda rows: collapse(rows, (2000,), range(20)), "only 4 trainings"),
+        *(
+            (place, lambda rows: collapse(rows, (2000,), range(20)), "only 4 trainings")
+            for place in (3, 10, 11)
+        ),
     ],
 )
 def test_what_cannot_be_tested_is_not(place, change, why):
@@ -174,3 +183,63 @@ def test_what_was_not_measured_fails_nobody():
         gone = {**training, step: {**training[step], name: math.nan}}
         assert not mended.failing(gone)
     assert not mended.failing(training, 100)  # one record alone has no course
+
+
+def kinds(change=lambda rows: None, **changes):
+    """Claims of three kinds; `changes` are of one of them."""
+    rows = []
+    for name in mended.KINDS:
+        own = study(name)
+        changes.get(name, change)(own)
+        rows += own
+    [part] = mended.tested(rows)
+    assert (part.name, part.count, part.planned) == ("other kinds", 72, 18)
+    return part.claims
+
+
+def test_other_kinds_meet_what_is_said_of_them():
+    found = kinds()
+    assert [claim.name for claim in found] == ["N1", "N1", "N2", "N2", "N2", "N3"]
+    assert [claim for claim in found if claim.met is not True] == []
+    assert [claim.figure for claim in found[:2]] == ["0 of 54", "18 of 18"]
+    assert found[3].says.startswith("vicreg")
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, lambda rows: two_lose_rank(rows, 4000)),
+        (1, lambda rows: two_keep_rank(rows, 4000)),
+        (5, lambda rows: turned_around(rows, "alpha_2_50", (4000,))),
+    ],
+)
+def test_other_kinds_refute(place, change):
+    assert kinds(change)[place].met is False
+
+
+def test_one_kind_alone_may_be_chosen_badly():
+    found = kinds(vicreg=lambda rows: below_the_best(rows, 4000))
+    assert [claim.met for claim in found[2:5]] == [True, False, True]
+
+
+def test_each_kind_has_a_best_of_its_own():
+    """One kind that is worse by 20 points has as many near its best."""
+    found = kinds(vit=lambda rows: put(rows, "top1", lambda row, n: row["top1"] - 20, STEPS))
+    assert found[5].figure == kinds()[5].figure
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, lambda rows: put(rows, "top1", lambda row, n: 30)),
+        (1, lambda rows: put(rows, "top1", lambda row, n: 30 + row["step"] / 200)),
+        (2, collapse),
+        (5, lambda rows: put(rows, "top1", lambda row, n: 30)),
+    ],
+)
+def test_of_other_kinds_what_cannot_be_tested_is_not(place, change):
+    assert kinds(change)[place].met is None
+
+
+def test_a_kind_of_one_training_says_nothing():
+    assert mended.other_kinds(planted("vit", settings=range(1))) == []
