@@ -502,6 +502,33 @@ def test_a_validation_of_a_checkpoint_adds_to_the_history(tmp_path):
     assert monitor.history[0].alpha == monitor.history[4].alpha
 
 
+def test_a_module_that_was_not_trained_is_logged_but_not_kept(tmp_path):
+    monitor = AlphaMonitor()
+    trainer, module = fit(tmp_path, monitor)
+    loader, fresh = labelled_loader(seed=5), TinyModule()
+    with pytest.warns(HistoryWarning, match="is not the one that was trained; give the checkpoint"):
+        [logged] = trainer.validate(fresh, loader, verbose=False)
+    expected = alpha_of(fresh.backbone, images(seed=5))
+    assert logged["val_alpha"] == pytest.approx(expected, rel=1e-5)
+    assert [r.global_step for r in monitor.history] == [5, 10]
+    trainer.validate(module, loader, verbose=False)
+    assert [r.global_step for r in monitor.history] == [5, 10, 10]
+
+
+def test_each_module_has_the_step_of_its_own_weights(tmp_path):
+    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
+    monitor = AlphaMonitor()
+    trainer, module = fit(tmp_path, monitor, None, keep, max_epochs=3, enable_checkpointing=True)
+    loader, other = labelled_loader(seed=5), TinyModule()
+    trainer.validate(other, loader, ckpt_path=tmp_path / "step=5.ckpt", verbose=False)
+    trainer.validate(module, loader, verbose=False)
+    trainer.validate(other, loader, verbose=False)
+    assert [r.global_step for r in monitor.history] == [5, 10, 15, 5, 15, 5]
+    assert [r.alpha for r in monitor.history[3:]] == [
+        monitor.history[place].alpha for place in (0, 2, 0)
+    ]
+
+
 @pytest.mark.parametrize("how", ["validated", "tested before"])
 def test_weights_that_were_saved_alone_have_the_step_of_their_checkpoint(tmp_path, how):
     # Lightning hands callbacks nothing of such a checkpoint.

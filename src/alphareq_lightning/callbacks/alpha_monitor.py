@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import uuid
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from alphareq_lightning._checks import (
@@ -39,6 +37,7 @@ from alphareq_lightning.callbacks.feature_sources import (
 )
 from alphareq_lightning.callbacks.loggers import Display
 from alphareq_lightning.callbacks.unlabeled_pass import Forward, find_forwards, find_loader
+from alphareq_lightning.callbacks.weights import Weights
 from alphareq_lightning.errors import (
     CourseWarning,
     HistoryWarning,
@@ -60,7 +59,6 @@ from alphareq_lightning.records.checkpoints import (
     STATE_KEY_PREFIX,
     history_from_state,
     history_to_state,
-    read_checkpoint,
 )
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.selection.course import FIRST_STEP, alarm, with_course
@@ -197,7 +195,6 @@ class AlphaMonitor(Callback):
         self.history: list[AlphaRecord] = []
 
         self._is_attached = False
-        self._run = ""
         self._measuring = False
         self._announced = False
         self._last_step = -1
@@ -205,10 +202,7 @@ class AlphaMonitor(Callback):
         self._measured: list[AlphaRecord] = []
         self._between: list[AlphaRecord] = []
         self._logged: dict[str, float] = {}
-        self._loaded_at: tuple[int, int] | None = None
-        self._heard_of_weights = False
-        self._unknown_weights: str | None = None
-        self._only_validates = False
+        self._weights = Weights()
 
     def _options(self) -> GaugeOptions:
         return GaugeOptions(**{f.name: getattr(self, f.name) for f in fields(GaugeOptions)})
@@ -217,12 +211,8 @@ class AlphaMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the layers and the unlabeled images; fails here or never."""
-        if stage == "fit" or trainer.global_step == 0:  # else of the training that has ended
-            self._run = uuid.uuid4().hex
+        self._weights.begin(trainer, pl_module, stage)
         self._last_epoch = None
-        self._heard_of_weights = False
-        if stage == "fit":
-            self._loaded_at = self._unknown_weights = None
         built_later = overrides("setup", pl_module) or overrides("configure_model", pl_module)
         if stage in ("fit", "validate") and not built_later:
             self._attach(trainer, pl_module)
@@ -310,7 +300,7 @@ class AlphaMonitor(Callback):
         """Measure the untrained network, or at least check what would be measured."""
         self._last_step = trainer.global_step - (trainer.global_step == 0)
         is_due = self._passes_step(trainer) and not any(
-            r.run == self._run and r.global_step == 0 for r in self.history
+            r.run == self._weights.run and r.global_step == 0 for r in self.history
         )
         self._source.before_training(trainer, pl_module, whole=is_due)
         self._announce(trainer)
@@ -424,11 +414,9 @@ class AlphaMonitor(Callback):
         return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
     def _measure(self, trainer: Trainer) -> None:
-        epoch, step = trainer.current_epoch, trainer.global_step
-        if self._loaded_at is not None and trainer.state.fn != "fit":
-            epoch, step = self._loaded_at  # of the weights; the Trainer's own stand at 0
+        epoch, step = self._weights.at(trainer)
         is_trained = trainer.state.fn != "fit" or step > 0  # before, a poor fit is no news
-        about = {"run": self._run, "epoch": epoch, "global_step": step}
+        about = {"run": self._weights.run, "epoch": epoch, "global_step": step}
         measured = self._gauge.record(warn=is_trained, **about)
         self._measured = [self._placed(trainer, record) for record in measured]
         self._announce(trainer)
@@ -436,7 +424,7 @@ class AlphaMonitor(Callback):
     def _placed(self, trainer: Trainer, record: AlphaRecord) -> AlphaRecord:
         """A record that knows where its training stands; if that is badly, it is said once."""
         in_fit = trainer.state.fn == "fit"
-        if self._unknown_weights is not None or (not in_fit and record.global_step == 0):
+        if self._weights.unknown is not None or (not in_fit and record.global_step == 0):
             return record  # what is validated before a fit may have been trained elsewhere
         try:
             record, course = with_course(record, self.history)
@@ -531,12 +519,12 @@ class AlphaMonitor(Callback):
             again = {id(r) for r in self._between if r.global_step in step}
             self.history[:] = (record for record in self.history if id(record) not in again)
         records = [replace(record, metrics=metrics) for record in self._measured]
-        if self._unknown_weights is not None:
+        if self._weights.unknown is not None:
             records = []
             self._gauge.warn(
                 HistoryWarning,
                 "whose weights are validated is not known, so α is logged but not kept in the "
-                f"history: {self._unknown_weights}",
+                f"history: {self._weights.unknown}",
             )
         self.history += records
         self._between = records if between else []
@@ -552,11 +540,11 @@ class AlphaMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The history as plain Python numbers; every checkpoint carries it."""
-        return history_to_state(self.history, self._run)
+        return history_to_state(self.history, self._weights.run)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the history of the run that is resumed; a validation adds to what is there."""
-        keeps = self._only_validates and bool(self.history)
+        keeps = self._weights.only_validates and bool(self.history)
         try:
             history, run = history_from_state(state_dict)
         except SelectionError as error:
@@ -567,7 +555,7 @@ class AlphaMonitor(Callback):
                 f"the history of α in the checkpoint is lost: {error}", HistoryWarning, stacklevel=2
             )
             return
-        self._run = run or self._run
+        self._weights.run = run or self._weights.run
         if keeps:
             return
         self.history = history
@@ -580,10 +568,7 @@ class AlphaMonitor(Callback):
 
         A monitor that measures another layer from now on continues the history all the same.
         """
-        self._heard_of_weights, self._unknown_weights = True, None
-        self._only_validates = trainer.state.fn != "fit"
-        if self._only_validates:
-            self._loaded_at = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
+        self._weights.load(trainer, pl_module, checkpoint)
         states = checkpoint.get("callbacks") or {}
         ends = f"'prefix': {self.prefix!r}}}"
         names = [key for key in states if isinstance(key, str)]  # before Lightning 1.5, classes
@@ -592,18 +577,8 @@ class AlphaMonitor(Callback):
             self.load_state_dict(states[mine[0]])
 
     def _hear_of_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read of a checkpoint what Lightning hands to callbacks in a fit only.
-
-        That is so before Lightning 2.5, and for checkpoints without states of callbacks still.
-        """
-        if trainer.state.fn == "fit" or self._heard_of_weights or not trainer.ckpt_path:
-            return
-        try:
-            checkpoint = read_checkpoint(Path(trainer.ckpt_path))
-            if not isinstance(checkpoint, dict) or "global_step" not in checkpoint:
-                raise SelectionError(f"{trainer.ckpt_path} does not tell its step")
-        except SelectionError as error:
-            self._heard_of_weights, self._unknown_weights = True, str(error)
+        checkpoint = self._weights.unheard_of(trainer, pl_module)
+        if checkpoint is None:
             return
         self.on_load_checkpoint(trainer, pl_module, checkpoint)
         states = checkpoint.get("callbacks") or {}
