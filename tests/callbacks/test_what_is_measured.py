@@ -1,10 +1,19 @@
 """Which forward passes, loaders and weights a measurement belongs to, and whether that is said."""
 
+import copy
 import logging
+import pickle
+import warnings
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    ModelCheckpoint,
+)
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -502,33 +511,6 @@ def test_a_validation_of_a_checkpoint_adds_to_the_history(tmp_path):
     assert monitor.history[0].alpha == monitor.history[4].alpha
 
 
-def test_a_module_that_was_not_trained_is_logged_but_not_kept(tmp_path):
-    monitor = AlphaMonitor()
-    trainer, module = fit(tmp_path, monitor)
-    loader, fresh = labelled_loader(seed=5), TinyModule()
-    with pytest.warns(HistoryWarning, match="is not the one that was trained; give the checkpoint"):
-        [logged] = trainer.validate(fresh, loader, verbose=False)
-    expected = alpha_of(fresh.backbone, images(seed=5))
-    assert logged["val_alpha"] == pytest.approx(expected, rel=1e-5)
-    assert [r.global_step for r in monitor.history] == [5, 10]
-    trainer.validate(module, loader, verbose=False)
-    assert [r.global_step for r in monitor.history] == [5, 10, 10]
-
-
-def test_each_module_has_the_step_of_its_own_weights(tmp_path):
-    keep = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1)
-    monitor = AlphaMonitor()
-    trainer, module = fit(tmp_path, monitor, None, keep, max_epochs=3, enable_checkpointing=True)
-    loader, other = labelled_loader(seed=5), TinyModule()
-    trainer.validate(other, loader, ckpt_path=tmp_path / "step=5.ckpt", verbose=False)
-    trainer.validate(module, loader, verbose=False)
-    trainer.validate(other, loader, verbose=False)
-    assert [r.global_step for r in monitor.history] == [5, 10, 15, 5, 15, 5]
-    assert [r.alpha for r in monitor.history[3:]] == [
-        monitor.history[place].alpha for place in (0, 2, 0)
-    ]
-
-
 @pytest.mark.parametrize("how", ["validated", "tested before"])
 def test_weights_that_were_saved_alone_have_the_step_of_their_checkpoint(tmp_path, how):
     # Lightning hands callbacks nothing of such a checkpoint.
@@ -697,3 +679,133 @@ def test_metrics_of_the_user_with_names_like_ours_are_kept(tmp_path):
     monitor = AlphaMonitor()
     fit(tmp_path, monitor, Logs(), max_epochs=1)
     assert monitor.history[0].metrics["val_alphabet_acc"] == 0.5
+
+
+# -- whose weights ---------------------------------------------------------------------------------
+
+
+def validate(trainer, module, ckpt_path=None):
+    """Logged α of a validation, and whether its weights are called unknown."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        [logged] = trainer.validate(
+            module, labelled_loader(seed=5), ckpt_path=ckpt_path, verbose=False
+        )
+    told = [w for w in caught if issubclass(w.category, HistoryWarning)]
+    assert all("no module that this monitor has seen trained" in str(w.message) for w in told)
+    return logged["val_alpha"], bool(told)
+
+
+def places(monitor):
+    return [(record.run, record.global_step) for record in monitor.history]
+
+
+@pytest.fixture
+def kept_runs(tmp_path):
+    """Trainer, module and monitor after ten steps; and of another run the checkpoint of five."""
+    other = ModelCheckpoint(tmp_path / "other", "{step}", save_top_k=-1)
+    fit(tmp_path, AlphaMonitor(), None, other, enable_checkpointing=True)
+    own = ModelCheckpoint(tmp_path / "own", "{step}", save_top_k=-1)
+    monitor = AlphaMonitor()
+    trainer, module = fit(tmp_path, monitor, None, own, enable_checkpointing=True)
+    return trainer, module, monitor, tmp_path
+
+
+def test_a_module_that_was_not_trained_is_logged_but_not_kept(kept_runs):
+    trainer, module, monitor, _ = kept_runs
+    fresh = TinyModule()
+    logged, unknown = validate(trainer, fresh)
+    assert unknown
+    assert logged == pytest.approx(alpha_of(fresh.backbone, images(seed=5)), rel=1e-5)
+    assert [step for _, step in places(monitor)] == [5, 10]
+    assert not validate(trainer, module)[1]
+    assert [step for _, step in places(monitor)] == [5, 10, 10]
+
+
+def test_it_is_not_kept_either_when_the_trained_one_is_gone(tmp_path):
+    monitor, trainer = AlphaMonitor(), make_trainer(tmp_path)
+    trainer.callbacks.append(monitor)
+    trainer.fit(TinyModule(), labelled_loader(), labelled_loader(seed=5))
+    for _ in range(3):
+        assert validate(trainer, TinyModule())[1]
+    assert [step for _, step in places(monitor)] == [5, 10]
+
+
+def test_each_module_has_the_step_and_the_run_of_its_own_weights(kept_runs):
+    trainer, module, monitor, folder = kept_runs
+    other, checkpoint = TinyModule(), folder / "other" / "step=5.ckpt"
+    [theirs] = {record.run for record in records_from_checkpoints([checkpoint])}
+    [own] = {run for run, _ in places(monitor)}
+    validate(trainer, other, checkpoint)
+    validate(trainer, module)
+    validate(trainer, other)
+    assert places(monitor)[2:] == [(theirs, 5), (own, 10), (theirs, 5)]
+    assert monitor.history[2].alpha == monitor.history[4].alpha
+    trainer.save_checkpoint(folder / "later.ckpt")
+    assert records_from_checkpoints([folder / "later.ckpt"])[0].run == own
+
+
+def test_another_trainer_knows_what_was_trained_in_the_first(kept_runs):
+    trainer, module, monitor, folder = kept_runs
+    [own] = {run for run, _ in places(monitor)}
+    validate(make_trainer(folder, monitor), module)
+    fresh = make_trainer(folder, monitor)
+    validate(fresh, TinyModule())  # before any training, as far as this Trainer knows
+    validate(trainer, module)
+    assert [place == (own, 10) for place in places(monitor)[2:]] == [True, False, True]
+
+
+def test_a_copy_of_a_monitor_does_not_guess(kept_runs):
+    trainer, module, monitor, folder = kept_runs
+    validate(trainer, module, folder / "own" / "step=5.ckpt")
+    for copied in (copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))):
+        trainer.callbacks[trainer.callbacks.index(monitor)] = monitor = copied
+        assert validate(trainer, module)[1]
+        assert [step for _, step in places(copied)] == [5, 10, 5]
+
+
+def test_a_batch_size_finder_loads_nothing_that_counts(kept_runs):
+    trainer, module, monitor, folder = kept_runs
+
+    class Sized(LightningDataModule):
+        batch_size = 16
+
+        def val_dataloader(self):
+            return DataLoader(labelled_loader(seed=5).dataset, self.batch_size)
+
+    trainer.callbacks.insert(0, BatchSizeFinder(steps_per_trial=1, max_trials=1))
+    with pytest.warns(HistoryWarning, match="no module that this monitor has seen trained"):
+        trainer.validate(TinyModule(), datamodule=Sized(), verbose=False)
+    trainer.validate(TinyModule(), datamodule=Sized(), ckpt_path=folder / "own" / "step=5.ckpt")
+    trainer.callbacks.pop(0)
+    validate(trainer, module)
+    assert [step for _, step in places(monitor)] == [5, 10, 5, 10]
+    assert len({run for run, _ in places(monitor)}) == 1
+
+
+def test_a_monitor_that_came_late_takes_the_first_module_for_the_trained_one(tmp_path):
+    trainer, monitor = make_trainer(tmp_path), AlphaMonitor()
+    module = TinyModule()
+    trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
+    trainer.callbacks.append(monitor)
+    assert [validate(trainer, own)[1] for own in (module, TinyModule(), module)] == [
+        False,
+        True,
+        False,
+    ]
+    [(run, step)] = set(places(monitor))
+    assert (bool(run), step) == (True, 10)
+
+
+def test_a_fit_that_fails_before_training_has_trained_nothing(kept_runs):
+    trainer, module, monitor, _ = kept_runs
+
+    class Fails(TinyModule):
+        def on_fit_start(self):
+            raise RuntimeError("no data")
+
+    other = Fails()
+    with pytest.raises(RuntimeError, match="no data"):
+        trainer.fit(other, labelled_loader(), labelled_loader(seed=5))
+    assert [validate(trainer, own)[1] for own in (other, module)] == [True, False]
+    assert len(set(places(monitor))) == 2

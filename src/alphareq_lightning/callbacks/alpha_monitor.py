@@ -59,6 +59,7 @@ from alphareq_lightning.records.checkpoints import (
     STATE_KEY_PREFIX,
     history_from_state,
     history_to_state,
+    run_of_state,
 )
 from alphareq_lightning.records.record import AlphaRecord
 from alphareq_lightning.selection.course import FIRST_STEP, alarm, with_course
@@ -224,12 +225,14 @@ class AlphaMonitor(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove the hooks; a later validation may be of the weights that a test has loaded."""
         self._hear_of_weights(trainer, pl_module)
+        self._weights.end(trainer, pl_module)
         self._detach()
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Remove the hooks: Lightning does not call ``teardown`` after an exception."""
+        self._weights.end(trainer, pl_module)
         self._detach()
 
     def _attach(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -298,6 +301,7 @@ class AlphaMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the untrained network, or at least check what would be measured."""
+        self._weights.train()
         self._last_step = trainer.global_step - (trainer.global_step == 0)
         is_due = self._passes_step(trainer) and not any(
             r.run == self._weights.run and r.global_step == 0 for r in self.history
@@ -414,9 +418,9 @@ class AlphaMonitor(Callback):
         return epochs <= 0 or epochs >= self.every_n_epochs  # again in the same epoch, or later
 
     def _measure(self, trainer: Trainer) -> None:
-        epoch, step = self._weights.at(trainer)
+        run, epoch, step = self._weights.at(trainer)
         is_trained = trainer.state.fn != "fit" or step > 0  # before, a poor fit is no news
-        about = {"run": self._weights.run, "epoch": epoch, "global_step": step}
+        about = {"run": run, "epoch": epoch, "global_step": step}
         measured = self._gauge.record(warn=is_trained, **about)
         self._measured = [self._placed(trainer, record) for record in measured]
         self._announce(trainer)
@@ -555,9 +559,9 @@ class AlphaMonitor(Callback):
                 f"the history of α in the checkpoint is lost: {error}", HistoryWarning, stacklevel=2
             )
             return
-        self._weights.run = run or self._weights.run
         if keeps:
             return
+        self._weights.run = run or self._weights.run
         self.history = history
         self._last_epoch = self.history[-1].epoch if self.history else None
 
@@ -568,11 +572,12 @@ class AlphaMonitor(Callback):
 
         A monitor that measures another layer from now on continues the history all the same.
         """
-        self._weights.load(trainer, pl_module, checkpoint)
         states = checkpoint.get("callbacks") or {}
         ends = f"'prefix': {self.prefix!r}}}"
         names = [key for key in states if isinstance(key, str)]  # before Lightning 1.5, classes
         mine = [key for key in names if key.startswith(STATE_KEY_PREFIX) and key.endswith(ends)]
+        state = states.get(self.state_key, states[mine[0]] if mine else None)
+        self._weights.load(trainer, pl_module, checkpoint, run_of_state(state))
         if self.state_key not in states and mine:
             self.load_state_dict(states[mine[0]])
 

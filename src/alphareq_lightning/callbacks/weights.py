@@ -11,32 +11,39 @@ from alphareq_lightning._lightning import LightningModule, Trainer
 from alphareq_lightning.errors import SelectionError
 from alphareq_lightning.records.checkpoints import read_checkpoint
 
-ANOTHER = (
-    "this module is not the one that was trained; give the checkpoint that its weights are of as "
+NOT_TRAINED = (
+    "it is no module that this monitor has seen trained; give the checkpoint of its weights as "
     "ckpt_path="
 )
 
-Place = tuple[int, int] | str | None
-"""Epoch and step of a checkpoint; or why they are not known; `None`: those of the Trainer."""
+FINDER = ".scale_batch_size_"
+"""A `BatchSizeFinder` begins with it the name of a checkpoint that it saves and puts back."""
+
+Place = tuple[str, int, int] | str
+"""Run, epoch and step that weights are of; or why these are not known."""
 
 
 class Weights:
     """Remembers, of each module that a Trainer was given, where its weights come from.
 
+    Modules are known while they are alive; a copy of a monitor knows none.
+
     Attributes:
         run: Names the training; each fit that does not resume is another.
-        only_validates: Whether the last checkpoint was loaded to be validated, not to be resumed.
+        only_validates: Whether the last checkpoint was loaded to be looked at, not to be resumed.
     """
 
     def __init__(self) -> None:
         self.run = ""
         self.only_validates = False
+        self._has_trained = False
+        self._trains = False
         self._heard = False
-        self._here: Place = None
+        self._here: Place | None = None
         self._places: WeakKeyDictionary[LightningModule, Place] = WeakKeyDictionary()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the modules: who unpickles a monitor has others."""
+        """Without the modules, which are not written with it."""
         return {name: value for name, value in vars(self).items() if name != "_places"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -49,31 +56,54 @@ class Weights:
 
     def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Of ``setup``, before a checkpoint is loaded."""
-        if stage == "fit" or trainer.global_step == 0:  # else of the training that has ended
-            self.run = uuid.uuid4().hex
+        self._heard = self._trains = False
         if stage == "fit":
-            self._places = WeakKeyDictionary({pl_module: None})
-        elif self._places and trainer.global_step > 0:
-            self._places.setdefault(pl_module, ANOTHER)
-        self._heard = False
+            self.run, self._here = uuid.uuid4().hex, None
+            return
         self._here = self._places.get(pl_module)
+        if self._here is not None:
+            return
+        if trainer.global_step == 0:  # another Trainer, or none has trained yet
+            self._here = (uuid.uuid4().hex, trainer.current_epoch, 0)
+            if not self._has_trained:
+                self.run = self._here[0]
+        elif self._has_trained:
+            self._here = self._places[pl_module] = NOT_TRAINED
+        else:  # the monitor came after the training, of what it is given first
+            self._keep(trainer, pl_module)
 
-    def at(self, trainer: Trainer) -> tuple[int, int]:
-        """Epoch and step of these weights; the Trainer's own stand at 0 where nothing is fitted."""
-        if trainer.state.fn != "fit" and isinstance(self._here, tuple):
+    def train(self) -> None:
+        """Training begins; what a fit has before that may still fail."""
+        self._trains = True
+
+    def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of ``teardown`` or an error: remember what a training has come to."""
+        if self._trains:
+            self._places.clear()
+            self._keep(trainer, pl_module)
+        self._trains = False
+
+    def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.run = self.run or uuid.uuid4().hex
+        self._here = (self.run, trainer.current_epoch, trainer.global_step)
+        self._places[pl_module], self._has_trained = self._here, True
+
+    def at(self, trainer: Trainer) -> tuple[str, int, int]:
+        """Run, epoch and step of these weights."""
+        if isinstance(self._here, tuple):
             return self._here
-        return trainer.current_epoch, trainer.global_step
+        return self.run, trainer.current_epoch, trainer.global_step
 
     def load(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any], run: str
     ) -> None:
-        """A checkpoint has been read; a fit resumes it, all else looks at it."""
-        self._heard = True
+        """A checkpoint has been read, of this run as far as is known; a fit resumes it."""
         self.only_validates = trainer.state.fn != "fit"
-        self._here = None
-        if self.only_validates:
-            self._here = (checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
-        self._places[pl_module] = self._here
+        put_back = Path(trainer.ckpt_path or "").name.startswith(FINDER)
+        if self.only_validates and not put_back:
+            step = checkpoint.get("epoch", 0), checkpoint.get("global_step", 0)
+            self._here = self._places[pl_module] = (run or self.run, *step)
+        self._heard = True
 
     def unheard_of(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
         """A checkpoint that Lightning hands to callbacks in a fit only, if it did not.

@@ -85,8 +85,13 @@ def history_from_state(state: Any) -> tuple[list[AlphaRecord], str]:
         raise SelectionError("expected a history of records, got one nested too deep") from error
     if size > MOST_VALUES:
         raise SelectionError(f"expected at most {MOST_VALUES} numbers in a history, got more")
-    run = state.get("run", "")
-    return [AlphaRecord.from_dict(values) for values in history], run if type(run) is str else ""
+    return [AlphaRecord.from_dict(values) for values in history], run_of_state(state)
+
+
+def run_of_state(state: Any) -> str:
+    """The training of what a checkpoint carries of a monitor; empty where that is not known."""
+    run = state.get("run") if isinstance(state, Mapping) else None
+    return run if type(run) is str else ""
 
 
 def _files(paths: str | PathLike[str] | Iterable[str | PathLike[str]]) -> list[Path]:
