@@ -57,7 +57,6 @@ GOOD = {
     "phase": "settled",
     "drift": 0.01,
     "untrained_alpha": 1.3,
-    "below_untrained": 0.2,
 }
 
 

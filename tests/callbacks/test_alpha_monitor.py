@@ -64,7 +64,6 @@ def test_logs_alpha_of_the_validation_features(tmp_path):
             "val_alpha_r2": record.r2,
             "val_alpha_samples": 320,
             "val_alpha_drift": math.nan,  # nothing was measured from step 100 on
-            "val_alpha_below_untrained": math.nan,  # nor before the first step
             "val_rankme": record.scores["rankme"],
         },
         rel=1e-6,

@@ -36,7 +36,7 @@ def scalars(folder):
 def test_train_logs_every_epoch_and_stock_checkpoints_carry_alpha(tmp_path):
     assert main(["train", *digits(tmp_path, "--trainer.max_epochs=2")]) == 0
     events = scalars(tmp_path)
-    own = ("alpha", "alpha_distance", "alpha_r2", "alpha_drift", "alpha_below_untrained", "rankme")
+    own = ("alpha", "alpha_distance", "alpha_r2", "alpha_drift", "rankme")
     for key in (f"val_{name}" for name in own):
         assert len(events.Scalars(key)) == 3, key  # the first is untrained
     for key in ("train_loss", "val_loss"):

@@ -408,7 +408,7 @@ def test_a_record_that_could_not_be_read_again_is_not_written(tmp_path):
 
 
 def test_the_place_in_a_course_is_kept():
-    place = {"phase": "settling", "drift": -0.12, "untrained_alpha": 1.54, "below_untrained": 0.3}
+    place = {"phase": "settling", "drift": -0.12, "untrained_alpha": 1.54}
     told = record(**place)
     assert place.items() <= told.to_dict().items()
     assert AlphaRecord.from_dict(json.loads(json.dumps(told.to_json()))) == told
@@ -416,12 +416,10 @@ def test_the_place_in_a_course_is_kept():
     for name in place:
         del older[name]
     assert AlphaRecord.from_dict(older) == record()
-    assert [getattr(record(), name) for name in place] == ["", None, None, None]
+    assert [getattr(record(), name) for name in place] == ["", None, None]
 
 
-@pytest.mark.parametrize(
-    "values", [{"phase": 3}, {"drift": "0.1"}, {"untrained_alpha": [1]}, {"below_untrained": {}}]
-)
+@pytest.mark.parametrize("values", [{"phase": 3}, {"drift": "0.1"}, {"untrained_alpha": [1]}])
 def test_a_place_in_a_course_that_is_none_is_refused(values):
     with pytest.raises(SelectionError, match="not a record of α: "):
         record(**values)

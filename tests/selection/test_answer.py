@@ -2,8 +2,6 @@
 
 import json
 
-import pytest
-
 from alphareq_lightning.selection import verdict
 
 from plain_records import plain_record, with_values
@@ -32,8 +30,7 @@ def test_records_without_a_checkpoint_are_named_by_their_training():
 
 
 def test_the_phase_is_told():
-    phase = "phase: settling; α over ranks 2–51 is 0.03 above that of the untrained network"
-    assert phase in list(verdict(training("a", 0.1)).lines())
+    assert "phase: settling" in list(verdict(training("a", 0.1)).lines())
     found = verdict([*training("a", 0.1), *training("b", 0.2), *training("c", 0.3)[:1]])
     assert "phases: 2 settling, 1 unknown" in list(found.lines())
     assert "unknown: step 0 of c" in list(found.lines())
@@ -53,8 +50,3 @@ def test_trainings_are_named_by_their_newest_checkpoint():
         "runs/a/last.ckpt": "settling",
         "runs/b/last.ckpt": "settling",
     }
-    assert found.to_dict()["below_untrained"] == pytest.approx(
-        {"runs/a/last.ckpt": 0.04, "runs/b/last.ckpt": -0.03}
-    )
-    last = verdict([training("a", 0.1)[-1]]).to_dict()
-    assert list(last["below_untrained"].values()) == [None]

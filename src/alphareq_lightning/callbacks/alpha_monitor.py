@@ -74,8 +74,7 @@ class AlphaMonitor(Callback):
 
     At every validation it logs ``val_alpha``, ``val_alpha_distance`` (from ``target``),
     ``val_alpha_r2``, ``val_alpha_samples``, ``val_alpha_drift`` (over the last quarter of the
-    training; NaN until there is one), ``val_alpha_below_untrained`` (NaN where the untrained
-    network was not measured) and one key per extra score, on every rank; draws the
+    training; NaN until there is one) and one key per extra score, on every rank; draws the
     spectrum for loggers that show figures; and leaves a record in ``history`` and in every
     checkpoint, which knows where the training stands (`course_of`). Keep the best checkpoints with
     a stock

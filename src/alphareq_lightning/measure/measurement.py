@@ -91,19 +91,17 @@ def logged_names(scores: Sequence[str], bias_correction: BiasCorrection | None) 
     """Names of what `logged_values` gives of every record of a monitor."""
     corrected = ["alpha_corrected", "alpha_stderr"] if bias_correction is not None else []
     own = ["alpha", "alpha_distance", "alpha_r2", "alpha_samples"]
-    return [*own, "alpha_drift", "alpha_below_untrained", *corrected, *scores]
+    return [*own, "alpha_drift", *corrected, *scores]
 
 
 def logged_values(record: AlphaRecord, target: tuple[float, float]) -> dict[str, float]:
     """What is logged of a record: the same names every time, whatever could be computed."""
-    drift, below = record.drift, record.below_untrained
     return {
         "alpha": record.alpha,
         "alpha_distance": min(record.distance(target), _DISTANCE_WITHOUT_FIT),
         "alpha_r2": record.r2,
         "alpha_samples": float(record.num_samples),
-        "alpha_drift": math.nan if drift is None else drift,
-        "alpha_below_untrained": math.nan if below is None else below,
+        "alpha_drift": math.nan if record.drift is None else record.drift,
         **({} if record.alpha_corrected is None else {"alpha_corrected": record.alpha_corrected}),
         **({} if record.alpha_stderr is None else {"alpha_stderr": record.alpha_stderr}),
         **record.scores,

@@ -107,9 +107,6 @@ class AlphaRecord:
     """Change of α over the last quarter of the training by then; `None` where it is not known."""
     untrained_alpha: float | None = None
     """α of the layer before the first step; `None` where it was not measured."""
-    below_untrained: float | None = None
-    """How far α over ranks from 2 on is below that of the untrained network, as
-    `Course.below_untrained`."""
     accuracy: float | None = None
     """Top-1 of a labelled readout in percent, where one was paid for; NaN if it failed."""
     format: int = FORMAT
@@ -182,7 +179,7 @@ class AlphaRecord:
             (1.5, 'fit_range=(5, 100) reaches past the 59 eigenvalues that the record keeps')
         """
         bare = replace(self, fit=None, corrected=None, bias_correction=None)
-        bare = replace(bare, phase="", drift=None, untrained_alpha=None, below_untrained=None)
+        bare = replace(bare, phase="", drift=None, untrained_alpha=None)
         if fit_range[1] > len(self.eigenvalues):
             kept = f"the {len(self.eigenvalues)} eigenvalues that the record keeps"
             return replace(bare, problem=f"{fit_range=} reaches past {kept}")
@@ -366,7 +363,6 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "phase": _text,
     "drift": _or_none(_number),
     "untrained_alpha": _or_none(_number),
-    "below_untrained": _or_none(_number),
     "accuracy": _or_none(lambda value: math.nan if value == FAILED else _number(value)),
 }
 """How each field is read, beside those of the fit."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.selection.course import Course, Phase, level
+from alphareq_lightning.selection.course import Course, Phase
 
 SHOWN = 5
 """Ties and trainings that are named; of more the number is told."""
@@ -72,7 +72,7 @@ class Verdict:
                     yield f"{phase}: {self._named(named)}"
         else:
             for course in self.courses.values():
-                yield "; ".join(filter(None, [f"phase: {course.phase}", level(course)]))
+                yield f"phase: {course.phase}"
         if self.spread:
             changes = ", ".join(_changed(name, sd) for name, sd in self.spread.items())
             yield f"another seed changes {changes}"
@@ -93,10 +93,6 @@ class Verdict:
             "doubts": list(self.doubts),
             "advice": self.advice,
             "phases": {self._of(name): course.phase for name, course in self.courses.items()},
-            "below_untrained": {
-                self._of(name): _number(course.below_untrained)
-                for name, course in self.courses.items()
-            },
             "spread": dict(self.spread),
             "criteria": {
                 name: {"believed": criterion.believed, "agreement": _number(criterion.agreement)}

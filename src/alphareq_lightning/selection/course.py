@@ -78,23 +78,6 @@ class Course(NamedTuple):
         measured = math.isfinite(self.latest.scores.get("rankme", math.nan))
         return self.phase in ("warming up", *TURNED) and not measured
 
-    @property
-    def below_untrained(self) -> float:
-        """How far α is below that of the untrained network, over ranks 2 to min(100, a fifth).
-
-        So, and not over the fitted ranks: in the long study those that ended above 0 were the
-        trainings within 5 points of the best (``study/HYPOTHESES.md``, M8, over ranks 2 to 50),
-        which no window from rank 4 on tells. Before the end it says little. NaN where the spectrum
-        of the untrained network is not there.
-        """
-        untrained, told = self.reference, self.latest.below_untrained
-        if untrained is not None and untrained.global_step == 0 and self.latest.fit is not None:
-            wider = _wider(_tried(self.latest))
-            below = untrained.refit(wider).alpha - self.latest.refit(wider).alpha
-            if math.isfinite(below):  # old records may have lost their eigenvalues
-                return below
-        return math.nan if told is None else told
-
 
 def course_of(history: Sequence[AlphaRecord]) -> Course:
     """Tell the phase of a training from the records of one layer.
@@ -159,13 +142,10 @@ def with_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> tuple[Al
     """
     told = [*of_one_course(record, history), replace(record, phase="")]
     course = course_of(told)
-    drift, below = (
-        value if record.fit is not None and math.isfinite(value) else None
-        for value in (course.drift, course.below_untrained)
-    )
+    is_known = record.fit is not None and math.isfinite(course.drift)
+    drift = course.drift if is_known else None
     untrained = next((r.alpha for r in told if r.global_step == 0 and r.fit is not None), None)
-    placed = replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained)
-    return replace(placed, below_untrained=below), course
+    return replace(record, phase=course.phase, drift=drift, untrained_alpha=untrained), course
 
 
 def of_one_course(record: AlphaRecord, history: Sequence[AlphaRecord]) -> list[AlphaRecord]:
@@ -205,19 +185,6 @@ def alarm(course: Course) -> str | None:
     )
 
 
-def level(course: Course) -> str:
-    """Where α ended, against the untrained network; empty where that is not known."""
-    below = course.below_untrained
-    if math.isnan(below) or course.latest.fit is None:
-        return ""
-    first, last = _wider(_tried(course.latest))
-    side = "below" if below > 0 else "above"
-    far = f"{abs(below):.2f} {side}"
-    if far.startswith("0.00"):
-        far = "at"
-    return f"α over ranks {first}–{last} is {far} that of the untrained network"
-
-
 def _collapsed(record: AlphaRecord) -> bool:
     if record.fit is None:  # lost batches or a window out of reach say nothing of the features
         return not all(value > 0 for value in record.eigenvalues)
@@ -246,7 +213,8 @@ def _moves_over_more_ranks(before: AlphaRecord, now: AlphaRecord) -> bool:
     """Whether α moves as well in a window that begins at half the rank; yes if it has none."""
     if now.fit_range is None:
         return False
-    wider = _wider(now)
+    first, last = now.fit_range
+    wider = max(first // 2, 1), last
     change = now.refit(wider).alpha - before.refit(wider).alpha
     return not abs(change) <= max(LEAST_MOVE, 2 * math.hypot(_error(before), _error(now)))
 
@@ -262,10 +230,3 @@ def _tried(record: AlphaRecord) -> AlphaRecord:
     except FitRangeError:  # a layer so narrow has its own window only
         return record
     return record if record.fit_range in (None, auto) else record.refit(auto)
-
-
-def _wider(record: AlphaRecord) -> tuple[int, int]:
-    """The window from half the first fitted rank on."""
-    assert record.fit_range is not None
-    first, last = record.fit_range
-    return max(first // 2, 1), last
