@@ -38,7 +38,7 @@ from study.table import PLANNED, TURNED, Row, of_course
 
 AT = (1000, 2000, 4000)
 OF_GRID = "nine of the grid"
-KINDS = ("simclr", "vicreg", "vit")
+OTHERS, KINDS = "other kinds", ("simclr", "vicreg", "vit")
 ABOVE_UNTRAINED, KEPT_RANKME = 0.2, 0.8
 FOUND_ON = {(lambd, width) for lambd in (0.0001, 0.0287, 2.0) for width in (64, 256, 1024)}
 FOUND_ON |= {(lambd, 256) for lambd in (0.000412, 0.00169, 0.00697, 0.118, 0.486)}
@@ -270,7 +270,7 @@ def other_kinds(rows: Sequence[Row]) -> list[Part]:
         *(n2(name, own) for name, own in groups.items()),
         n3(list(groups.values())),
     ]
-    return [Part("other kinds", len(every), sum(PLANNED[name] for name in KINDS), claims)]
+    return [Part(OTHERS, len(every), sum(PLANNED[name] for name in KINDS), claims)]
 
 
 def fresh(trainings: Sequence[Training]) -> list[Training]:

@@ -57,12 +57,12 @@ SIZES = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
 """Legible where the page is 390 pixels wide."""
 
 
-def answers(grid: list[Training], on_others: Sequence[h.Claim] = ()) -> list[str]:
+def answers(grid: list[Training], elsewhere: Sequence[h.Part] = ()) -> list[str]:
     """What a user asks first; each sentence is chosen by its figures.
 
     Args:
         grid: The trainings of the grid.
-        on_others: What the mended rules say of those on which they were not found.
+        elsewhere: What the mended rules say of those on which they were not found.
     """
     early, late = (rho("alpha", grid, step) for step in (LENGTHS[0], LAST))
     values, turn, order = accuracy(grid), h.turn(grid), h.in_order(grid)
@@ -102,29 +102,28 @@ def answers(grid: list[Training], on_others: Sequence[h.Claim] = ()) -> list[str
         f"{len(LENGTHS)} lengths ρ ≥ .7 holds for "
         f"{', '.join(good) or 'no other score'}. At step {LAST:,} {several}.",
     ]
-    if on_others:
-        lines.append(f"* **Which trainings do I believe?** {believed(grid, on_others)}")
+    if elsewhere:
+        lines.append(f"* **Which trainings do I believe?** {believed(grid, elsewhere)}")
     return lines
 
 
-def believed(grid: list[Training], on_others: Sequence[h.Claim]) -> str:
-    """What the mended rules say of the whole grid."""
-    well, near, known = h.learnt(grid), mended.near_the_best(grid), len(grid)
-    fails, below = mended.fails(grid), mended.below_untrained(grid)
-    fresh = len(mended.fresh(grid))
-    healthy = rho("alpha", mended.alive(grid), LAST)
-    counts = Counter(claim.met for claim in on_others)
+def believed(grid: list[Training], elsewhere: Sequence[h.Part]) -> str:
+    """What the mended rules say of the whole grid, and how they fared on others."""
+    well, fails = h.learnt(grid), mended.fails(grid)
+    own, wide = (rho(name, mended.alive(grid), LAST) for name in ("alpha", "alpha_2_50"))
     words = {True: "met", False: "refuted", None: "not tested"}
-    tested = ", ".join(f"{counts[met]} {word}" for met, word in words.items() if counts[met])
+    fared = []
+    for part in elsewhere:
+        counts = Counter(words[claim.met] for claim in part.claims if claim.name.startswith("M"))
+        named = ", ".join(f"{counts[word]} {word}" for word in words.values() if counts[word])
+        fared.append(f"{part.name}: {named}")
     return (
         f"α well above that of the untrained network with RankMe lost (failing, M1) names "
         f"{fails[~well].sum()} of the {(~well).sum()} that did not learn and {fails[well].sum()} "
-        f"of the {well.sum()} that did; among the others nearness to 1 has ρ = {shown(healthy)} "
-        f"only. α over ranks 2–50 ends below that of the untrained network (M8) in "
-        f"{below[near].sum()} of the {near.sum()} that are within 5 points of the best, and in "
-        f"{below[~near].sum()} of the {(~near).sum()} that are not. These rules were found on "
-        f"{known - fresh} of the {known}; on the other {fresh} their sentences, M1 to M9, are: "
-        f"{tested}."
+        f"of the {well.sum()} that did; among the others nearness to 1 has ρ = {shown(own)} over "
+        f"ranks 4–51 and {shown(wide)} over 2–50. These rules, M1 to M9, were found on "
+        f"{len(mended.FOUND_ON)} of the {len(grid)}. Their sentences, tested on others: "
+        f"{'; '.join(fared)}."
     )
 
 
@@ -288,7 +287,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     before = trainings_of(rows, "barlow_twins", "backbone.stages.2")
     parts, more = h.tested(rows), mended.tested(rows)
     count, planned = len({(r["experiment"], r["training"]) for r in rows}), sum(PLANNED.values())
-    on_others = more[0].claims if more and more[0].name == mended.OF_GRID else []
+    decided = [part for part in more if not part.preliminary and part.name != mended.OTHERS]
     found = h.budget(grid)
     budgets = [] if found is None else table(
         "readouts | within a point of the best of 16",
@@ -304,7 +303,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "Every score: τ by length": by_length(grid, before, h.tau),
         "Among those that do not fail: ρ by length": among_alive(grid),
         "The course of α": [
-            *(picture("below"), "", picture("courses"), ""),
+            *(picture("seeds"), "", picture("courses"), ""),
             *("Phases by the six rules of H2, which are refuted; the package has M1's:", ""),
             *phase_counts(grid),
         ],
@@ -318,16 +317,16 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "Trainings": trained(folder),
         "What HYPOTHESES.md leaves open": [*left_open(h), "", *left_open(mended)],
     }
+    missing = [name for name, most in PLANNED.items() if len(trainings_of(rows, name)) < most]
     first = f"All {planned} planned trainings are there."
     if parts[0].preliminary:
         grids = f"{len(grid)} of {PLANNED['barlow_twins']} trainings of the grid"
         first = f"**Preliminary: {grids}, {count} of {planned} of the study. Nothing is decided.**"
     elif count < planned:
         first = "**The grid is complete: what is tested on it is decided.** Of the whole study "
-        first += f"{count} of {planned} trainings are there: seeds, other images and other kinds "
-        first += "of learning are under way."
+        first += f"{count} of {planned} trainings are there; under way: {', '.join(missing)}."
     lines = ["# The long study: from when on can α be trusted?", "", first, ""]
-    lines += [*answers(grid, on_others), ""]
+    lines += [*answers(grid, decided), ""]
     lines += INTRODUCTION.splitlines()
     for title, body in sections.items():
         lines += ["", f"## {title}", "", *body] if body else []
@@ -394,21 +393,21 @@ def draw_courses(rows: list[Row]) -> Figure:
         every = [t for e in PLANNED for t in trainings_of(rows, e) if t[0]["images"] == name]
         for own, key in zip(pair, ("alpha", "alpha_2_50"), strict=True):
             colours = coloured_courses(own, every, key)
-            own.set_title(f"{len(every)} trainings on {name}, ranks {SCORES[key].split()[-1]}")
+            own.set_title(f"{len(every)} on {name}, ranks {SCORES[key].split()[-1]}")
         made.colorbar(colours, ax=pair.tolist(), label="final accuracy in %")
     made.supxlabel("optimizer step (dashed: failing, M1)")
-    made.supylabel("α − α of the untrained network")
+    made.supylabel("α (dotted: untrained)")
     return made
 
 
-def draw_below(rows: list[Row]) -> Figure:
-    """α over ranks 2–50 of each training of the grid, less α before it, and its final accuracy."""
-    grid = trainings_of(rows, "barlow_twins")
+def draw_seeds(rows: list[Row]) -> Figure:
+    """α over ranks 2–50 of each training of the grid and of other seeds, and its final accuracy."""
+    every = [*trainings_of(rows, "barlow_twins"), *trainings_of(rows, "seeds")]
     made = Figure(figsize=(WIDTH, 4), layout="constrained", dpi=120)
     own = made.subplots()
-    colours = coloured_courses(own, grid, "alpha_2_50")
+    colours = coloured_courses(own, every, "alpha_2_50")
     made.colorbar(colours, ax=own, label="final accuracy in %")
-    own.set(xlabel="optimizer step", ylabel="α − α of the untrained network")
+    own.set(xlabel="optimizer step", ylabel="α over ranks 2–50")
     return made
 
 
@@ -417,9 +416,9 @@ def coloured_courses(own: Axes, every: Sequence[Training], key: str) -> ScalarMa
     colours.set_array(accuracy(every))
     for training, colour in zip(every, colours.to_rgba(accuracy(every)), strict=True):
         course, style = sorted(training), "--" if mended.failing(training) else "-"
-        change = [training[step][key] - training[0][key] for step in course]
-        own.plot(course, change, style, color=colour, lw=1.4)
-    own.axhline(0, color="0.3", lw=1, ls=":")
+        own.plot(course, [training[step][key] for step in course], style, color=colour, lw=1.4)
+    for untrained in {training[0][key] for training in every}:
+        own.axhline(untrained, color="0.3", lw=1, ls=":")
     steps_axis(own)
     own.set_xlim(-5, LAST * 1.1)
     return colours
@@ -478,7 +477,7 @@ def draw_choices(rows: list[Row]) -> Figure:
 
 DRAWINGS: dict[str, Callable[[list[Row]], Figure]] = {
     "rho": draw_rho,
-    "below": draw_below,
+    "seeds": draw_seeds,
     "courses": draw_courses,
     "scatter": draw_scatter,
     "choices": draw_choices,

@@ -8,10 +8,10 @@ import pytest
 
 from alphareq_lightning.selection import verdict
 from study import mended, report, run, table
-from study.hypotheses import LAST
+from study.hypotheses import LAST, trainings_of
 from study.records import records_of
 
-from planted_study import READ, STEPS, grid_of, planted, put, turned_around
+from planted_study import READ, STEPS, grid_of, planted, put, seeds, turned_around
 
 LAMBDAS = (0.000412, 0.00169, 0.00697, 0.0287, 0.118, 0.486)
 KINDS = ((1e-4, 1024), (1e-4, 64), *((lambd, 256) for lambd in LAMBDAS))
@@ -174,15 +174,20 @@ def test_the_picture_of_choices_shows_what_is_lost():
         assert len(report.draw_scatter(rows).axes) == len(report.AT)
 
 
-def test_the_picture_of_courses_begins_at_the_untrained_network_and_marks_what_fails():
-    rows = planted()
+def test_the_picture_of_courses_marks_untrained_networks_and_what_fails():
+    rows = [*planted(), *seeds()]
     put(rows, "rankme", lambda row, n: 20.0 if row["step"] < 400 else 10.0, STEPS, (0, 7))
-    [axes, _] = report.draw_below(rows).axes
+    every = [*grid_of(rows), *trainings_of(rows, "seeds")]
+    for training in every[-6:]:
+        training[0]["alpha_2_50"] = 1.3
+    [axes, _] = report.draw_seeds(rows).axes
     courses = [line for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
-    for training, line in zip(grid_of(rows), courses, strict=True):
+    for training, line in zip(every, courses, strict=True):
         steps = sorted(training)
-        change = [training[s]["alpha_2_50"] - training[0]["alpha_2_50"] for s in steps]
-        assert (list(line.get_xdata()), list(line.get_ydata())) == (steps, change)
+        alphas = [training[s]["alpha_2_50"] for s in steps]
+        assert (list(line.get_xdata()), list(line.get_ydata())) == (steps, alphas)
     dashed = {n for n, line in enumerate(courses) if line.get_linestyle() == "--"}
-    assert dashed == {n for n, t in enumerate(grid_of(rows)) if mended.failing(t)}
+    assert dashed == {n for n, training in enumerate(every) if mended.failing(training)}
     assert 0 in dashed
+    dotted = [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert {line.get_ydata()[0] for line in dotted} == {1.6, 1.3}
