@@ -35,7 +35,8 @@ one the best of resampled trainings is often another."""
 _WAIT = "train longer until α turns, or pay a few readouts: alphareq select"
 _RERUN = 0.05
 """Between two seeds of one configuration α differs by so much, and other scores by this share of
-themselves, where no seeds are there to measure it: two standard deviations of H8, or nearly."""
+themselves, where no seeds are there to measure it: about two standard deviations of α,
+RankMe and SelfCluster in H8."""
 
 
 def which_training(
