@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Tests run in as many processes, of one thread each.
+WORKERS ?= 2
 
 # OpenMP threads that wait by spinning can end up on one core of a small shared machine, ten times
 # slower; sleeping ones do not. Benchmarks run as users do, without it: it slows small solves.
@@ -13,7 +15,7 @@ demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist worksteal
 
 # Four workers on a real PostgreSQL server, which comes as a Python package.
 test-database: $(VENV)/.installed-dev
