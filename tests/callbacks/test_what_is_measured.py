@@ -1,9 +1,11 @@
 """Which forward passes, loaders and weights a measurement belongs to, and whether that is said."""
 
 import copy
+import gc
 import logging
 import pickle
 import warnings
+import weakref
 
 import pytest
 import torch
@@ -809,3 +811,64 @@ def test_a_fit_that_fails_before_training_has_trained_nothing(kept_runs):
         trainer.fit(other, labelled_loader(), labelled_loader(seed=5))
     assert [validate(trainer, own)[1] for own in (other, module)] == [True, False]
     assert len(set(places(monitor))) == 2
+
+
+def resumed(trainer, module, checkpoint):
+    trainer.fit(module, labelled_loader(), labelled_loader(seed=5), ckpt_path=checkpoint)
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_resumed_fit_that_ends_at_once_has_the_weights_of_its_checkpoint(kept_runs, fresh):
+    _, module, monitor, folder = kept_runs
+    [own] = {run for run, _ in places(monitor)}
+    ended, module = make_trainer(folder, monitor, max_epochs=1), TinyModule() if fresh else module
+    resumed(ended, module, folder / "own" / "step=5.ckpt")
+    assert not validate(ended, module)[1]
+    assert places(monitor) == [(own, 5), (own, 5)]
+    assert monitor.history[0].alpha == monitor.history[1].alpha
+
+
+def test_a_fit_that_trains_nothing_leaves_the_run_as_it_was(kept_runs):
+    trainer, module, monitor, folder = kept_runs
+    [own] = {run for run, _ in places(monitor)}
+    with pytest.raises(FileNotFoundError):
+        resumed(trainer, module, folder / "no such.ckpt")
+    assert not validate(trainer, module)[1]
+    assert set(places(monitor)) == {(own, 5), (own, 10)}
+    assert monitor.state_dict()["run"] == own
+
+
+def test_each_fold_keeps_its_own_module(tmp_path):
+    monitor, trained = AlphaMonitor(), []
+    for fold in range(2):
+        trainer, module = fit(tmp_path / str(fold), monitor)
+        trained.append((trainer, module))
+    runs = list(dict.fromkeys(run for run, _ in places(monitor)))
+    assert len(runs) == 2
+    for trainer, module in trained:
+        assert not validate(trainer, module)[1]
+    assert places(monitor)[-2:] == [(runs[0], 10), (runs[1], 10)]
+
+
+def test_what_shares_weights_with_a_module_that_is_trained_is_known_no_more(kept_runs):
+    _, module, monitor, folder = kept_runs
+    student = TinyModule()
+    student.backbone = module.backbone
+    other = make_trainer(folder, monitor)
+    other.fit(student, labelled_loader(), labelled_loader(seed=5))
+    assert [validate(other, own)[1] for own in (student, module)] == [False, True]
+
+
+def test_a_monitor_does_not_keep_or_carry_a_module_that_was_trained(tmp_path):
+    class Unpicklable(TinyModule):
+        def __init__(self):
+            super().__init__()
+            self.schedule = lambda step: 1.0
+
+    monitor = AlphaMonitor()
+    trainer, module = fit(tmp_path, monitor, Unpicklable())
+    assert pickle.loads(pickle.dumps(monitor)).history == monitor.history
+    kept = weakref.ref(module)
+    del trainer, module
+    gc.collect()
+    assert kept() is None

@@ -288,8 +288,8 @@ class AlphaMonitor(Callback):
     def _detach(self) -> None:
         if self._is_attached:
             self._gauge.remove()
-            # The monitor is copied and pickled without them.
-            for name in ("_gauge", "_source", "_display"):
+            # The monitor is copied and pickled without them; Lightning lends it the module's `log`.
+            for name in ("_gauge", "_source", "_display", "log", "log_dict"):
                 vars(self).pop(name, None)
         self._is_attached = self._measuring = False
 

@@ -37,6 +37,8 @@ class Weights:
         self.run = ""
         self.only_validates = False
         self._has_trained = False
+        self._run_before: str | None = None
+        self._resumed: Place | None = None
         self._trains = False
         self._heard = False
         self._here: Place | None = None
@@ -56,8 +58,10 @@ class Weights:
 
     def begin(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Of ``setup``, before a checkpoint is loaded."""
-        self._heard = self._trains = False
+        self._heard = self._trains = self.only_validates = False
+        self._run_before = self._resumed = None
         if stage == "fit":
+            self._run_before = self.run
             self.run, self._here = uuid.uuid4().hex, None
             return
         self._here = self._places.get(pl_module)
@@ -79,9 +83,16 @@ class Weights:
     def end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Of ``teardown`` or an error: remember what a training has come to."""
         if self._trains:
-            self._places.clear()
+            own = set(map(id, pl_module.parameters()))
+            for other in list(self._places):  # what shares weights with it has other ones now
+                if not own.isdisjoint(map(id, other.parameters())):
+                    del self._places[other]
             self._keep(trainer, pl_module)
-        self._trains = False
+        elif self._resumed is not None:  # a checkpoint is loaded long before training begins
+            self._places[pl_module], self._has_trained = self._resumed, True
+        elif self._run_before:
+            self.run = self._run_before
+        self._trains, self._run_before, self._resumed = False, None, None
 
     def _keep(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.run = self.run or uuid.uuid4().hex
@@ -99,11 +110,14 @@ class Weights:
     ) -> None:
         """A checkpoint has been read, of this run as far as is known; a fit resumes it."""
         self.only_validates = trainer.state.fn != "fit"
-        put_back = Path(trainer.ckpt_path or "").name.startswith(FINDER)
-        if self.only_validates and not put_back:
-            step = checkpoint.get("epoch", 0), checkpoint.get("global_step", 0)
-            self._here = self._places[pl_module] = (run or self.run, *step)
         self._heard = True
+        if Path(trainer.ckpt_path or "").name.startswith(FINDER):
+            return
+        place = (run or self.run, checkpoint.get("epoch", 0), checkpoint.get("global_step", 0))
+        if self.only_validates:
+            self._here = self._places[pl_module] = place
+        else:
+            self._resumed = place
 
     def unheard_of(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
         """A checkpoint that Lightning hands to callbacks in a fit only, if it did not.
