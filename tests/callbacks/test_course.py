@@ -197,7 +197,8 @@ def test_nothing_is_said_outside_of_a_training(tmp_path):
     monitor = own()
     with pytest.warns(CourseWarning):
         trainer = fit(tmp_path, monitor, FAILING)
-    trainer.validate(Planted(FAILING), DataLoader(whitened(), batch_size=100), verbose=False)
+    held_out = DataLoader(whitened(), batch_size=100)
+    trainer.validate(trainer.lightning_module, held_out, verbose=False)
     assert monitor.history[-1].fit is not None
 
 
@@ -221,7 +222,7 @@ def test_a_validation_after_the_fit_is_of_the_same_training(tmp_path):
     keep = ModelCheckpoint(tmp_path / "kept")
     trainer = fit(tmp_path, monitor, HEALTHY, keep, enable_checkpointing=True)
     held_out = DataLoader(whitened(), batch_size=100)
-    trainer.validate(Planted(HEALTHY), held_out, verbose=False)
+    trainer.validate(trainer.lightning_module, held_out, verbose=False)
     trainer.validate(Planted(HEALTHY), held_out, ckpt_path="best", verbose=False)
     assert [r.global_step for r in monitor.history[-3:]] == [500] * 3
     assert len({record.run for record in monitor.history}) == 1

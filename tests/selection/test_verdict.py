@@ -72,13 +72,6 @@ def test_a_collapsed_training_gives_no_choice():
     assert found.failing[0].global_step == 5000
 
 
-def test_where_alpha_stands_against_the_untrained_network_is_said():
-    above = training("a", {**HEALTHY, 0: 1.5})
-    assert "phase: settling; α over ranks 2–20 is 0.07 above that of the un" in str(verdict(above))
-    assert "phase: settling; α over ranks 2–20 is 0.07 below" in str(verdict(training("a")))
-    assert "is at that of the untrained" in str(verdict(training("a", {**HEALTHY, 0: 1.57})))
-
-
 # -- which training --------------------------------------------------------------------------------
 
 
