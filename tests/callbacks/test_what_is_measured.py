@@ -766,8 +766,13 @@ def test_a_copy_of_a_monitor_does_not_guess(kept_runs):
         assert [step for _, step in places(copied)] == [5, 10, 5]
 
 
-def test_a_batch_size_finder_loads_nothing_that_counts(kept_runs):
+@pytest.mark.parametrize("left_out", ["nothing", "callbacks"])
+def test_a_batch_size_finder_loads_nothing_that_counts(kept_runs, left_out):
     trainer, module, monitor, folder = kept_runs
+    path = folder / "own" / "step=5.ckpt"
+    saved = torch.load(path, weights_only=False)
+    saved.pop(left_out, None)
+    torch.save(saved, path)
 
     class Sized(LightningDataModule):
         batch_size = 16
@@ -778,7 +783,7 @@ def test_a_batch_size_finder_loads_nothing_that_counts(kept_runs):
     trainer.callbacks.insert(0, BatchSizeFinder(steps_per_trial=1, max_trials=1))
     with pytest.warns(HistoryWarning, match="no module that this monitor has seen trained"):
         trainer.validate(TinyModule(), datamodule=Sized(), verbose=False)
-    trainer.validate(TinyModule(), datamodule=Sized(), ckpt_path=folder / "own" / "step=5.ckpt")
+    trainer.validate(TinyModule(), datamodule=Sized(), ckpt_path=path)
     trainer.callbacks.pop(0)
     validate(trainer, module)
     assert [step for _, step in places(monitor)] == [5, 10, 5, 10]

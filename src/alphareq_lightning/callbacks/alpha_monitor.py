@@ -580,6 +580,12 @@ class AlphaMonitor(Callback):
         if self.state_key not in states and mine:
             self.load_state_dict(states[mine[0]])
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Hear of weights before a `BatchSizeFinder` puts a checkpoint of its own in the way."""
+        self._hear_of_weights(trainer, pl_module)
+
     def _hear_of_weights(self, trainer: Trainer, pl_module: LightningModule) -> None:
         checkpoint = self._weights.unheard_of(trainer, pl_module)
         if checkpoint is None:
