@@ -307,7 +307,7 @@ def rows():
             yield pytest.param(skeleton, chosen, id=f"{library}: {method}")
 
 
-@pytest.mark.parametrize(("skeleton", "chosen"), rows())
+@pytest.mark.parametrize(("skeleton", "chosen"), list(rows()))
 def test_the_layer_of(skeleton, chosen):
     module = Skeleton(**skeleton)
     if chosen.startswith("'") or " " in chosen:
