@@ -139,21 +139,38 @@ def m4(trainings: list[Training]) -> Claim:
     return _at_each_length("M4", says, trainings, judge)
 
 
-def m5(trainings: list[Training]) -> Claim:
-    def judge(group: list[Training], step: int) -> tuple[str, bool]:
-        found = rho("alpha", group, step).value
-        return number(found), found < 0.4
+def _rho_at_each_length(
+    name: str,
+    says: str,
+    trainings: Sequence[Training],
+    score: str,
+    holds: Callable[[float], bool],
+    among: Callable[[Sequence[Training], int], list[Training]] = alive,
+) -> Claim:
+    """A claim about ρ of one score alone."""
 
-    return _at_each_length("M5", "among those alive ρ(nearness) < .4 at each", trainings, judge)
+    def judge(group: list[Training], step: int) -> tuple[str, bool]:
+        found = rho(score, group, step).value
+        return number(found), holds(found)
+
+    return _at_each_length(name, says, trainings, judge, among)
+
+
+def m5(trainings: list[Training]) -> Claim:
+    says = "among those alive ρ(nearness) < .4 at each"
+    return _rho_at_each_length("M5", says, trainings, "alpha", lambda found: found < 0.4)
 
 
 def m6(before: list[Training]) -> Claim:
-    def judge(group: list[Training], step: int) -> tuple[str, bool]:
-        found = rho("rankme", group, step).value
-        return number(found), found >= 0.8
-
     says = "over all ρ(RankMe of `backbone.stages.2`) ≥ .8 at each"
-    return _at_each_length("M6", says, before, judge, lambda trainings, _: list(trainings))
+    return _rho_at_each_length(
+        "M6",
+        says,
+        before,
+        "rankme",
+        lambda found: found >= 0.8,
+        lambda trainings, _: list(trainings),
+    )
 
 
 def m7(trainings: list[Training]) -> Claim:
@@ -243,20 +260,13 @@ def n3(groups: Sequence[list[Training]]) -> Claim:
 
 
 def n4(trainings: list[Training]) -> Claim:
-    def judge(group: list[Training], step: int) -> tuple[str, bool]:
-        found = rho("uniformity", group, step).value
-        return number(found), found >= 0.7
-
-    return _at_each_length("N4", "among those alive ρ(−uniformity) ≥ .7 at each", trainings, judge)
+    says = "among those alive ρ(−uniformity) ≥ .7 at each"
+    return _rho_at_each_length("N4", says, trainings, "uniformity", lambda found: found >= 0.7)
 
 
 def n5(trainings: list[Training]) -> Claim:
-    def judge(group: list[Training], step: int) -> tuple[str, bool]:
-        found = rho("alpha_11_100", group, step).value
-        return number(found), found <= -0.5
-
     says = "among those alive ρ(nearness) over ranks 11–100 ≤ −.5 at each"
-    return _at_each_length("N5", says, trainings, judge)
+    return _rho_at_each_length("N5", says, trainings, "alpha_11_100", lambda found: found <= -0.5)
 
 
 def other_kinds(rows: Sequence[Row]) -> list[Part]:
