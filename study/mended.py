@@ -1,4 +1,4 @@
-"""M1 to M9 and N1 to N5 of ``HYPOTHESES.md``: what was found on some trainings, tested on others.
+"""M1 to M9 and N1 to N7 of ``HYPOTHESES.md``: what was found on some trainings, tested on others.
 
 Left open by the page, and decided before any of the others had ended (of M9: all but two):
 
@@ -7,7 +7,12 @@ Left open by the page, and decided before any of the others had ended (of M9: al
 * M2: with nobody alive, or nobody failing, that sentence is not tested.
 * M3, M9: equal mean ranks: the smaller E first, as in H3. The best of all may be failing.
 * M9: it is the five alive at each of its lengths that count; of equal RankMe the first.
-* N1, N3: an experiment of which fewer than two trainings are there counts for none.
+* N1, N3, N6: an experiment of which fewer than two trainings are there counts for none.
+* N7: of equal correlations neither is below the other; an undefined one leaves it not tested.
+
+Decided when five of `tiny_imagenet` had ended (errata of N4 and N5):
+
+* M2, M8, M9: where no training learnt, nobody could lose points, and they are not tested.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from study.hypotheses import (
     Training,
     Truths,
     accuracy,
+    column,
     learnt,
     number,
     order_of,
@@ -38,7 +44,10 @@ from study.table import PLANNED, TURNED, Row, of_course
 
 AT = (1000, 2000, 4000)
 OF_GRID = "nine of the grid"
+IN_POINTS = ("M2", "M8", "M9")
 OTHERS, KINDS = "other kinds", ("simclr", "vicreg", "vit")
+BELOW = "α over 2–50 below the untrained one's tells who is within 5 points of"
+LEVEL = 1.85
 ABOVE_UNTRAINED, KEPT_RANKME = 0.2, 0.8
 FOUND_ON = {(lambd, width) for lambd in (0.0001, 0.0287, 2.0) for width in (64, 256, 1024)}
 FOUND_ON |= {(lambd, 256) for lambd in (0.000412, 0.00169, 0.00697, 0.118, 0.486)}
@@ -196,16 +205,15 @@ def below_untrained(trainings: Sequence[Training]) -> Truths:
 
 def m8(trainings: list[Training], best_of_all: float) -> Claim:
     good, below = near_the_best(trainings, best_of_all), below_untrained(trainings)
-    return _told_below("M8", "the best", good, below, 0.9)
+    return _told_near("M8", f"{BELOW} the best", good, below, 0.9)
 
 
-def _told_below(name: str, best_ones: str, good: Truths, below: Truths, least: float) -> Claim:
-    says = f"α over 2–50 below the untrained one's tells who is within 5 points of {best_ones}: "
-    says += f"balanced accuracy ≥ {str(least).lstrip('0')}"
+def _told_near(name: str, says: str, good: Truths, named: Truths, least: float) -> Claim:
+    says += f": balanced accuracy ≥ {str(least).lstrip('0')}"
     if min(good.sum(), (~good).sum()) < 2:
         return Claim(name, says, "–", None, f"{good.sum()} are, {(~good).sum()} are not")
-    balanced = float((below[good].mean() + (~below[~good]).mean()) / 2)
-    counts = f"{below[good].sum()} of {good.sum()}, {below[~good].sum()} of {(~good).sum()}"
+    balanced = float((named[good].mean() + (~named[~good]).mean()) / 2)
+    counts = f"{named[good].sum()} of {good.sum()}, {named[~good].sum()} of {(~good).sum()}"
     return Claim(name, says, f"{number(balanced)} ({counts})", balanced >= least)
 
 
@@ -253,10 +261,14 @@ def n2(name: str, trainings: list[Training]) -> Claim:
 
 
 def n3(groups: Sequence[list[Training]]) -> Claim:
-    good, below = (
-        np.concatenate([f(own) for own in groups]) for f in (near_the_best, below_untrained)
-    )
-    return _told_below("N3", "the best of its six", good, below, 0.8)
+    good, below = _of_all(groups, near_the_best), _of_all(groups, below_untrained)
+    return _told_near("N3", f"{BELOW} the best of its six", good, below, 0.8)
+
+
+def _of_all(
+    groups: Sequence[list[Training]], which: Callable[[Sequence[Training]], Truths]
+) -> Truths:
+    return np.concatenate([which(own) for own in groups])
 
 
 def n4(trainings: list[Training]) -> Claim:
@@ -269,8 +281,35 @@ def n5(trainings: list[Training]) -> Claim:
     return _rho_at_each_length("N5", says, trainings, "alpha_11_100", lambda found: found <= -0.5)
 
 
+def low(trainings: Sequence[Training]) -> Truths:
+    """Who is alive with α over ranks 2–50 at or below `LEVEL`."""
+    lives = np.array([t[LAST]["phase"] != "collapsed" for t in trainings]) & ~fails(trainings)
+    return np.asarray(lives & (column("alpha_2_50", trainings, LAST) <= LEVEL))
+
+
+def n6(groups: Sequence[list[Training]], least: float) -> Claim:
+    says = "alive with α over 2–50 ≤ 1.85 tells who is within 5 points of the best of its kind"
+    return _told_near("N6", says, _of_all(groups, near_the_best), _of_all(groups, low), least)
+
+
+def n7(name: str, trainings: list[Training]) -> Claim:
+    wide, own = (rho(score, trainings, LAST).value for score in ("alpha_2_50", "alpha"))
+    says = f"{name}: ρ(nearness) over 2–50 at 4,000 is above 0, and not below that over `auto`"
+    figure = f"{number(wide)} against {number(own)}"
+    if np.isnan([wide, own]).any():
+        return Claim("N7", says, figure, None, "a correlation is undefined")
+    return Claim("N7", says, figure, bool(wide > 0 and wide >= own))
+
+
+def without_points(claim: Claim) -> Claim:
+    """What may be said where no training learnt."""
+    if claim.name not in IN_POINTS:
+        return claim
+    return claim._replace(met=None, why="nobody learnt, so nobody could lose points")
+
+
 def other_kinds(rows: Sequence[Row]) -> list[Part]:
-    """N1 to N3: SimCLR, VICReg and a ViT together."""
+    """N1 to N3, N6 and N7: SimCLR, VICReg and a ViT together."""
     groups = {name: own for name in KINDS if len(own := trainings_of(rows, name)) > 1}
     if not groups:
         return []
@@ -279,6 +318,8 @@ def other_kinds(rows: Sequence[Row]) -> list[Part]:
         *n1(every),
         *(n2(name, own) for name, own in groups.items()),
         n3(list(groups.values())),
+        n6(list(groups.values()), 0.8),
+        *(n7(name, own) for name, own in groups.items()),
     ]
     return [Part(OTHERS, len(every), sum(PLANNED[name] for name in KINDS), claims)]
 
@@ -303,5 +344,9 @@ def tested(rows: Sequence[Row]) -> list[Part]:
             claims += [m7(own), m8(own, top), m9(own)]
             if name in ("tiny_imagenet", "rate_decay"):
                 claims += [n4(own), n5(own)]
+            if name == "rate_decay":
+                claims.append(n6([own], 0.9))
+            if not learnt(own).any():
+                claims = [without_points(claim) for claim in claims]
             parts.append(Part(name, len(own), planned, claims))
     return parts + other_kinds(rows)

@@ -337,7 +337,7 @@ INTRODUCTION = f"""\
 Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: what each score says at
 each length, and how that agrees with a labelled readout at the same step. The
 [hypotheses](hypotheses.md) H1 to H14 were there first; M1 to M9 were found on fifteen trainings of
-the grid, N1 to N5 on all 24, and are tested on others. E is the Barlow Twins error
+the grid, N1 to N7 on all 24 and on `seeds`, and are tested on others. E is the Barlow Twins error
 (`twins_error`); every score is turned so that more should be better. ρ is Spearman's, with a 95 %
 interval of 2,000 bootstraps over models where there are {h.FEWEST} or more. The table behind this
 page is `study/results/table.csv`, its data card `study/results/README.md`. `make study-report`

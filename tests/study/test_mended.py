@@ -18,7 +18,7 @@ def study(experiment="tiny_imagenet"):
     put(rows, "alpha", lambda row, n: 1.9 + 0.1 * (row["step"] >= 1000), STEPS[2:], LOST)
     put(rows, "alpha", lambda row, n: 1.7 + n / 100, LATE, LEARNT)
     put(rows, "phase", lambda row, n: "settled" if n > 20 else "warming up", LATE)
-    put(rows, "alpha_2_50", lambda row, n: 1.755 - n / 100, LATE)
+    put(rows, "alpha_2_50", lambda row, n: (1.55 if n >= 16 else 2.0) - n / 1000, LATE)
     put(rows, "rankme", lambda row, n: 12 - n / 10 if row["step"] >= 400 else 20, STEPS, LOST)
     put(rows, "uniformity", lambda row, n: -n / 10)
     put(rows, "alpha_11_100", lambda row, n: 1.5 + n / 10)
@@ -197,12 +197,33 @@ def kinds(change=lambda rows: None, **changes):
     return part.claims
 
 
+def test_where_nobody_learnt_nothing_is_said_in_points():
+    rows = study()
+    put(rows, "top1", lambda row, n: 4 + n / 10, STEPS)
+    found = claims_of(rows)
+    untested = [claim.name for claim in found if claim.met is None]
+    assert untested == ["M1", "M2", "M2", "M8", "M9"]
+    assert found[1].outcome(12, 12) == "not tested: nobody learnt, so nobody could lose points"
+
+
 def test_other_kinds_meet_what_is_said_of_them():
     found = kinds()
-    assert [claim.name for claim in found] == ["N1", "N1", "N2", "N2", "N2", "N3"]
+    names = [claim.name for claim in found]
+    assert names == ["N1", "N1", "N2", "N2", "N2", "N3", "N6", "N7", "N7", "N7"]
     assert [claim for claim in found if claim.met is not True] == []
     assert [claim.figure for claim in found[:2]] == ["0 of 54", "18 of 18"]
     assert found[3].says.startswith("vicreg")
+
+
+def auto_alone(rows):
+    """It orders all, and the other window nearly all."""
+    put(rows, "alpha", lambda row, n: 1.3 - n / 99, (4000,))
+    turned_around(rows, "alpha_2_50", (4000,), (20, 23))
+
+
+def above_the_level(wrong):
+    """Some of the 16 that are not near the best have the α of these."""
+    return lambda rows: put(rows, "alpha_2_50", lambda r, n: 1.85, (4000,), range(16 - wrong, 16))
 
 
 @pytest.mark.parametrize(
@@ -211,10 +232,25 @@ def test_other_kinds_meet_what_is_said_of_them():
         (0, lambda rows: two_lose_rank(rows, 4000)),
         (1, lambda rows: two_keep_rank(rows, 4000)),
         (5, lambda rows: turned_around(rows, "alpha_2_50", (4000,))),
+        (6, lambda rows: turned_around(rows, "alpha_2_50", (4000,))),
+        (6, lambda rows: put(rows, "alpha_2_50", lambda row, n: 1.86, (4000,))),
+        (6, lambda rows: put(rows, "alpha_2_50", lambda row, n: 1.85, (4000,))),
+        (6, collapse),
+        (7, lambda rows: put(rows, "alpha_2_50", lambda row, n: 1 + n / 9, (4000,))),
+        (8, auto_alone),
     ],
 )
 def test_other_kinds_refute(place, change):
     assert kinds(change)[place].met is False
+
+
+@pytest.mark.parametrize(("wrong", "of_rates", "of_kinds"), [(1, True, True), (4, False, True)])
+def test_a_level_has_a_higher_bar_where_only_rates_differ(wrong, of_rates, of_kinds):
+    rows = study("rate_decay")
+    above_the_level(wrong)(rows)
+    [part] = mended.tested(rows)
+    assert (part.claims[-1].name, part.claims[-1].met) == ("N6", of_rates)
+    assert kinds(above_the_level(wrong))[6].met is of_kinds
 
 
 def test_one_kind_alone_may_be_chosen_badly():
@@ -235,6 +271,8 @@ def test_each_kind_has_a_best_of_its_own():
         (1, lambda rows: put(rows, "top1", lambda row, n: 30 + row["step"] / 200)),
         (2, collapse),
         (5, lambda rows: put(rows, "top1", lambda row, n: 30)),
+        (6, lambda rows: put(rows, "top1", lambda row, n: 30)),
+        (9, lambda rows: put(rows, "top1", lambda row, n: 30)),
     ],
 )
 def test_of_other_kinds_what_cannot_be_tested_is_not(place, change):
