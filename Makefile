@@ -52,10 +52,8 @@ bench-tables: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.tables
 
-# Tables and figures of docs/case_study.md, docs/long_study.md and study/results/table.csv from the
-# stored trainings.
+# Tables and figures of docs/long_study.md, and study/results/table.csv, from the stored trainings.
 study-report: $(VENV)/.installed-dev
-	$(BIN)/python -m study.pilot.report
 	$(BIN)/python -m study.report
 
 lint: $(VENV)/.installed-dev

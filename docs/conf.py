@@ -29,7 +29,8 @@ from study.records import records_of  # noqa: E402
 BUILT = HERE / "_build"
 EXTRA = BUILT / "extra"
 HIDDEN: list[tuple[Any, dict[str, Any]]] = []
-REPORTS = {"long_study": "results/barlow_twins", "pilot": "pilot/results/barlow_twins"}
+REPORTS = {"long_study": 4000, "early": 400}
+"""Pages of the grid of the long study, up to a step."""
 
 project = "alphareq-lightning"
 copyright = "the authors of alphareq-lightning"
@@ -84,11 +85,12 @@ def write_files(*_: Any) -> None:
     EXTRA.mkdir(parents=True, exist_ok=True)
     header = "# Sphinx inventory version 2\n# Project: none\n# Version: none\n# zlib\n"
     NAMELESS.write_bytes(header.encode() + zlib.compress(b""))
-    for name, folder in REPORTS.items():
-        files = sorted((HERE.parent / "study" / folder).glob("*.json"))
-        course = [record for file in files for record in records_of(file)]
-        last = [records_of(file)[-1] for file in files]
-        write_report(EXTRA / f"report_{name}.html", last, course=course, title=f"study/{folder}")
+    files = sorted((HERE.parent / "study/results/barlow_twins").glob("*.json"))
+    for name, end in REPORTS.items():
+        course = [r for file in files for r in records_of(file) if r.global_step <= end]
+        last = [record for record in course if record.global_step == end]
+        title = f"24 Barlow Twins after {end:,} steps"
+        write_report(EXTRA / f"report_{name}.html", last, course=course, title=title)
 
 
 class CommandHelp(Directive):

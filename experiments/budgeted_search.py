@@ -2,9 +2,9 @@
 
 80 models with α uniform in [0.4, 2.2], on five landscapes of accuracy: the paper's peak at α = 1, a
 peak elsewhere, two peaks, the paper's turned upside down, and one where α says nothing. Noise is
-that of a model about its landscape, in points. The last row is the 24 Barlow Twins of the short
-study, with all criteria that their records have. A search succeeds if its best model is within one
-point of the best of all.
+that of a model about its landscape, in points. The last rows are the 24 Barlow Twins of the long
+study, early and late, with all criteria that their records have. A search succeeds if its best
+model is within one point of the best of all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from experiments.interval_search import NOISE, RULES, WITHIN, Numbers, one_order
 from study.records import records_of
 
 MODELS, BUDGET = 80, 12
-STUDY = Path(__file__).parents[1] / "study"
+STUDY = Path(__file__).parents[1] / "study/results/barlow_twins"
+STEPS = (200, 4000)
+"""Of the trainings of the study."""
 LANDSCAPES: dict[str, Callable[[Numbers], Numbers]] = {
     "peak at 1": lambda a: 90 - 25 * (a - 1) ** 2,
     "peak at 1.6": lambda a: 90 - 25 * (a - 1.6) ** 2,
@@ -52,10 +54,10 @@ def of_alpha(alphas: Numbers) -> dict[str, dict[str, float]]:
     return {"distance of α": {name: abs(a - 1) for name, a in values.items()}, "α": values}
 
 
-def of_study() -> tuple[dict[str, dict[str, float]], Numbers, Numbers]:
-    """Criteria, α and accuracies of the trainings of the short study."""
-    paths = sorted((STUDY / "pilot" / "results" / "barlow_twins").glob("*.json"))
-    ends = [records_of(path)[-1] for path in paths]
+def of_study(step: int) -> tuple[dict[str, dict[str, float]], Numbers, Numbers]:
+    """Criteria, α and accuracies of the trainings of the long study at one step."""
+    paths = sorted(STUDY.glob("*.json"))
+    ends = [r for path in paths for r in records_of(path) if r.global_step == step]
     alphas = np.array([record.alpha for record in ends])
     named = [replace(record, path=str(i)) for i, record in enumerate(ends)]
     return criteria_of(named), alphas, np.array([r.accuracy for r in ends])
@@ -111,9 +113,11 @@ def main() -> None:
             draws.append((of_alpha(alphas), alphas, accuracies))
         about = {"landscape": name, "noise": noise, "models": MODELS}
         rows.append(compared(about, draws, options.budget))
-    study = of_study()
-    about = {"landscape": "24 Barlow Twins at 180 steps", "noise": None, "models": len(study[1])}
-    rows.append(compared(about, [study] * count, options.budget))
+    for step in STEPS:
+        study = of_study(step)
+        name = f"{len(study[1])} Barlow Twins at {step:,} steps"
+        about = {"landscape": name, "noise": None, "models": len(study[1])}
+        rows.append(compared(about, [study] * count, options.budget))
     write(options, "budgeted_search", rows, budget=options.budget, landscapes=count)
 
 

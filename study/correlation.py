@@ -60,14 +60,6 @@ def kendall(score: Numbers, accuracy: Numbers) -> Correlation:
     return Correlation(float(tau(score, accuracy)), *interval(tau(score[draws], accuracy[draws])))
 
 
-def difference(first: Numbers, second: Numbers, accuracy: Numbers) -> Correlation:
-    """ρ of one score less ρ of another, over the same resamples."""
-    draws = resamples(len(accuracy))
-    rho = [spearman(score[draws], accuracy[draws]) for score in (first, second)]
-    value = spearman(first, accuracy) - spearman(second, accuracy)
-    return Correlation(float(value), *interval(rho[0] - rho[1]))
-
-
 def interval(draws: Numbers) -> tuple[float, float]:
     """Percentiles that hold `LEVEL` percent of the draws; those without a value are left out."""
     if np.isnan(draws).all():

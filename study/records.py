@@ -1,4 +1,4 @@
-"""Records, as `AlphaMonitor` leaves them, of the trainings that the studies have stored."""
+"""Records, as `AlphaMonitor` leaves them, of the trainings that the study has stored."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ SCORES = (
     "uniformity",
     "coherence",
 )
-"""Beside RankMe, of every training of both studies."""
-PILOT_STEPS = 15
-"""Optimizer steps of an epoch of the short study."""
+"""Beside RankMe, of every training."""
 
 
 def records_of(path: Path, layer: str = "backbone") -> list[AlphaRecord]:
@@ -33,16 +31,10 @@ def records_of(path: Path, layer: str = "backbone") -> list[AlphaRecord]:
 
 def records_in(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaRecord]:
     """The same of what its file says."""
-    for row in values.get("steps") or values["epochs"]:
-        of_pilot = "epoch" in row
-        kept, readout = row["layers"][layer], row.get("readout") or row.get("readouts") or {}
-        width = values["params"].get("model.projector_dim", 256)
-        losses = {f"val_{k.removeprefix('val_')}": v for k, v in row["losses"].items()}
-        losses["val_twins_error"] = row.get("twins_error")
-        if of_pilot and "val_redundancy" in losses:
-            rest = losses["val_redundancy"] / (width * (width - 1))
-            losses["val_twins_error"] = losses["val_invariance"] / width + rest
-        step = row["epoch"] * PILOT_STEPS if of_pilot else row["step"]
+    for row in values["steps"]:
+        kept, readout = row["layers"][layer], row.get("readout") or {}
+        losses = {f"val_{k}": v for k, v in row["losses"].items()}
+        losses["val_twins_error"] = row["twins_error"]
         read = {
             "alpha": kept["alpha"],
             "r2": kept["r2"],
@@ -52,12 +44,12 @@ def records_in(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaRe
             "num_features": len(kept["eigenvalues"]),
             "run": run,
             "layer": layer,
-            "global_step": step,
+            "global_step": row["step"],
             "scores": _numbers(kept["scores"]),
             "metrics": _numbers(losses),
             "eigenvalues": kept["eigenvalues"],
-            "path": f"{run}/step={step}",
-            "accuracy": readout.get("top1", readout.get("cifar10")),
+            "path": f"{run}/step={row['step']}",
+            "accuracy": readout.get("top1"),
         }
         yield AlphaRecord.from_dict(read)
 

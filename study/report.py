@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,7 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from alphareq_lightning.selection.course import course_of
+from alphareq_lightning import AlphaRecord, course_figure, spectrum_figure
+from alphareq_lightning.selection import verdict
+from alphareq_lightning.selection.course import course_of, with_course
 from alphareq_lightning.selection.which_training import which_training
 from benchmarks.tables import table
 from study import hypotheses as h
@@ -51,6 +54,11 @@ BEFORE = ("alpha", "rankme", "selfcluster")
 """Shown of the layer before as well, where the window of α is 4–12 of 64 features."""
 AT = (100, 400, 2000, 4000)
 """Lengths of the scatter."""
+ASKED = (200, 400, 1000, 2000, LAST)
+"""Steps at which the verdict is asked."""
+BESIDE = "turned"
+"""Five trainings of half the length, beside the study; loggers show these figures of one."""
+SHOWN = RESULTS / BESIDE / "lambd=0.03,projector_dim=256.json"
 OTHERS = {"simclr": "SimCLR, temperature", "vicreg": "VICReg, covariance", "vit": "ViT, λ"}
 WIDTH = 6.4
 SIZES = {"font.size": 11, "axes.titlesize": 11, "legend.fontsize": 10}
@@ -204,6 +212,54 @@ def product(grid: Sequence[Training], folder: Path) -> str:
     )
 
 
+class Cost(NamedTuple):
+    """Points lost against the best training."""
+
+    choice: float | None
+    """By what the verdict chooses; `None` if it makes no choice."""
+    at_random: float
+
+
+def costs_of(folder: Path, experiment: str) -> dict[int, Cost]:
+    """What it costs to ask the verdict of the package at each length."""
+    paths = sorted((folder / experiment).glob("*.json"))
+    every = [record for path in paths for record in records_of(path)]
+    found = {}
+    for step in ASKED if len(paths) > 1 else ():
+        at = [r for r in every if r.global_step == step and r.accuracy is not None]
+        ends = {record.run: record.accuracy for record in at}
+        if ends:
+            best, mean = max(ends.values()), float(np.mean(list(ends.values())))
+            choice = verdict([record for record in every if record.global_step <= step]).choice
+            of_choice = None if choice is None else ends.get(choice.run, 0.0)  # 0: it failed
+            found[step] = Cost(None if of_choice is None else best - of_choice, best - mean)
+    return found
+
+
+def asked(found: dict[str, dict[int, Cost]]) -> list[str]:
+    """What the verdict loses in each experiment, asked at each length."""
+    cells = []
+    for name, told in found.items():
+        lost = {s: "–" if c.choice is None else f"{c.choice:.1f}" for s, c in told.items()}
+        if told:
+            line = (f"{lost[s]} ({told[s].at_random:.1f})" if s in told else "" for s in ASKED)
+            cells.append((name, *line))
+    header = ["points lost (at random), – no choice", *(f"{step:,}" for step in ASKED)]
+    return table(" | ".join(header), cells) if cells else []
+
+
+def early_and_late(told: dict[int, Cost]) -> str:
+    """The same of the grid, in a sentence."""
+    none = [f"{step:,}" for step, cost in told.items() if cost.choice is None]
+    lost = {s: f"{cost.choice:.1f}" for s, cost in told.items() if cost.choice is not None}
+    at_random = ", ".join(f"{told[step].at_random:.1f}" for step in lost)
+    says = [f"after {', '.join(none)} steps it makes no choice"] if none else []
+    if lost:
+        steps = ", ".join(f"{step:,}" for step in lost)
+        says.append(f"after {steps} it loses {', '.join(lost.values())} points ({at_random})")
+    return f"Asked without a label, and in brackets at random: {'; '.join(says)}."
+
+
 def abroad(grid: list[Training]) -> list[str]:
     """In and out of distribution."""
     there = accuracy(grid, LAST, "other_top1")
@@ -289,6 +345,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     count, planned = len({(r["experiment"], r["training"]) for r in rows}), sum(PLANNED.values())
     decided = [part for part in more if not part.preliminary and part.name != mended.OTHERS]
     found = h.budget(grid)
+    costs = {name: costs_of(folder, name) for name in (*PLANNED, BESIDE)}
     budgets = [] if found is None else table(
         "readouts | within a point of the best of 16",
         [("three by scores (H7)", f"{found.three:.1%}")]
@@ -299,6 +356,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
         **{f"Found and tested elsewhere: {part.name}": claims(part) for part in more},
+        "The verdict, asked at each length": asked(costs),
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
         "Among those that do not fail: ρ by length": among_alive(grid),
@@ -326,7 +384,10 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         first = "**The grid is complete: what is tested on it is decided.** Of the whole study "
         first += f"{count} of {planned} trainings are there; under way: {', '.join(missing)}."
     lines = ["# The long study: from when on can α be trusted?", "", first, ""]
-    lines += [*answers(grid, decided), ""]
+    lines += answers(grid, decided)
+    if costs["barlow_twins"]:
+        lines.append(f"* **What does the verdict say?** {early_and_late(costs['barlow_twins'])}")
+    lines.append("")
     lines += INTRODUCTION.splitlines()
     for title, body in sections.items():
         lines += ["", f"## {title}", "", *body] if body else []
@@ -493,7 +554,12 @@ def main() -> None:
         for name, draw in DRAWINGS.items():
             path = PAGE.with_name(f"long_study_{name}.png")
             draw(rows).savefig(path, metadata={"Software": None})
-    print(f"wrote {PAGE} and {len(DRAWINGS)} figures")
+    history: list[AlphaRecord] = []
+    for record in records_of(SHOWN):
+        history.append(with_course(record, history)[0])
+    spectrum_figure(history[-1], history[:-1]).savefig(PAGE.with_name("demo_spectrum.png"))
+    course_figure(history).savefig(PAGE.with_name("demo_course.png"))
+    print(f"wrote {PAGE} and {len(DRAWINGS) + 2} figures")
 
 
 if __name__ == "__main__":

@@ -135,17 +135,15 @@ def test_a_file_of_format_1(tmp_path):
     assert read_records(copy) == [fitted, of_others, uncorrected]
 
 
-STORED = [
-    path for folder in ("results", "pilot/results") for path in (STUDY / folder).rglob("*.json")
-]
+STORED = list((STUDY / "results").rglob("*.json"))
 
 
 def test_alpha_of_every_stored_spectrum_of_the_study(record_property):
-    """All layers of all epochs, as records: α is what it was, and a refit finds it again."""
+    """All layers of all steps, as records: α is what it was, and a refit finds it again."""
     count = 0
     for path in STORED:
         rows = json.loads(path.read_text())
-        for row in rows.get("epochs", rows.get("steps", [])):
+        for row in rows["steps"]:
             for name, layer in row["layers"].items():
                 values = {"r2": None, "stderr": None, "num_features": 512, "layer": name, **layer}
                 read = AlphaRecord.from_dict(values)

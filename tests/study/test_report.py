@@ -87,12 +87,39 @@ def test_the_verdict_beside_h3_is_that_of_the_package(tmp_path):
     lost = max(ends) - found.choice.accuracy
     text = report.product(grid_of(table.table(tmp_path)), tmp_path)
     assert f"loses {lost:.2f} points; the choice and its ties, {1 + len(found.ties)} of all" in text
+    cost = report.costs_of(tmp_path, "barlow_twins")
+    assert cost[LAST].choice == pytest.approx(lost)
+    assert cost[LAST].at_random == pytest.approx(max(ends) - sum(ends) / len(ends))
     few = grid_of(table.table(tmp_path))
     for path in paths:
         values = json.loads(path.read_text())
         values["steps"] = values["steps"][:3]  # too early for any to have turned
         path.write_text(json.dumps(values))
     assert report.product(few, tmp_path).endswith("H3 has no choice.")
+
+
+def test_what_the_verdict_says_at_each_length():
+    told = {200: report.Cost(None, 5.71), 1000: report.Cost(0.3, 9.5), 4000: report.Cost(0, 12.85)}
+    [_, _, line] = report.asked({"barlow_twins": told, "seeds": {}})
+    assert line == "| barlow_twins | – (5.7) |  | 0.3 (9.5) |  | 0.0 (12.8) |"
+    sentence = report.early_and_late(told)
+    assert (
+        "after 200 steps it makes no choice; after 1,000, 4,000 it loses 0.3, 0.0" in sentence
+    )
+    assert "points (9.5, 12.8)" in sentence
+
+
+def test_a_choice_that_could_not_be_read_out_loses_all(tmp_path):
+    study(tmp_path, ["barlow_twins"])
+    paths = sorted(tmp_path.glob("*/*.json"))
+    found = verdict([record for path in paths for record in records_of(path)])
+    path = tmp_path / f"{found.choice.run}.json"
+    values = json.loads(path.read_text())
+    values["steps"][-1]["readout"]["top1"] = None
+    path.write_text(json.dumps(values))
+    ends = [records_of(path)[-1].accuracy for path in paths]
+    best = max(accuracy for accuracy in ends if accuracy is not None)
+    assert report.costs_of(tmp_path, "barlow_twins")[LAST].choice == best
 
 
 def test_committed_page_is_what_the_committed_code_makes_of_the_committed_results():

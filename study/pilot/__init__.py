@@ -1,1 +1,0 @@
-"""The case study: does α choose Barlow Twins hyperparameters better than the loss does?"""
