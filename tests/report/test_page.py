@@ -200,6 +200,20 @@ def test_names_are_shortened_by_whole_folders():
     assert names(None) == ("", ["step 2000"])
 
 
+def test_the_verdict_names_records_as_the_table_does():
+    runs = {"/a/b/lambd=1,width=64": 1.0, "/a/b/lambd=2,width=64": 2.0}
+    records = [
+        record(alpha, run=run, path=f"{run}/x.ckpt", global_step=step)
+        for run, alpha in runs.items()
+        for step in (1000, 2000)
+    ]
+    data = report_data(records)
+    told = "\n".join(text for _, text in data["verdict"])
+    assert data["folder"] == "/a/b"
+    assert "/a/b" not in told
+    assert "lambd=1,width=64/x.ckpt; lambd=2,width=64/x.ckpt" in told
+
+
 def test_the_better_end_of_a_score_comes_first():
     scores = {"rankme": 5.0, "condition_number": 9.0, "uniformity": -2.0}
     columns = report_data([record(1.0, scores=scores)])["columns"]
@@ -390,6 +404,8 @@ def test_browser_draws_what_was_measured(tmp_path):
     seen = browse(
         path,
         actions="""
+        result.rhos = [...document.querySelectorAll("#choices tbody tr")]
+          .map(row => row.lastChild.textContent);
         document.querySelectorAll("#models thead button")[2].click();
         result.byAlpha = column(2);
         document.querySelectorAll("#models thead button")[1].click();
@@ -419,6 +435,10 @@ def test_browser_draws_what_was_measured(tmp_path):
     assert seen["verdict"] == "No choice"
     assert seen["cards"][:2] == ["verdict", "choices"]
     assert seen["first"][0] == best.path.removeprefix("sweep/")
+    _, choices = choices_by_score(records)
+    known = [(c.rho, *c.interval) for c in choices if not math.isnan(c.rho)]
+    rhos = [f"{rho:.2f} ({low:.2f} to {high:.2f})".replace("-", "−") for rho, low, high in known]
+    assert [text for text in seen["rhos"] if text] == rhos
 
     accuracies = [float(text.split()[0]) for text in seen["second"] if text != "–"]
     assert accuracies == sorted(accuracies, reverse=True)

@@ -26,6 +26,7 @@ const state = {here: -1, hereT: -1, picked: -1, pickedT: -1, step: steps.at(-1) 
 const FORMATS = {
   text: value => value,
   fixed: value => value.toFixed(3),
+  hundredths: value => value.toFixed(2),
   percent: value => `${value.toFixed(1)} %`,
   count: value => value.toLocaleString("en"),
   short: value => value.toLocaleString("en", {maximumSignificantDigits: 4}),
@@ -695,8 +696,8 @@ function setUpChoices() {
     const name = element("td"), row = element("tr", {}, element("td", {}, criterion), name,
       element("td", {}, show("percent", accuracy)), element("td", {}, lost.toFixed(1)),
       element("td", {className: rho < 0 ? "bad" : ""}, rho === null ? "" :
-        show("fixed", rho).slice(0, -1) + (ends[0] === null ? "" : ` (${ends.map(end =>
-          show("fixed", end).slice(0, -1)).join(" to ")})`)));
+        show("hundredths", rho) + (ends[0] === null ? "" : ` (${ends.map(end =>
+          show("hundredths", end)).join(" to ")})`)));
     if (model === null) name.append(`the mean of ${count}`);
     else {
       const button = element("button", {type: "button"}, ...soft(models[model].name));

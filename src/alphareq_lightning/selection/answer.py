@@ -110,7 +110,7 @@ class Verdict:
 
     def _named(self, records: Sequence[AlphaRecord]) -> str:
         more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
-        return ", ".join(map(self._name, records[:SHOWN])) + more
+        return "; ".join(map(self._name, records[:SHOWN])) + more
 
 
 def _number(value: float) -> float | None:
