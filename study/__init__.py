@@ -1,1 +1,1 @@
-"""The case study at length: trainings measured on their whole way, and their results."""
+"""The long study: trainings measured on their whole way, and their results."""

@@ -38,7 +38,7 @@ def records_in(values: dict[str, Any], run: str, layer: str) -> Iterator[AlphaRe
         read = {
             "alpha": kept["alpha"],
             "r2": kept["r2"],
-            "stderr": kept.get("stderr"),
+            "stderr": kept["stderr"],
             "fit_range": kept["fit_range"],
             "num_samples": kept["num_samples"],
             "num_features": len(kept["eigenvalues"]),

@@ -56,6 +56,8 @@ AT = (100, 400, 2000, 4000)
 """Lengths of the scatter."""
 ASKED = (200, 400, 1000, 2000, LAST)
 """Steps at which the verdict is asked."""
+IMAGES = ("CIFAR-10", "Tiny ImageNet")
+THREE_ALIVE = "−E, RankMe, −SelfCluster together, of those that do not fail"
 BESIDE = "turned"
 """Five trainings of half the length, beside the study; loggers show these figures of one."""
 SHOWN = RESULTS / BESIDE / "lambd=0.03,projector_dim=256.json"
@@ -226,13 +228,12 @@ def costs_of(folder: Path, experiment: str) -> dict[int, Cost]:
     every = [record for path in paths for record in records_of(path)]
     found = {}
     for step in ASKED if len(paths) > 1 else ():
-        at = [r for r in every if r.global_step == step and r.accuracy is not None]
-        ends = {record.run: record.accuracy for record in at}
-        if ends:
+        at = [record for record in every if record.global_step == step]
+        ends = {record.run: record.accuracy or 0.0 for record in at}  # a failed readout is 0 %
+        if any(ends.values()):
             best, mean = max(ends.values()), float(np.mean(list(ends.values())))
             choice = verdict([record for record in every if record.global_step <= step]).choice
-            of_choice = None if choice is None else ends.get(choice.run, 0.0)  # 0: it failed
-            found[step] = Cost(None if of_choice is None else best - of_choice, best - mean)
+            found[step] = Cost(None if choice is None else best - ends[choice.run], best - mean)
     return found
 
 
@@ -244,7 +245,8 @@ def asked(found: dict[str, dict[int, Cost]]) -> list[str]:
         if told:
             line = (f"{lost[s]} ({told[s].at_random:.1f})" if s in told else "" for s in ASKED)
             cells.append((name, *line))
-    header = ["points lost (at random), – no choice", *(f"{step:,}" for step in ASKED)]
+    label = "points lost (at random); – no choice; empty: no readout"
+    header = [label, *(f"{step:,}" for step in ASKED)]
     return table(" | ".join(header), cells) if cells else []
 
 
@@ -260,19 +262,21 @@ def early_and_late(told: dict[int, Cost]) -> str:
     return f"Asked without a label, and in brackets at random: {'; '.join(says)}."
 
 
-def abroad(grid: list[Training]) -> list[str]:
-    """In and out of distribution."""
-    there = accuracy(grid, LAST, "other_top1")
-    cells = [
-        (
-            SCORES[name],
-            shown(rho(name, grid, LAST)),
-            shown(rho(name, grid, LAST, "other_top1")),
-            f"{regret(criterion(name, grid, LAST), there):.2f} of {there.max():.2f}",
-        )
-        for name in ("alpha", *h.ALIKE)
-    ]
-    return table("score | ρ, CIFAR-10 | ρ, Tiny ImageNet | points lost there", cells)
+def abroad(own: list[Training], home: str, away: str) -> list[str]:
+    """At the end, by a readout on the images of the training, and on others."""
+    cells = []
+    for name in ("alpha", "alpha_2_50", *h.ALIKE):
+        rhos = [shown(rho(name, own, LAST, of)) for of in ("top1", "other_top1")]
+        there = accuracy(own, LAST, "other_top1")
+        lost = regret(criterion(name, own, LAST), there)
+        cells.append((SCORES[name], *rhos, f"{lost:.2f} of {there.max():.2f}"))
+    alive, best = mended.alive(own), accuracy(own, LAST, "other_top1").max()
+    if len(alive) >= h.FEWEST:
+        places, there = h.together(alive, LAST), accuracy(alive, LAST, "other_top1")
+        rhos = [shown(correlation(places, values)) for values in (accuracy(alive), there)]
+        lost = best - there[h.order_of(alive, LAST)[0]]
+        cells.append((THREE_ALIVE, *rhos, f"{lost:.2f} of {best:.2f}"))
+    return table(f"score | ρ, {home} | ρ, {away} | points lost there", cells)
 
 
 def seeds(grid: list[Training], others: list[Training]) -> list[str]:
@@ -351,6 +355,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         [("three by scores (H7)", f"{found.three:.1%}")]
         + [(f"{n} at random", f"{chance:.1%}") for n, chance in found.by_chance.items()],
     )  # fmt: skip
+    elsewhere = trainings_of(rows, "tiny_imagenet")
     other = np.isfinite(h.column("other_top1", grid, LAST)).any()
     sections = {
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
@@ -368,7 +373,8 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "α and accuracy at four lengths": [picture("scatter")],
         "Choices": [picture("choices"), "", *choices(grid)],
         "Budgets": budgets,
-        "Out of distribution": abroad(grid) if other else [],
+        "Out of distribution": abroad(grid, *IMAGES) if other else [],
+        "Out of distribution: tiny_imagenet": abroad(elsewhere, *IMAGES[::-1]) if elsewhere else [],
         "Seeds": seeds(grid, others) if others else [],
         "Other kinds of learning: the sign of ρ": signs(rows),
         "A wider network": wide(rows),
@@ -398,11 +404,11 @@ INTRODUCTION = f"""\
 Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: what each score says at
 each length, and how that agrees with a labelled readout at the same step. The
 [hypotheses](hypotheses.md) H1 to H14 were there first; M1 to M9 were found on fifteen trainings of
-the grid, N1 to N7 on all 24 and on `seeds`, and are tested on others. E is the Barlow Twins error
-(`twins_error`); every score is turned so that more should be better. ρ is Spearman's, with a 95 %
-interval of 2,000 bootstraps over models where there are {h.FEWEST} or more. The table behind this
-page is `study/results/table.csv`, its data card `study/results/README.md`. `make study-report`
-makes page and table of the results that are committed.
+the grid, N1 to N5 on all 24, N6 and N7 on these and `seeds`; they are tested on others. E is the
+Barlow Twins error (`twins_error`); every score is turned so that more should be better. ρ is
+Spearman's, with a 95 % interval of 2,000 bootstraps over models where there are {h.FEWEST} or more.
+The table behind this page is `study/results/table.csv`, its data card `study/results/README.md`.
+`make study-report` makes page and table of the results that are committed.
 
 ![ρ of each score with accuracy over the steps of training](long_study_rho.png)"""
 

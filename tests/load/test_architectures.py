@@ -44,14 +44,6 @@ def test_models_of_timm_take_their_own_options():
     assert backbone(torch.zeros(1, 3, 32, 32)).shape == (1, num_features) == (1, 48)
 
 
-def test_a_strided_stem_halves_the_maps():
-    maps = {}
-    for stride in (1, 2):
-        backbone, _ = build_backbone("narrow_resnet", stem_stride=stride)
-        maps[stride] = backbone.stem(torch.zeros(1, 3, 16, 16)).shape[2:]
-    assert maps == {1: (16, 16), 2: (8, 8)}
-
-
 def test_every_stage_can_have_a_width_of_its_own():
     backbone, num_features = build_backbone("narrow_resnet", width=[16, 48], blocks=[1, 2])
     assert backbone(torch.zeros(2, 3, 8, 8)).shape == (2, num_features) == (2, 48)

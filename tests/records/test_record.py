@@ -145,7 +145,7 @@ def test_alpha_of_every_stored_spectrum_of_the_study(record_property):
         rows = json.loads(path.read_text())
         for row in rows["steps"]:
             for name, layer in row["layers"].items():
-                values = {"r2": None, "stderr": None, "num_features": 512, "layer": name, **layer}
+                values = {"num_features": 512, "layer": name, **layer}
                 read = AlphaRecord.from_dict(values)
                 assert read.alpha == pytest.approx(layer["alpha"], abs=1e-12, nan_ok=True)
                 # Spectra have four digits: over ranks 4 to 12 that is .0012 of a slope at most.

@@ -34,7 +34,7 @@ def test_the_phase_is_told():
     found = verdict([*training("a", 0.1), *training("b", 0.2), *training("c", 0.3)[:1]])
     assert "phases: 2 settling, 1 unknown" in list(found.lines())
     assert "unknown: step 0 of c" in list(found.lines())
-    assert "settling: step 4000 of a, step 4000 of b" in list(found.lines())
+    assert "settling: step 4000 of a; step 4000 of b" in list(found.lines())
     assert str(found).splitlines() == list(found.lines())
 
 
@@ -44,7 +44,7 @@ def test_trainings_are_named_by_their_newest_checkpoint():
         for r in [training("a", 0.1)[-1], training("b", 0.2)[-1]]
     ]
     found = verdict(kept, course=[*training("a", 0.1, {5000: 1.5}), *training("b", 0.2)])
-    assert "settling: runs/a/last.ckpt, runs/b/last.ckpt" in list(found.lines())
+    assert "settling: runs/a/last.ckpt; runs/b/last.ckpt" in list(found.lines())
     json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert found.to_dict()["phases"] == {
         "runs/a/last.ckpt": "settling",

@@ -148,6 +148,13 @@ def test_others_that_have_not_turned_are_said_and_come_last_of_equals(names):
     assert "1 of 3 trainings that do not fail have not turned yet" in found.doubts[0]
 
 
+@pytest.mark.parametrize("names", ["abc", "cba", "bac"])
+def test_of_equals_the_first_score_decides_and_not_their_order(names):
+    kinds = {"a": (0.1, 50.0), "b": (0.2, 60.0), "c": (0.3, 40.0)}
+    own = (training(n, error=kinds[n][0], rankme=kinds[n][1]) for n in names)
+    assert verdict(trainings(*own)).choice.run == "a"
+
+
 def test_most_may_not_have_turned():
     slow = (training(run, SLOW, error=0.3, rankme=9.0) for run in "bcd")
     assert verdict(trainings(training("a"), *slow)).choice.run == "a"

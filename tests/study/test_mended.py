@@ -199,11 +199,15 @@ def kinds(change=lambda rows: None, **changes):
 
 def test_where_nobody_learnt_nothing_is_said_in_points():
     rows = study()
-    put(rows, "top1", lambda row, n: 4 + n / 10, STEPS)
+    put(rows, "top1", lambda row, n: 4 + n / 7, STEPS)
+    for step in LATE:
+        put(rows, "rankme", lambda row, n: 99.0, (step,), (6,))  # whose choice loses 2.4 points
+        put(rows, "twins_error", lambda row, n: 0.05, (step,), (6,))
+        put(rows, "selfcluster", lambda row, n: 0.1, (step,), (6,))
     found = claims_of(rows)
     untested = [claim.name for claim in found if claim.met is None]
     assert untested == ["M1", "M2", "M2", "M8", "M9"]
-    assert found[1].outcome(12, 12) == "not tested: nobody learnt, so nobody could lose points"
+    assert found[1].outcome(12, 12) == "not tested: by this readout nobody learnt"
 
 
 def test_other_kinds_meet_what_is_said_of_them():

@@ -18,7 +18,6 @@ class NarrowResNet(nn.Module):
             a CPU, not faster), each later stage doubles them; or those of every stage.
         blocks: Residual blocks in each stage.
         in_channels: Channels of the images.
-        stem_stride: 2 halves the sides of the maps from the start: a quarter of the work.
 
     Example:
         >>> import torch
@@ -31,7 +30,6 @@ class NarrowResNet(nn.Module):
         width: int | Sequence[int] = 16,
         blocks: Sequence[int] = (1, 1, 1, 1),
         in_channels: int = 3,
-        stem_stride: int = 1,
     ) -> None:
         super().__init__()
         widths = [width * 2**i for i in range(len(blocks))] if isinstance(width, int) else width
@@ -42,7 +40,7 @@ class NarrowResNet(nn.Module):
             )
         channels, stages = widths[0], []
         self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, stem_stride, padding=1, bias=False),
+            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )

@@ -279,18 +279,13 @@ def _line(record: AlphaRecord) -> list[float] | None:
 def _verdict(
     records: Sequence[AlphaRecord], course: Sequence[AlphaRecord], target: Target, folder: str
 ) -> tuple[list[list[str]], dict[int, str]]:
-    """The verdict as pairs of a label and a text, and what it says of a record, by its identity.
-
-    But for the choice, names are without the ``folder`` that all of them share.
-    """
+    """The verdict as pairs of a label and a text, and what it says of a record, by its identity."""
     try:
         found = verdict(records, course=course, target=target)
     except SelectionError as error:  # they can be shown beside each other, and not be chosen from
         return [["no verdict", str(error)]], {}
     roles = {"failing": found.failing, "tie": found.ties, "choice": filter(None, [found.choice])}
-    names = re.compile(rf"(?<!\S){re.escape(folder)}/" if folder else r"(?!)")
-    first, *others = found.lines()
-    parts = (line.partition(": ") for line in (first, *(names.sub("", line) for line in others)))
+    parts = (line.partition(": ") for line in found.lines(folder))
     lines = [[label, text] if colon else ["", label] for label, colon, text in parts]
     return lines, {id(record): role for role, rs in roles.items() for record in rs}
 

@@ -55,21 +55,25 @@ class Verdict:
     newest: Mapping[str, AlphaRecord] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
 
-    def lines(self) -> Iterator[str]:
-        """The choice, its ties, the phases, what fails, why to doubt it, and what to do."""
+    def lines(self, folder: str = "") -> Iterator[str]:
+        """The choice, its ties, the phases, what fails, why to doubt it, and what to do.
+
+        Args:
+            folder: Left out of all names but the choice's, where they begin with it.
+        """
         if self.choice is None:
             yield "verdict: no choice"
         else:
             yield f"verdict: {self._name(self.choice)}, α = {self.choice.alpha:.3f}"
         if self.ties:
-            yield f"cannot be told from it: {self._named(self.ties)}"
+            yield f"cannot be told from it: {self._named(self.ties, folder)}"
         phases = Counter(course.phase for course in self.courses.values())
         if len(self.courses) > 1:
             counts = (f"{count} {phase}" for phase, count in phases.most_common())
             yield f"phases: {', '.join(counts)}"
             for phase in NAMED:
                 if named := [self.newest[n] for n, c in self.courses.items() if c.phase == phase]:
-                    yield f"{phase}: {self._named(named)}"
+                    yield f"{phase}: {self._named(named, folder)}"
         else:
             for course in self.courses.values():
                 yield f"phase: {course.phase}"
@@ -77,7 +81,7 @@ class Verdict:
             changes = ", ".join(_changed(name, sd) for name, sd in self.spread.items())
             yield f"another seed changes {changes}"
         if self.failing:
-            yield f"failing or collapsed: {self._named(self.failing)}"
+            yield f"failing or collapsed: {self._named(self.failing, folder)}"
         yield from (f"doubt: {doubt}" for doubt in self.doubts)
         yield f"advice: {self.advice}"
 
@@ -108,9 +112,10 @@ class Verdict:
         of_one = record.path is not None or not record.run or len(self.courses) < 2
         return record.name if of_one else f"{record.name} of {record.run}"
 
-    def _named(self, records: Sequence[AlphaRecord]) -> str:
+    def _named(self, records: Sequence[AlphaRecord], folder: str) -> str:
         more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
-        return "; ".join(map(self._name, records[:SHOWN])) + more
+        names = (self._name(r) for r in records[:SHOWN])
+        return "; ".join(name.removeprefix(f"{folder}/") for name in names) + more
 
 
 def _number(value: float) -> float | None:

@@ -90,7 +90,7 @@ def which_training(
     unknown = sum(c.phase == "unknown" for c in alive) - short
     turned = [name for name, course in as_long.items() if course.turned]
     waiting = [name for name, course in as_long.items() if course.phase == "warming up"]
-    candidates = {name: newest[name] for name in (*turned, *waiting)}  # so the first of equal ones
+    candidates = {name: newest[name] for name in (*turned, *waiting)}
     if unknown:
         doubts.append(
             f"the course of {unknown} of {len(alive)} trainings is not known: too few "
@@ -124,7 +124,7 @@ def which_training(
             "measure these scores of each training (scores= of AlphaMonitor, or alphareq score), "
             "or pay a few readouts: alphareq select"
         )
-    found = _Candidates(candidates, configurations, believed, target)
+    found = _Candidates(candidates, configurations, believed, target, turned)
     if believe is None and len(believed) == 1 and len(found.groups) > 1:
         more = ", ".join(name for name in BELIEVED if name not in believed)
         doubts.append(
@@ -229,6 +229,7 @@ class _Candidates:
         configurations: Mapping[str, str],
         believed: Sequence[str],
         target: float | tuple[float, float],
+        turned: Sequence[str],
     ) -> None:
         self.records = list(newest.values())
         self._target = target
@@ -253,7 +254,11 @@ class _Candidates:
         }
         self._place = np.mean([self.places(name) for name in self.believed], axis=0)
         self._own_place = np.mean([_places(self._values[n]) for n in self.believed], axis=0)
-        self.order: list[int] = np.argsort(self._place, kind="stable").tolist()
+        # Of equal ones the first is who has turned, then who is better by the first score.
+        names = list(newest)
+        has_turned = [any(names[i] in turned for i in group) for group in self.groups]
+        keys = (self._means[self.believed[0]], np.logical_not(has_turned), self._place)
+        self.order: list[int] = np.lexsort(keys).tolist()
 
     def places(self, criterion: str) -> NDArray[np.float64]:
         """Where each group stands by a criterion."""
