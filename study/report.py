@@ -21,7 +21,7 @@ from alphareq_lightning import AlphaRecord, course_figure, spectrum_figure
 from alphareq_lightning.selection import verdict
 from alphareq_lightning.selection.course import course_of, with_course
 from alphareq_lightning.selection.which_training import which_training
-from benchmarks.tables import table
+from benchmarks.tables import rendered, table
 from study import hypotheses as h
 from study import mended
 from study.correlation import correlation, regret, resamples
@@ -30,7 +30,8 @@ from study.records import records_of
 from study.table import PLANNED, RESULTS, Row, results, write_table
 from study.table import table as rows_of
 
-PAGE = Path(__file__).parents[1] / "docs" / "long_study.md"
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "long_study.md", ROOT / "README.md"
 DRAWN = {
     "alpha": "nearness of α, 4–51",
     "alpha_2_50": "nearness of α, 2–50",
@@ -58,6 +59,15 @@ ASKED = (200, 400, 1000, 2000, LAST)
 """Steps at which the verdict is asked."""
 IMAGES = ("CIFAR-10", "Tiny ImageNet")
 THREE_ALIVE = "−E, RankMe, −SelfCluster together, of those that do not fail"
+CHOSEN = {
+    "barlow_twins": "24 Barlow Twins on CIFAR-10 (the rules were found on 15 of them)",
+    "seeds": "12 under two other seeds",
+    "tiny_imagenet": "12 trained on Tiny ImageNet, read out on CIFAR-10",
+    "rate_decay": "12 of other learning rates and weight decays",
+    "simclr": "6 SimCLR",
+    "vicreg": "6 VICReg",
+    "vit": "6 Barlow Twins of a ViT",
+}
 BESIDE = "turned"
 """Five trainings of half the length, beside the study; loggers show these figures of one."""
 SHOWN = RESULTS / BESIDE / "lambd=0.03,projector_dim=256.json"
@@ -214,16 +224,28 @@ def product(grid: Sequence[Training], folder: Path) -> str:
     )
 
 
-class Cost(NamedTuple):
-    """Points lost against the best training."""
+class Answer(NamedTuple):
+    """Of the verdict of the package, asked at one step of an experiment."""
 
-    choice: float | None
-    """By what the verdict chooses; `None` if it makes no choice."""
-    at_random: float
+    choice: str | None
+    accuracies: dict[str, float]
+    """Of every training by then, in percent."""
+
+    @property
+    def lost(self) -> float | None:
+        """Points that the choice loses against the best."""
+        values = self.accuracies
+        return None if self.choice is None else max(values.values()) - values[self.choice]
+
+    @property
+    def at_random(self) -> float:
+        """The same of a training drawn at random."""
+        values = self.accuracies.values()
+        return max(values) - sum(values) / len(values)
 
 
-def costs_of(folder: Path, experiment: str) -> dict[int, Cost]:
-    """What it costs to ask the verdict of the package at each length."""
+def answers_of(folder: Path, experiment: str) -> dict[int, Answer]:
+    """What the verdict says at each length, by step."""
     paths = sorted((folder / experiment).glob("*.json"))
     every = [record for path in paths for record in records_of(path)]
     found = {}
@@ -231,17 +253,16 @@ def costs_of(folder: Path, experiment: str) -> dict[int, Cost]:
         at = [record for record in every if record.global_step == step]
         ends = {record.run: record.accuracy or 0.0 for record in at}  # a failed readout is 0 %
         if any(ends.values()):
-            best, mean = max(ends.values()), float(np.mean(list(ends.values())))
             choice = verdict([record for record in every if record.global_step <= step]).choice
-            found[step] = Cost(None if choice is None else best - ends[choice.run], best - mean)
+            found[step] = Answer(None if choice is None else choice.run, ends)
     return found
 
 
-def asked(found: dict[str, dict[int, Cost]]) -> list[str]:
+def asked(found: dict[str, dict[int, Answer]]) -> list[str]:
     """What the verdict loses in each experiment, asked at each length."""
     cells = []
     for name, told in found.items():
-        lost = {s: "–" if c.choice is None else f"{c.choice:.1f}" for s, c in told.items()}
+        lost = {s: "–" if a.lost is None else f"{a.lost:.1f}" for s, a in told.items()}
         if told:
             line = (f"{lost[s]} ({told[s].at_random:.1f})" if s in told else "" for s in ASKED)
             cells.append((name, *line))
@@ -250,16 +271,41 @@ def asked(found: dict[str, dict[int, Cost]]) -> list[str]:
     return table(" | ".join(header), cells) if cells else []
 
 
-def early_and_late(told: dict[int, Cost]) -> str:
+def early_and_late(told: dict[int, Answer]) -> str:
     """The same of the grid, in a sentence."""
-    none = [f"{step:,}" for step, cost in told.items() if cost.choice is None]
-    lost = {s: f"{cost.choice:.1f}" for s, cost in told.items() if cost.choice is not None}
+    none = [f"{step:,}" for step, answer in told.items() if answer.lost is None]
+    lost = {s: f"{a.lost:.1f}" for s, a in told.items() if a.lost is not None}
     at_random = ", ".join(f"{told[step].at_random:.1f}" for step in lost)
     says = [f"after {', '.join(none)} steps it makes no choice"] if none else []
     if lost:
         steps = ", ".join(f"{step:,}" for step in lost)
         says.append(f"after {steps} it loses {', '.join(lost.values())} points ({at_random})")
     return f"Asked without a label, and in brackets at random: {'; '.join(says)}."
+
+
+def chosen(rows: Sequence[Row], folder: Path = RESULTS) -> list[str]:
+    """For the README: accuracy of the choice at the end, and who is called failing."""
+    cells = []
+    for name, label in CHOSEN.items():
+        own = trainings_of(rows, name)
+        if len(own) < PLANNED[name]:
+            continue
+        choice, ends = answers_of(folder, name)[LAST]
+        failing = "–"
+        if h.learnt(own).any():
+            fate, fails = h.learnt(own), mended.fails(own)
+            failing = (
+                f"{fails[~fate].sum()} of {(~fate).sum()}, {fails[fate].sum()} of {fate.sum()}"
+            )
+        else:  # what a readout of many classes does not tell
+            ends = {f"{name}/{t[LAST]['training']}": t[LAST]["other_top1"] for t in own}
+        mean = sum(ends.values()) / len(ends)
+        percent = (f"{value:.1f} %" for value in (max(ends.values()), mean))
+        cells.append((label, "–" if choice is None else f"{ends[choice]:.1f} %", *percent, failing))
+    header = (
+        "of | the verdict chooses | the best | at random | called failing: of those that did not "
+    )
+    return table(f"{header}learn, of those that did", cells)
 
 
 def abroad(own: list[Training], home: str, away: str) -> list[str]:
@@ -349,7 +395,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     count, planned = len({(r["experiment"], r["training"]) for r in rows}), sum(PLANNED.values())
     decided = [part for part in more if not part.preliminary and part.name != mended.OTHERS]
     found = h.budget(grid)
-    costs = {name: costs_of(folder, name) for name in (*PLANNED, BESIDE)}
+    told = {name: answers_of(folder, name) for name in (*PLANNED, BESIDE)}
     budgets = [] if found is None else table(
         "readouts | within a point of the best of 16",
         [("three by scores (H7)", f"{found.three:.1%}")]
@@ -361,7 +407,7 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
         **{f"Found and tested elsewhere: {part.name}": claims(part) for part in more},
-        "The verdict, asked at each length": asked(costs),
+        "The verdict, asked at each length": asked(told),
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
         "Among those that do not fail: ρ by length": among_alive(grid),
@@ -391,8 +437,8 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
         first += f"{count} of {planned} trainings are there; under way: {', '.join(missing)}."
     lines = ["# The long study: from when on can α be trusted?", "", first, ""]
     lines += answers(grid, decided)
-    if costs["barlow_twins"]:
-        lines.append(f"* **What does the verdict say?** {early_and_late(costs['barlow_twins'])}")
+    if told["barlow_twins"]:
+        lines.append(f"* **What does the verdict say?** {early_and_late(told['barlow_twins'])}")
     lines.append("")
     lines += INTRODUCTION.splitlines()
     for title, body in sections.items():
@@ -556,6 +602,8 @@ def main() -> None:
     rows = rows_of()
     write_table(rows)
     PAGE.write_text(page(rows), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(rendered(readme, {"chosen": lambda: chosen(rows)}), encoding="utf-8")
     with matplotlib.rc_context(SIZES):
         for name, draw in DRAWINGS.items():
             path = PAGE.with_name(f"long_study_{name}.png")

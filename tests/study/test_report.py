@@ -87,9 +87,9 @@ def test_the_verdict_beside_h3_is_that_of_the_package(tmp_path):
     lost = max(ends) - found.choice.accuracy
     text = report.product(grid_of(table.table(tmp_path)), tmp_path)
     assert f"loses {lost:.2f} points; the choice and its ties, {1 + len(found.ties)} of all" in text
-    cost = report.costs_of(tmp_path, "barlow_twins")
-    assert cost[LAST].choice == pytest.approx(lost)
-    assert cost[LAST].at_random == pytest.approx(max(ends) - sum(ends) / len(ends))
+    answer = report.answers_of(tmp_path, "barlow_twins")[LAST]
+    assert answer.lost == pytest.approx(lost)
+    assert answer.at_random == pytest.approx(max(ends) - sum(ends) / len(ends))
     few = grid_of(table.table(tmp_path))
     for path in paths:
         values = json.loads(path.read_text())
@@ -99,12 +99,16 @@ def test_the_verdict_beside_h3_is_that_of_the_package(tmp_path):
 
 
 def test_what_the_verdict_says_at_each_length():
-    told = {200: report.Cost(None, 5.71), 1000: report.Cost(0.3, 9.5), 4000: report.Cost(0, 12.85)}
+    told = {
+        200: report.Answer(None, {"a": 40.0, "b": 50.0, "c": 52.13}),
+        1000: report.Answer("b", {"a": 30.0, "b": 51.7, "c": 52.0}),
+        4000: report.Answer("c", {"a": 30.0, "b": 30.0, "c": 49.2}),
+    }
     [_, _, line] = report.asked({"barlow_twins": told, "seeds": {}})
-    assert line == "| barlow_twins | – (5.7) |  | 0.3 (9.5) |  | 0.0 (12.8) |"
+    assert line == "| barlow_twins | – (4.8) |  | 0.3 (7.4) |  | 0.0 (12.8) |"
     sentence = report.early_and_late(told)
     assert "after 200 steps it makes no choice; after 1,000, 4,000 it loses 0.3, 0.0" in sentence
-    assert "points (9.5, 12.8)" in sentence
+    assert "points (7.4, 12.8)" in sentence
 
 
 def test_a_choice_that_could_not_be_read_out_loses_all(tmp_path):
@@ -117,14 +121,15 @@ def test_a_choice_that_could_not_be_read_out_loses_all(tmp_path):
     path.write_text(json.dumps(values))
     ends = [records_of(path)[-1].accuracy for path in paths]
     best = max(accuracy for accuracy in ends if accuracy is not None)
-    cost = report.costs_of(tmp_path, "barlow_twins")[LAST]
+    answer = report.answers_of(tmp_path, "barlow_twins")[LAST]
     mean = sum(accuracy or 0 for accuracy in ends) / len(ends)
-    assert cost == (best, pytest.approx(best - mean))
+    assert (answer.lost, answer.at_random) == (best, pytest.approx(best - mean))
 
 
 def test_committed_page_is_what_the_committed_code_makes_of_the_committed_results():
-    text = report.PAGE.read_text(encoding="utf-8")
-    assert report.page(table.table()) == text, "run make study-report"
+    text, rows = report.PAGE.read_text(encoding="utf-8"), table.table()
+    assert report.page(rows) == text, "run make study-report"
+    assert "\n".join(report.chosen(rows)) in report.README.read_text(encoding="utf-8")
     pictures = set(re.findall(r"\]\((\w+\.png)\)", text))
     assert pictures == {f"long_study_{name}.png" for name in report.DRAWINGS}
     assert all(report.PAGE.with_name(name).is_file() for name in pictures)
