@@ -1,4 +1,4 @@
-"""M1 to M9 and N1 to N7 of ``HYPOTHESES.md``: what was found on some trainings, tested on others.
+"""M1 to M9 and N1 to N9 of ``HYPOTHESES.md``: what was found on some trainings, tested on others.
 
 Left open by the page, and decided before any of the others had ended (of M9: all but two):
 
@@ -33,6 +33,7 @@ from study.hypotheses import (
     Truths,
     accuracy,
     column,
+    criterion,
     learnt,
     number,
     order_of,
@@ -47,6 +48,8 @@ AT = (1000, 2000, 4000)
 OF_GRID = "nine of the grid"
 IN_POINTS = ("M2", "M8", "M9", "N6")
 OTHERS, KINDS = "other kinds", ("simclr", "vicreg", "vit")
+LATER = KINDS[1:]
+"""Without SimCLR, on which N8 and N9 were found."""
 BELOW = "α over 2–50 below the untrained one's tells who is within 5 points of"
 LEVEL = 1.85
 ABOVE_UNTRAINED, KEPT_RANKME = 0.2, 0.8
@@ -310,8 +313,29 @@ def without_points(claim: Claim) -> Claim:
     return claim._replace(met=None, why="by this readout nobody learnt")
 
 
+def n8(name: str, trainings: list[Training]) -> list[Claim]:
+    group, claims = alive(trainings), []
+    for score, label in (("rankme", "RankMe"), ("alpha", "nearness over `auto`")):
+        says = f"{name}: the first of those alive by {label} alone loses ≤ 2 points"
+        if not group:
+            claims.append(Claim("N8", says, "–", None, "none is alive"))
+            continue
+        first = group[int(criterion(score, group, LAST).argmax())]
+        lost = accuracy(trainings).max() - accuracy([first])[0]
+        claims.append(Claim("N8", says, f"{lost:.2f} points", bool(lost <= 2)))
+    return claims
+
+
+def n9(name: str, lost: float | None) -> Claim:
+    """Of what the verdict of the package loses."""
+    says = f"{name}: where the package's verdict chooses at 4,000 it loses ≤ 2 points"
+    if lost is None:
+        return Claim("N9", says, "–", None, "it makes no choice")
+    return Claim("N9", says, f"{lost:.2f} points", lost <= 2)
+
+
 def other_kinds(rows: Sequence[Row]) -> list[Part]:
-    """N1 to N3, N6 and N7: SimCLR, VICReg and a ViT together."""
+    """N1 to N3 and N6 to N8: SimCLR, VICReg and a ViT together."""
     groups = {name: own for name in KINDS if len(own := trainings_of(rows, name)) > 1}
     if not groups:
         return []
@@ -322,6 +346,7 @@ def other_kinds(rows: Sequence[Row]) -> list[Part]:
         n3(list(groups.values())),
         n6(list(groups.values()), 0.8),
         *(n7(name, own) for name, own in groups.items()),
+        *(claim for name, own in groups.items() if name in LATER for claim in n8(name, own)),
     ]
     return [Part(OTHERS, len(every), sum(PLANNED[name] for name in KINDS), claims)]
 

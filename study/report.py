@@ -396,6 +396,10 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     decided = [part for part in more if not part.preliminary and part.name != mended.OTHERS]
     found = h.budget(grid)
     told = {name: answers_of(folder, name) for name in (*PLANNED, BESIDE)}
+    for part in more:
+        if part.name == mended.OTHERS:
+            asked_of = {name: told[name][LAST] for name in mended.LATER if LAST in told[name]}
+            part.claims.extend(mended.n9(name, a.lost) for name, a in asked_of.items())
     budgets = [] if found is None else table(
         "readouts | within a point of the best of 16",
         [("three by scores (H7)", f"{found.three:.1%}")]
@@ -450,7 +454,8 @@ INTRODUCTION = f"""\
 Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: what each score says at
 each length, and how that agrees with a labelled readout at the same step. The
 [hypotheses](hypotheses.md) H1 to H14 were there first; M1 to M9 were found on fifteen trainings of
-the grid, N1 to N5 on all 24, N6 and N7 on these and `seeds`; they are tested on others. E is the
+the grid, N1 to N5 on all 24, N6 and N7 on these and `seeds`, N8 and N9 on SimCLR; they
+are tested on others. E is the
 Barlow Twins error (`twins_error`); every score is turned so that more should be better. ρ is
 Spearman's, with a 95 % interval of 2,000 bootstraps over models where there are {h.FEWEST} or more.
 The table behind this page is `study/results/table.csv`, its data card `study/results/README.md`.

@@ -190,6 +190,7 @@ def kinds(change=lambda rows: None, **changes):
     rows = []
     for name in mended.KINDS:
         own = study(name)
+        put(own, "alpha", lambda row, n: 1.0, (4000,), (COUNT - 1,))
         changes.get(name, change)(own)
         rows += own
     [part] = mended.tested(rows)
@@ -213,10 +214,14 @@ def test_where_nobody_learnt_nothing_is_said_in_points():
 def test_other_kinds_meet_what_is_said_of_them():
     found = kinds()
     names = [claim.name for claim in found]
-    assert names == ["N1", "N1", "N2", "N2", "N2", "N3", "N6", "N7", "N7", "N7"]
+    assert names == ["N1", "N1", *["N2"] * 3, "N3", "N6", *["N7"] * 3, *["N8"] * 4]
     assert [claim for claim in found if claim.met is not True] == []
     assert [claim.figure for claim in found[:2]] == ["0 of 54", "18 of 18"]
     assert found[3].says.startswith("vicreg")
+
+
+def below_the_best_at_the_end(rows):
+    below_the_best(rows, 4000)
 
 
 def auto_alone(rows):
@@ -242,6 +247,8 @@ def above_the_level(wrong):
         (6, collapse),
         (7, lambda rows: put(rows, "alpha_2_50", lambda row, n: 1 + n / 9, (4000,))),
         (8, auto_alone),
+        (10, below_the_best_at_the_end),
+        (11, lambda rows: put(rows, "alpha", lambda row, n: 1.0, (4000,), (6,))),
     ],
 )
 def test_other_kinds_refute(place, change):
@@ -274,6 +281,8 @@ def test_each_kind_has_a_best_of_its_own():
         (0, lambda rows: put(rows, "top1", lambda row, n: 30)),
         (1, lambda rows: put(rows, "top1", lambda row, n: 30 + row["step"] / 200)),
         (2, collapse),
+        (10, collapse),
+        (11, collapse),
         (5, lambda rows: put(rows, "top1", lambda row, n: 30)),
         (6, lambda rows: put(rows, "top1", lambda row, n: 30)),
         (9, lambda rows: put(rows, "top1", lambda row, n: 30)),
@@ -281,6 +290,11 @@ def test_each_kind_has_a_best_of_its_own():
 )
 def test_of_other_kinds_what_cannot_be_tested_is_not(place, change):
     assert kinds(change)[place].met is None
+
+
+@pytest.mark.parametrize(("lost", "met"), [(None, None), (2.0, True), (2.01, False)])
+def test_the_verdict_of_the_package_is_judged_where_it_chooses(lost, met):
+    assert mended.n9("vit", lost).met is met
 
 
 def test_a_kind_of_one_training_says_nothing():
