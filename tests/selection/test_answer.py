@@ -38,6 +38,13 @@ def test_the_phase_is_told():
     assert str(found).splitlines() == list(found.lines())
 
 
+def test_absolute_paths_stay_whole():
+    kept = [with_values(training(n, 0.1)[-1], path=f"/runs/{n}.ckpt") for n in "ab"]
+    found = verdict(kept, course=[*training("a", 0.1), *training("b", 0.1)])
+    assert "settling: /runs/a.ckpt; /runs/b.ckpt" in str(found)
+    assert "settling: a.ckpt; b.ckpt" in list(found.lines("/runs"))
+
+
 def test_trainings_are_named_by_their_newest_checkpoint():
     kept = [
         with_values(r, path=f"runs/{r.run}/last.ckpt")

@@ -148,6 +148,15 @@ def test_others_that_have_not_turned_are_said_and_come_last_of_equals(names):
     assert "1 of 3 trainings that do not fail have not turned yet" in found.doubts[0]
 
 
+@pytest.mark.parametrize("names", ["ab", "ba"])
+@pytest.mark.parametrize("as_seeds", [False, True])
+def test_of_equals_by_the_first_score_too_the_next_decides(names, as_seeds):
+    scores = {"a": {"rankme": 60.0, "selfcluster": 0.3}, "b": {"rankme": 50.0, "selfcluster": 0.2}}
+    own = trainings(*(training(name, scores=scores[name]) for name in names))
+    of_one = {"a": "same", "b": "same"} if as_seeds else None
+    assert verdict(own, configurations=of_one).choice.run == "a"
+
+
 @pytest.mark.parametrize("names", ["abc", "cba", "bac"])
 def test_of_equals_the_first_score_decides_and_not_their_order(names):
     kinds = {"a": (0.1, 50.0), "b": (0.2, 60.0), "c": (0.3, 40.0)}

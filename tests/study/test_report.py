@@ -135,6 +135,17 @@ def test_committed_page_is_what_the_committed_code_makes_of_the_committed_result
     assert all(report.PAGE.with_name(name).is_file() for name in pictures)
 
 
+def test_the_readme_says_of_what_the_verdict_makes_no_choice():
+    text = report.PAGE.read_text(encoding="utf-8").split("## The verdict, asked at each length")[1]
+    rows = [line.split(" | ") for line in text.split("##")[0].splitlines()]
+    asked = {cells[0].removeprefix("| "): cells[1:] for cells in rows}
+    assert "after 200 or 400 it makes no choice of any of them" in report.README.read_text()
+    early = [cell for name in report.CHOSEN for cell in asked.get(name, [])[:2]]
+    assert len(early) >= 10
+    assert all(cell.startswith("– (") for cell in early)
+    assert all(cell.startswith("– (") for cell in asked["simclr"])  # "Of SimCLR … none at all"
+
+
 def nearest_loses(rows):
     """α of a poor model and of the best change places at the end."""
     turned_around(rows, "alpha", (4000,), (12, 20))

@@ -114,8 +114,10 @@ class Verdict:
 
     def _named(self, records: Sequence[AlphaRecord], folder: str) -> str:
         more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
-        names = (self._name(r) for r in records[:SHOWN])
-        return "; ".join(name.removeprefix(f"{folder}/") for name in names) + more
+        names = [self._name(record) for record in records[:SHOWN]]
+        if folder:
+            names = [name.removeprefix(f"{folder}/") for name in names]
+        return "; ".join(names) + more
 
 
 def _number(value: float) -> float | None:

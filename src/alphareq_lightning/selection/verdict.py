@@ -44,7 +44,8 @@ def verdict(
             are passed over.
         believe: Criteria to order trainings by: names of scores, ``"alpha"``, ``"loss"`` or
             ``"twins_error"``; by default those of `BELIEVED` that all candidates have. Where they
-            have none there is no choice. Checkpoints of one training are chosen by α.
+            have none there is no choice. Of equals the first that is named decides. Checkpoints of
+            one training are chosen by α.
         target: The α to be near, or an interval ``(low, high)``.
         min_r2: Records with R² below it tell the course of a training, and are not chosen.
         configurations: What each training was trained with but for its seed, under any name, by

@@ -254,11 +254,18 @@ class _Candidates:
         }
         self._place = np.mean([self.places(name) for name in self.believed], axis=0)
         self._own_place = np.mean([_places(self._values[n]) for n in self.believed], axis=0)
-        # Of equal ones the first is who has turned, then who is better by the first score.
         names = list(newest)
         has_turned = [any(names[i] in turned for i in group) for group in self.groups]
-        keys = (self._means[self.believed[0]], np.logical_not(has_turned), self._place)
-        self.order: list[int] = np.lexsort(keys).tolist()
+        # Best first; of equals who has turned, then who is better by the first score.
+        self.order: list[int] = sorted(
+            range(len(self.groups)),
+            key=lambda group: (
+                self._place[group],
+                not has_turned[group],
+                *(self._means[name][group] for name in self.believed),
+                self._names[group],
+            ),
+        )
 
     def places(self, criterion: str) -> NDArray[np.float64]:
         """Where each group stands by a criterion."""
@@ -266,8 +273,15 @@ class _Candidates:
 
     def in_order(self, group: int) -> list[AlphaRecord]:
         """The records of a group, best first by what is believed."""
-        places = self._own_place
-        return [self.records[i] for i in sorted(self.groups[group], key=lambda i: float(places[i]))]
+        own = sorted(
+            self.groups[group],
+            key=lambda i: (
+                self._own_place[i],
+                *(self._values[name][i] for name in self.believed),
+                self.records[i].name,
+            ),
+        )
+        return [self.records[i] for i in own]
 
     def scores(self) -> dict[str, Criterion]:
         """Every criterion that all candidates have."""
