@@ -102,14 +102,17 @@ def test_the_committed_table_is_made_of_the_committed_results(rows, tmp_path):
     assert {row["experiment"] for row in rows} <= set(table.PLANNED)
 
 
+def last_row(rows, path, layer):
+    of_end = (path.parent.name, path.stem, layer, 4000)
+    found = [r for r in rows if (r["experiment"], r["training"], r["layer"], r["step"]) == of_end]
+    assert len(found) == 1
+    return found[0]
+
+
 def test_a_row_holds_what_the_file_holds(rows):
     path = COMMITTED[0]
     values = json.loads(path.read_text())
-    [row] = [
-        r
-        for r in rows
-        if (r["training"], r["layer"], r["step"]) == (path.stem, "backbone.stages.2", 4000)
-    ]
+    row = last_row(rows, path, "backbone.stages.2")
     measured = values["steps"][-1]
     layer = measured["layers"]["backbone.stages.2"]
     expected = layer["scores"] | {
@@ -132,9 +135,7 @@ def test_a_row_holds_what_the_file_holds(rows):
 def test_other_windows_are_fitted_to_the_stored_eigenvalues(rows):
     path = COMMITTED[0]
     spectrum = json.loads(path.read_text())["steps"][-1]["layers"]["backbone"]["eigenvalues"]
-    [row] = [
-        r for r in rows if (r["training"], r["layer"], r["step"]) == (path.stem, "backbone", 4000)
-    ]
+    row = last_row(rows, path, "backbone")
     for name, (first, last) in {"alpha_2_50": (2, 50), "alpha_11_100": (11, 100)}.items():
         ranks = np.arange(first, last + 1)
         slope, _ = np.polyfit(
