@@ -86,8 +86,9 @@ def write_files(*_: Any) -> None:
     header = "# Sphinx inventory version 2\n# Project: none\n# Version: none\n# zlib\n"
     NAMELESS.write_bytes(header.encode() + zlib.compress(b""))
     files = sorted((HERE.parent / "study/results/barlow_twins").glob("*.json"))
+    every = [record for file in files for record in records_of(file)]
     for name, end in REPORTS.items():
-        course = [r for file in files for r in records_of(file) if r.global_step <= end]
+        course = [record for record in every if record.global_step <= end]
         last = [record for record in course if record.global_step == end]
         title = f"24 Barlow Twins after {end:,} steps"
         write_report(EXTRA / f"report_{name}.html", last, course=course, title=title)

@@ -32,8 +32,6 @@ from study.hypotheses import (
     Training,
     Truths,
     accuracy,
-    column,
-    criterion,
     learnt,
     number,
     order_of,
@@ -72,9 +70,13 @@ def fails(trainings: Sequence[Training], step: int = LAST) -> Truths:
     return np.array([failing(training, step) for training in trainings], dtype=bool)
 
 
+def lives(training: Training, step: int = LAST) -> bool:
+    """Whether it is neither failing nor collapsed."""
+    return training[step]["phase"] != "collapsed" and not failing(training, step)
+
+
 def alive(trainings: Sequence[Training], step: int = LAST) -> list[Training]:
-    """Neither failing nor collapsed."""
-    return [t for t in trainings if t[step]["phase"] != "collapsed" and not failing(t, step)]
+    return [training for training in trainings if lives(training, step)]
 
 
 def m1(trainings: list[Training]) -> Claim:
@@ -257,12 +259,17 @@ def n1(trainings: list[Training]) -> list[Claim]:
 
 
 def n2(name: str, trainings: list[Training]) -> Claim:
-    says = f"{name}: the first of those alive, by the three, loses ≤ 2 points"
+    return _first_alive("N2", f"{name}: the first of those alive, by the three,", trainings, ALIKE)
+
+
+def _first_alive(name: str, says: str, trainings: list[Training], criteria: Sequence[str]) -> Claim:
+    """A claim about what is lost by the first of those alive at the end."""
+    says += " loses ≤ 2 points"
     group = alive(trainings)
     if not group:
-        return Claim("N2", says, "–", None, "none is alive")
-    lost = accuracy(trainings).max() - accuracy(group)[order_of(group, LAST)[0]]
-    return Claim("N2", says, f"{lost:.2f} points", bool(lost <= 2))
+        return Claim(name, says, "–", None, "none is alive")
+    lost = accuracy(trainings).max() - accuracy(group)[order_of(group, LAST, criteria)[0]]
+    return Claim(name, says, f"{lost:.2f} points", bool(lost <= 2))
 
 
 def n3(groups: Sequence[list[Training]]) -> Claim:
@@ -288,8 +295,7 @@ def n5(trainings: list[Training]) -> Claim:
 
 def low(trainings: Sequence[Training]) -> Truths:
     """Who is alive with α over ranks 2–50 at or below `LEVEL`."""
-    lives = np.array([t[LAST]["phase"] != "collapsed" for t in trainings]) & ~fails(trainings)
-    return np.asarray(lives & (column("alpha_2_50", trainings, LAST) <= LEVEL))
+    return np.array([lives(t) and t[LAST]["alpha_2_50"] <= LEVEL for t in trainings])
 
 
 def n6(groups: Sequence[list[Training]], least: float) -> Claim:
@@ -314,16 +320,11 @@ def without_points(claim: Claim) -> Claim:
 
 
 def n8(name: str, trainings: list[Training]) -> list[Claim]:
-    group, claims = alive(trainings), []
-    for score, label in (("rankme", "RankMe"), ("alpha", "nearness over `auto`")):
-        says = f"{name}: the first of those alive by {label} alone loses ≤ 2 points"
-        if not group:
-            claims.append(Claim("N8", says, "–", None, "none is alive"))
-            continue
-        first = group[int(criterion(score, group, LAST).argmax())]
-        lost = accuracy(trainings).max() - accuracy([first])[0]
-        claims.append(Claim("N8", says, f"{lost:.2f} points", bool(lost <= 2)))
-    return claims
+    scores, says = {"rankme": "RankMe", "alpha": "nearness over `auto`"}, f"{name}: the first of"
+    return [
+        _first_alive("N8", f"{says} those alive by {label} alone", trainings, (score,))
+        for score, label in scores.items()
+    ]
 
 
 def n9(name: str, lost: float | None) -> Claim:

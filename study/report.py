@@ -244,6 +244,11 @@ class Answer(NamedTuple):
         return max(values) - sum(values) / len(values)
 
 
+def all_answers(folder: Path = RESULTS) -> dict[str, dict[int, Answer]]:
+    """What the verdict says of each experiment, by name and step."""
+    return {name: answers_of(folder, name) for name in (*PLANNED, BESIDE)}
+
+
 def answers_of(folder: Path, experiment: str) -> dict[int, Answer]:
     """What the verdict says at each length, by step."""
     paths = sorted((folder / experiment).glob("*.json"))
@@ -283,14 +288,14 @@ def early_and_late(told: dict[int, Answer]) -> str:
     return f"Asked without a label, and in brackets at random: {'; '.join(says)}."
 
 
-def chosen(rows: Sequence[Row], folder: Path = RESULTS) -> list[str]:
+def chosen(rows: Sequence[Row], told: dict[str, dict[int, Answer]]) -> list[str]:
     """For the README: accuracy of the choice at the end, and who is called failing."""
     cells = []
     for name, label in CHOSEN.items():
         own = trainings_of(rows, name)
         if len(own) < PLANNED[name]:
             continue
-        choice, ends = answers_of(folder, name)[LAST]
+        choice, ends = told[name][LAST]
         failing = "–"
         if h.learnt(own).any():
             fate, fails = h.learnt(own), mended.fails(own)
@@ -387,7 +392,7 @@ def left_open(rules: ModuleType) -> list[str]:
     return (rules.__doc__ or "").splitlines()[2:]
 
 
-def page(rows: list[Row], folder: Path = RESULTS) -> str:
+def page(rows: list[Row], told: dict[str, dict[int, Answer]], folder: Path = RESULTS) -> str:
     """The whole page; what has no results yet is left out."""
     grid, others = (trainings_of(rows, name) for name in ("barlow_twins", "seeds"))
     before = trainings_of(rows, "barlow_twins", "backbone.stages.2")
@@ -395,7 +400,6 @@ def page(rows: list[Row], folder: Path = RESULTS) -> str:
     count, planned = len({(r["experiment"], r["training"]) for r in rows}), sum(PLANNED.values())
     decided = [part for part in more if not part.preliminary and part.name != mended.OTHERS]
     found = h.budget(grid)
-    told = {name: answers_of(folder, name) for name in (*PLANNED, BESIDE)}
     for part in more:
         if part.name == mended.OTHERS:
             asked_of = {name: told[name][LAST] for name in mended.LATER if LAST in told[name]}
@@ -604,11 +608,11 @@ DRAWINGS: dict[str, Callable[[list[Row]], Figure]] = {
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    rows = rows_of()
+    rows, told = rows_of(), all_answers()
     write_table(rows)
-    PAGE.write_text(page(rows), encoding="utf-8")
+    PAGE.write_text(page(rows, told), encoding="utf-8")
     readme = README.read_text(encoding="utf-8")
-    README.write_text(rendered(readme, {"chosen": lambda: chosen(rows)}), encoding="utf-8")
+    README.write_text(rendered(readme, {"chosen": lambda: chosen(rows, told)}), encoding="utf-8")
     with matplotlib.rc_context(SIZES):
         for name, draw in DRAWINGS.items():
             path = PAGE.with_name(f"long_study_{name}.png")

@@ -30,6 +30,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def without_folder(name: str, folder: str) -> str:
+    """A name without the folder that it begins with; whole where the folder is none.
+
+    Example:
+        >>> without_folder("/runs/a/x.ckpt", "/runs"), without_folder("/runs/a/x.ckpt", "")
+        ('a/x.ckpt', '/runs/a/x.ckpt')
+    """
+    return name.removeprefix(f"{folder}/") if folder else name
+
+
 def as_json(value: Any) -> Any:
     """What JSON gives back of a value; numbers that it does not know become `None`.
 

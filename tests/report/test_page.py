@@ -200,6 +200,12 @@ def test_names_are_shortened_by_whole_folders():
     assert names(None) == ("", ["step 2000"])
 
 
+def test_trainings_without_a_shared_folder_keep_their_names():
+    runs = ("/data/a", "b")
+    data = report_data([record(1.0, run=run, path=f"{run}/x.ckpt") for run in runs])
+    assert (data["folder"], data["trainings"]) == ("", list(runs))
+
+
 def test_the_verdict_names_records_as_the_table_does():
     runs = {"/a/b/b /a/b/c,width=64": 1.0, "/a/b/lambd=2,width=64": 2.0}
     records = [

@@ -49,7 +49,7 @@ def headings(text):
 def test_the_page_with_two_trainings(tmp_path):
     study(tmp_path, ["barlow_twins"], most=2)
     rows = table.table(tmp_path)
-    text = report.page(rows, tmp_path)
+    text = report.page(rows, report.all_answers(tmp_path), tmp_path)
     assert "**Preliminary: 2 of 24 trainings of the grid, 2 of 80 of the study. Nothing" in text
     assert "Not decided yet. At step 4,000" in text
     assert not {"Budgets", "Seeds", "A wider network"} & set(headings(text))
@@ -63,7 +63,7 @@ def test_the_page_with_two_trainings(tmp_path):
 def test_the_page_with_all_trainings(tmp_path):
     study(tmp_path, run.ORDER)
     rows = table.table(tmp_path)
-    text = report.page(rows, tmp_path)
+    text = report.page(rows, report.all_answers(tmp_path), tmp_path)
     assert "reliminary" not in text
     assert "All 80 planned trainings are there." in text
     assert {
@@ -128,8 +128,9 @@ def test_a_choice_that_could_not_be_read_out_loses_all(tmp_path):
 
 def test_committed_page_is_what_the_committed_code_makes_of_the_committed_results():
     text, rows = report.PAGE.read_text(encoding="utf-8"), table.table()
-    assert report.page(rows) == text, "run make study-report"
-    assert "\n".join(report.chosen(rows)) in report.README.read_text(encoding="utf-8")
+    told = report.all_answers()
+    assert report.page(rows, told) == text, "run make study-report"
+    assert "\n".join(report.chosen(rows, told)) in report.README.read_text(encoding="utf-8")
     pictures = set(re.findall(r"\]\((\w+\.png)\)", text))
     assert pictures == {f"long_study_{name}.png" for name in report.DRAWINGS}
     assert all(report.PAGE.with_name(name).is_file() for name in pictures)

@@ -44,7 +44,7 @@ from alphareq_lightning.selection import (
     verdict,
 )
 from alphareq_lightning.selection.trainings import trainings_of
-from alphareq_lightning.text import as_json
+from alphareq_lightning.text import as_json, without_folder
 
 POINTS_PER_SPECTRUM = 48
 """Evenly spaced over log rank: no more can be seen, and 1,000 models take less than 1 MB."""
@@ -183,7 +183,7 @@ def report_data(
             "columns": _columns(records, keys),
             "params": keys,
             "models": models,
-            "trainings": [name.removeprefix(f"{folder}/") for name in trainings],
+            "trainings": [without_folder(name, folder) for name in trainings],
             "courses": [] if mixtures(records) else courses_of(records, course),
             "ranks": ranks,
             "verdict": lines,

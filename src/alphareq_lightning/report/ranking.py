@@ -17,7 +17,7 @@ from rich.text import Text
 from alphareq_lightning.errors import OptionError
 from alphareq_lightning.files import written_beside
 from alphareq_lightning.records import AlphaRecord
-from alphareq_lightning.text import as_json, printable
+from alphareq_lightning.text import as_json, printable, without_folder
 
 NAME_WIDTH = 16
 FORMULA = ("=", "+", "-", "@")
@@ -158,7 +158,7 @@ def short_names(records: Sequence[AlphaRecord]) -> tuple[str, list[str]]:
     parents = [name.split("/")[:-1] for name in names]
     shared = takewhile(lambda parts: len(set(parts)) == 1, zip(*parents, strict=False))
     folder = "/".join(parts[0] for parts in shared)
-    return folder, [name.removeprefix(f"{folder}/") if folder else name for name in names]
+    return folder, [without_folder(name, folder) for name in names]
 
 
 def _corrected(records: Sequence[AlphaRecord]) -> bool:

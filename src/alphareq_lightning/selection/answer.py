@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from alphareq_lightning.records import AlphaRecord
 from alphareq_lightning.selection.course import Course, Phase
+from alphareq_lightning.text import without_folder
 
 SHOWN = 5
 """Ties and trainings that are named; of more the number is told."""
@@ -114,9 +115,7 @@ class Verdict:
 
     def _named(self, records: Sequence[AlphaRecord], folder: str) -> str:
         more = f" and {len(records) - SHOWN} more" if len(records) > SHOWN else ""
-        names = [self._name(record) for record in records[:SHOWN]]
-        if folder:
-            names = [name.removeprefix(f"{folder}/") for name in names]
+        names = (without_folder(self._name(record), folder) for record in records[:SHOWN])
         return "; ".join(names) + more
 
 
