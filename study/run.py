@@ -37,6 +37,8 @@ ORDER = (
     "vicreg",
     "vit",
     "wide",
+    "gpu",
+    "resnet18",
 )
 EIGENVALUES = 512
 """As many are kept of each layer as a record has; the study's layers are narrower."""
@@ -65,12 +67,13 @@ def planned(config: dict[str, Any]) -> Iterator[Params]:
 def read_experiment(path: Path) -> dict[str, Any]:
     """What an experiment file says, with its name and the path of its training config."""
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return {**config, "name": path.stem, "train": path.parent / config["train"]}
+    train = path.parent / config["train"]
+    return {"overrides": {}, **config, "name": path.stem, "train": train}
 
 
 def built(config: dict[str, Any], params: Params, data: Path, folder: Path) -> LightningCLI:
     """Model, images and Trainer of a training; nothing runs yet."""
-    overrides = {**config.get("overrides", {}), "data.folder": str(data / config["images"])}
+    overrides = {**config["overrides"], "data.folder": str(data / config["images"])}
     sweep = Sweep(name=config["name"], train=config["train"], space={}, overrides=overrides)
     return build_training(sweep, params, folder)
 
@@ -132,10 +135,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the image folders")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--configs", type=Path, default=CONFIGS, help="folder of the experiments")
+    parser.add_argument("--accelerator", help="another one than the experiments say: cpu or gpu")
     options = parser.parse_args(arguments)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))
     for experiment in options.experiments or ORDER:
         config = read_experiment(options.configs / f"{experiment}.yaml")
+        if options.accelerator:
+            config["overrides"]["trainer.accelerator"] = options.accelerator
         for params in planned(config):
             path = of_training(options.out, experiment, params)
             if path.exists():

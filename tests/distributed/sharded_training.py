@@ -1,4 +1,4 @@
-"""Trains a module in shards (FSDP2) on two processes; run by torchrun, not by pytest."""
+"""Trains a module in shards (FSDP2) on some processes; run by torchrun, not by pytest."""
 
 import json
 import os
@@ -39,7 +39,7 @@ class Sharded(TinyModule):
         return DataLoader(pictures, batch_size=110, sampler=shares)
 
 
-def main(folder, sharded, forward, sampler):
+def main(folder, sharded, forward, sampler, accelerator="cpu", processes="2"):
     warnings.simplefilter("ignore")
     torch.manual_seed(3)
     module = Sharded(sharded, sampler)
@@ -50,9 +50,9 @@ def main(folder, sharded, forward, sampler):
     }
     monitor = AlphaMonitor("backbone", forward=forwards[forward])
     trainer = pl.Trainer(
-        accelerator="cpu",
-        devices=2,
-        strategy=ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+        accelerator=accelerator,
+        devices=int(processes),
+        strategy=ModelParallelStrategy(data_parallel_size=int(processes), tensor_parallel_size=1),
         callbacks=[monitor],
         max_epochs=1,
         logger=False,

@@ -10,7 +10,7 @@ from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, Itera
 from alphareq_lightning import AlphaMonitor, StreamingMoments
 
 from ranks import Data, Frozen, TellsHistory, ddp_trainer, reports, spawn
-from tiny import TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
+from tiny import TinyModule, images, labelled_loader, make_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
 
@@ -185,24 +185,3 @@ def test_bytes_of_a_sync_and_one_rank_that_works_alone(tmp_path):
     # As docs/held.md says.
     assert 32 + 8 * (2048 + 3) + 8 * 2048**2 == 33_570_872
     assert 32 + 8 * (8192 + 3) + 8 * 8192**2 == 536_936_504
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="NCCL needs a CUDA device")
-def test_nccl_reads_the_same_alpha(tmp_path):
-    alphas = []
-    for accelerator in ("cpu", "gpu"):
-        torch.manual_seed(3)
-        monitor = AlphaMonitor(dataloader=unlabeled_loader())
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            strategy="ddp_spawn" if accelerator == "gpu" else "auto",
-            logger=False,
-            enable_checkpointing=False,
-            callbacks=[monitor, TellsHistory(tmp_path, monitor)],
-            precision="64-true",
-            max_epochs=1,
-        )
-        trainer.fit(Frozen(), datamodule=Data())
-        alphas.append(reports(tmp_path, 1)[0]["alphas"])
-    assert alphas[0] == pytest.approx(alphas[1], abs=1e-6)
