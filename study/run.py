@@ -37,7 +37,7 @@ ORDER = (
     "vicreg",
     "vit",
     "wide",
-    "gpu",
+    "on_cpu",
     "resnet18",
 )
 EIGENVALUES = 512

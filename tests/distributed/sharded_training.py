@@ -31,6 +31,10 @@ class Sharded(TinyModule):
         if self.sharded == "root":
             fully_shard(self, mesh=mesh)
 
+    def configure_optimizers(self):
+        # On a GPU all parameters are updated at once, and those in shards do not mix with the rest.
+        return torch.optim.Adam(self.parameters(), lr=1e-3, foreach=False)
+
     def alpha_dataloader(self):
         if self.sampler == "plain":
             return unlabeled_loader(n=330, batch_size=110)  # three batches for two ranks
