@@ -9,13 +9,13 @@ WORKERS ?= 2
 # slower; sleeping ones do not. Benchmarks run as users do, without it: it slows small solves.
 demo test test-%: export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-database test-slow test-adversary adversary-table test-lowest lint types docs wheel dist bench-tables study-report clean
+.PHONY: demo test test-database test-slow test-gpu test-adversary adversary-table test-lowest lint types docs wheel dist bench-tables study-report clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/alphareq demo
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" --numprocesses $(WORKERS) --dist worksteal
 
 # Four workers on a real PostgreSQL server, which comes as a Python package.
 test-database: $(VENV)/.installed-dev
@@ -23,6 +23,10 @@ test-database: $(VENV)/.installed-dev
 
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m slow
+
+# What only a CUDA GPU can show: float16 autocast, NCCL, FSDP2, an update that waits for nothing.
+test-gpu: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m gpu
 
 # What an adversary would try: workers that start together and are killed, full disks, hostile files.
 # Minutes; it prints what was tried and what held. The second writes that for docs/held.md.

@@ -1,4 +1,4 @@
-"""The targets on a CUDA GPU: update, solve, α against reptrix on the CPU, no synchronisation."""
+"""The targets on a CUDA GPU: update, solve, α against reptrix on the CPU."""
 
 from __future__ import annotations
 
@@ -24,17 +24,6 @@ def synchronised(function: Callable[[], Any]) -> Callable[[], None]:
     return run
 
 
-def synchronisations(function: Callable[[], Any]) -> int:
-    """Waits of the host for the device while the function runs, counted by the profiler."""
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    torch.cuda.synchronize()
-    with torch.profiler.profile(activities=activities) as profile:
-        function()
-    waits = ("aten::_local_scalar_dense", "cudaMemcpy")
-    events = profile.key_averages()
-    return sum(e.count for e in events if e.key in waits or e.key.endswith("Synchronize"))
-
-
 def main() -> None:
     options = arguments(__doc__)
     if not torch.cuda.is_available():
@@ -57,8 +46,7 @@ def main() -> None:
         warmup=3,
     )
     times |= interleaved({"reptrix on the CPU": lambda: get_alpha(host)}, 1, warmup=0)
-    waits = synchronisations(lambda: metric.update(batch))
-    write(options, "gpu", [{"n": n, "d": d, "ms": times, "synchronisations": waits}])
+    write(options, "gpu", [{"n": n, "d": d, "ms": times}])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""M1 to M9 and N1 to N9 of ``HYPOTHESES.md``: what was found on some trainings, tested on others.
+"""M1 to M9, N1 to N9 and G1 of ``HYPOTHESES.md``: found on some trainings, tested on others.
 
 Left open by the page, and decided before any of the others had ended (of M9: all but two):
 
@@ -48,6 +48,8 @@ IN_POINTS = ("M2", "M8", "M9", "N6")
 OTHERS, KINDS = "other kinds", ("simclr", "vicreg", "vit")
 LATER = KINDS[1:]
 """Without SimCLR, on which N8 and N9 were found."""
+REPEATED = "on_cpu"
+"""Trainings of `rate_decay`, which was trained on a GPU, again on a CPU core."""
 BELOW = "α over 2–50 below the untrained one's tells who is within 5 points of"
 LEVEL = 1.85
 ABOVE_UNTRAINED, KEPT_RANKME = 0.2, 0.8
@@ -335,6 +337,24 @@ def n9(name: str, lost: float | None) -> Claim:
     return Claim("N9", says, f"{lost:.2f} points", lost <= 2)
 
 
+def g1(again: Sequence[Training], before: Sequence[Training]) -> Claim:
+    """How far trainings are from those with the same rate and decay on another machine."""
+    says = "again on a CPU core: at 4,000 α differs by ≤ .1, accuracy by ≤ 2 points, E by ≤ 8 %"
+    there = {setting(training): training[LAST] for training in before}
+    pairs = [(t[LAST], there[setting(t)]) for t in again]
+    figures, met = [], True
+    for own, other in pairs:
+        apart = [abs(own[name] - other[name]) for name in ("alpha", "top1", "twins_error")]
+        apart[2] /= other["twins_error"]
+        figures.append(f"{apart[0]:.3f}, {apart[1]:.2f}, {apart[2]:.1%}")
+        met = met and apart[0] <= 0.1 and apart[1] <= 2 and apart[2] <= 0.08
+    return Claim("G1", says, "; ".join(figures), met)
+
+
+def setting(training: Training) -> tuple[float, float]:
+    return training[LAST]["learning_rate"], training[LAST]["weight_decay"]
+
+
 def other_kinds(rows: Sequence[Row]) -> list[Part]:
     """N1 to N3 and N6 to N8: SimCLR, VICReg and a ViT together."""
     groups = {name: own for name in KINDS if len(own := trainings_of(rows, name)) > 1}
@@ -377,4 +397,7 @@ def tested(rows: Sequence[Row]) -> list[Part]:
             if not learnt(own).any():
                 claims = [without_points(claim) for claim in claims]
             parts.append(Part(name, len(own), planned, claims))
+    if again := trainings_of(rows, REPEATED):
+        claim = g1(again, trainings_of(rows, "rate_decay"))
+        parts.append(Part(REPEATED, len(again), PLANNED[REPEATED], [claim]))
     return parts + other_kinds(rows)

@@ -246,7 +246,7 @@ class Answer(NamedTuple):
 
 def all_answers(folder: Path = RESULTS) -> dict[str, dict[int, Answer]]:
     """What the verdict says of each experiment, by name and step."""
-    return {name: answers_of(folder, name) for name in (*PLANNED, BESIDE)}
+    return {name: answers_of(folder, name) for name in (*CHOSEN, BESIDE)}
 
 
 def answers_of(folder: Path, experiment: str) -> dict[int, Answer]:
@@ -371,7 +371,10 @@ def trained(folder: Path) -> list[str]:
     ):
         own = list(group)
         hours = sum(values["seconds"] for values in own) / 3600
-        machines = {f"{v['machine']['cpu']}, torch {v['machine']['torch']}" for v in own}
+        machines = {
+            f"{v['machine']['gpu'] or v['machine']['cpu']}, torch {v['machine']['torch']}"
+            for v in own
+        }
         about = [sorted(found) for found in (machines, {v["date"] for v in own})]
         known = [", ".join(map(str, sorted({v["seed"] for v in own})))]
         known += [f"{hours:.1f}", *(", ".join(found) for found in about)]

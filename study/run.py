@@ -38,7 +38,6 @@ ORDER = (
     "vit",
     "wide",
     "on_cpu",
-    "resnet18",
 )
 EIGENVALUES = 512
 """As many are kept of each layer as a record has; the study's layers are narrower."""

@@ -28,6 +28,7 @@ PLANNED = {
     "vicreg": 6,
     "vit": 6,
     "wide": 2,
+    "on_cpu": 2,
 }
 """Trainings of each experiment; what else is in the folder is beside the study."""
 WINDOWS = {"alpha_2_50": (2, 50), "alpha_11_100": (11, 100)}

@@ -28,6 +28,7 @@ from tiny import TinyModule, images, labelled_loader, unlabeled_loader
 
 HERE = Path(__file__).parent
 pytestmark = [
+    pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning"),
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
 ]

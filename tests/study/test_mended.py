@@ -299,3 +299,31 @@ def test_the_verdict_of_the_package_is_judged_where_it_chooses(lost, met):
 
 def test_a_kind_of_one_training_says_nothing():
     assert mended.other_kinds(planted("vit", settings=range(1))) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "met"),
+    [
+        ("alpha", 0.0999, True),
+        ("alpha", -0.1001, False),
+        ("top1", 1.999, True),
+        ("top1", -2.001, False),
+        ("twins_error", 0.01599, True),
+        ("twins_error", -0.01601, False),
+    ],
+)
+def test_another_machine_gives_nearly_the_same(name, change, met):
+    rows = planted("rate_decay", settings=range(3)) + planted("on_cpu", settings=range(1, 3))
+    for row in rows:  # the settings of these differ in rate and decay
+        row["learning_rate"], row["weight_decay"] = row["lambd"], float(row["projector_dim"])
+        row["twins_error"] = 0.2
+    put(
+        rows,
+        name,
+        lambda row, n: row[name] + change * (row["experiment"] == "on_cpu"),
+        (4000,),
+        (2,),
+    )
+    [part] = [part for part in mended.tested(rows) if part.name == "on_cpu"]
+    assert (part.count, part.planned) == (2, 2)
+    assert [(claim.name, claim.met) for claim in part.claims] == [("G1", met)]

@@ -145,6 +145,7 @@ def test_the_readme_says_of_what_the_verdict_makes_no_choice():
     assert len(early) >= 10
     assert all(cell.startswith("– (") for cell in early)
     assert all(cell.startswith("– (") for cell in asked["simclr"])  # "Of SimCLR … none at all"
+    assert asked["rate_decay"][-1].startswith("– (")  # "Of other learning rates … none at the end"
 
 
 def nearest_loses(rows):
