@@ -218,11 +218,13 @@ def machines() -> list[str]:
         "topk",
         "tried",
         "growth",
+        "gpu",
     ):
         result = latest(benchmark)
         machine = result["machine"]
+        device = ", ".join(filter(None, [machine["cpu"], machine["gpu"]]))
         lines.append(
-            f"* {benchmark}: {result['date']}, {machine['cpu']}, {machine['cores']} cores, torch "
+            f"* {benchmark}: {result['date']}, {device}, {machine['cores']} cores, torch "
             f"{machine['torch']}, load average {machine['load']}"
             + (f"; {result['note']}" if result.get("note") else "")
         )

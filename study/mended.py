@@ -1,4 +1,4 @@
-"""M1 to M9, N1 to N9 and G1 of ``HYPOTHESES.md``: found on some trainings, tested on others.
+"""M1 to M9 and N1 to N9 of ``HYPOTHESES.md``, found on some trainings, tested on others; and G1.
 
 Left open by the page, and decided before any of the others had ended (of M9: all but two):
 
@@ -397,7 +397,11 @@ def tested(rows: Sequence[Row]) -> list[Part]:
             if not learnt(own).any():
                 claims = [without_points(claim) for claim in claims]
             parts.append(Part(name, len(own), planned, claims))
-    if again := trainings_of(rows, REPEATED):
-        claim = g1(again, trainings_of(rows, "rate_decay"))
-        parts.append(Part(REPEATED, len(again), PLANNED[REPEATED], [claim]))
     return parts + other_kinds(rows)
+
+
+def repeated(rows: Sequence[Row]) -> list[Part]:
+    """G1, of what was trained on another machine as well."""
+    again, before = trainings_of(rows, REPEATED), trainings_of(rows, "rate_decay")
+    again = [t for t in again if setting(t) in set(map(setting, before))]
+    return [Part(REPEATED, len(again), PLANNED[REPEATED], [g1(again, before)])] if again else []

@@ -296,21 +296,19 @@ def chosen(rows: Sequence[Row], told: dict[str, dict[int, Answer]]) -> list[str]
         if len(own) < PLANNED[name]:
             continue
         choice, ends = told[name][LAST]
-        failing = "–"
+        failing = "not known"
         if h.learnt(own).any():
             fate, fails = h.learnt(own), mended.fails(own)
-            failing = (
-                f"{fails[~fate].sum()} of {(~fate).sum()}, {fails[fate].sum()} of {fate.sum()}"
-            )
+            bad = f"{fails[~fate].sum()} of {(~fate).sum()}" if (~fate).any() else "all learnt"
+            failing = f"{bad}; {fails[fate].sum()} of {fate.sum()}"
         else:  # what a readout of many classes does not tell
             ends = {f"{name}/{t[LAST]['training']}": t[LAST]["other_top1"] for t in own}
         mean = sum(ends.values()) / len(ends)
         percent = (f"{value:.1f} %" for value in (max(ends.values()), mean))
-        cells.append((label, "–" if choice is None else f"{ends[choice]:.1f} %", *percent, failing))
-    header = (
-        "of | the verdict chooses | the best | at random | called failing: of those that did not "
-    )
-    return table(f"{header}learn, of those that did", cells)
+        taken = "no choice" if choice is None else f"{ends[choice]:.1f} %"
+        cells.append((label, taken, *percent, failing))
+    header = "of | the verdict chooses | the best | at random, of all | failing at the end: "
+    return table(f"{header}of those that did not learn; of those that did", cells)
 
 
 def abroad(own: list[Training], home: str, away: str) -> list[str]:
@@ -418,6 +416,7 @@ def page(rows: list[Row], told: dict[str, dict[int, Answer]], folder: Path = RES
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
         **{f"Found and tested elsewhere: {part.name}": claims(part) for part in more},
+        **{f"Another machine: {part.name}": claims(part) for part in mended.repeated(rows)},
         "The verdict, asked at each length": asked(told),
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
@@ -462,7 +461,7 @@ Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: wha
 each length, and how that agrees with a labelled readout at the same step. The
 [hypotheses](hypotheses.md) H1 to H14 were there first; M1 to M9 were found on fifteen trainings of
 the grid, N1 to N5 on all 24, N6 and N7 on these and `seeds`, N8 and N9 on SimCLR; they
-are tested on others. E is the
+are tested on others. G1 is about the machine. E is the
 Barlow Twins error (`twins_error`); every score is turned so that more should be better. ρ is
 Spearman's, with a 95 % interval of 2,000 bootstraps over models where there are {h.FEWEST} or more.
 The table behind this page is `study/results/table.csv`, its data card `study/results/README.md`.

@@ -1,6 +1,7 @@
 """What only a CUDA GPU can show; run by `make test-gpu` where there is one."""
 
 import json
+import math
 import os
 import socket
 import subprocess
@@ -99,41 +100,28 @@ def test_alpha_in_every_precision(tmp_path, precision):
     assert monitor.history[-1].alpha == pytest.approx(truth_of(x), abs=1e-3)
 
 
-@pytest.mark.parametrize("own_images", [False, True])
-def test_float16_autocast_reaches_the_measured_features(tmp_path, own_images):
-    monitor = AlphaMonitor(dataloader=unlabeled_loader() if own_images else None)
-    module = Mixed()
-    fit(tmp_path, module, monitor, precision="16-mixed", num_sanity_val_steps=0)
-    module.cuda()
-    with torch.no_grad(), torch.autocast("cuda", torch.float16):
-        features = module.backbone(images(seed=1 if own_images else 5).cuda())
-    assert features.dtype == torch.float16
-    assert monitor.history[-1].alpha == pytest.approx(truth_of(features.cpu()), abs=2e-3)
-
-
 def test_features_that_overflow_in_float16_are_told(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         half, whole = (AlphaMonitor(dataloader=unlabeled_loader()) for _ in range(2))
         fit(tmp_path, Overflows(), half, precision="16-mixed")
         fit(tmp_path, Overflows(), whole)
-    assert half.history[-1].alpha != half.history[-1].alpha
+    assert math.isnan(half.history[-1].alpha)
     assert "finite" in half.history[-1].problem
     assert whole.history[-1].alpha > 0
 
 
-def test_fast_float32_products_stay_out_of_alpha_and_stay_on():
+def test_tf32_that_is_on_changes_no_spectrum_and_stays_on(monkeypatch):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     x = torch.tensor(planted_features(2.0, 4000, 256)).float()
     spectra = []
     for device in ("cpu", "cuda"):
-        before = torch.backends.cuda.matmul.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = device == "cuda"
         metric = StreamingMoments().to(device)
         for batch in x.to(device).split(500):
             metric.update(batch)
         spectra.append(moments_eigenvalues(metric.moments()).cpu())
-        assert torch.backends.cuda.matmul.allow_tf32 == (device == "cuda")
-        torch.backends.cuda.matmul.allow_tf32 = before
+    assert torch.backends.cuda.matmul.allow_tf32
+    # Products of TF32 have 10 bits, and the first eigenvalue is 65,000 times the last.
     torch.testing.assert_close(spectra[0], spectra[1], rtol=1e-5, atol=0)
 
 
@@ -179,6 +167,7 @@ def test_a_seed_gives_the_same_views_on_both_devices(view):
         torch.manual_seed(7)
         views.append(view.batch(pixels.to(device)))
     assert views[1].is_cuda
+    # Values are 0 to 1 over a standard deviation of .2; a hue near a sixth of the circle may round.
     torch.testing.assert_close(views[1].cpu(), views[0], rtol=0, atol=2e-4)
 
 
@@ -225,13 +214,17 @@ def test_auto_is_the_gpu():
 def test_features_that_are_not_finite_are_refused():
     metric = StreamingMoments().cuda()
     metric.update(torch.full((30, 8), float("nan"), device="cuda"))
-    with pytest.raises(AlphaReQError):
-        fit_power_law(moments_eigenvalues(metric.moments()), num_samples=30)
+    moments = metric.moments()
+    with pytest.raises(AlphaReQError, match="8 of 8 features hold NaN or infinite values"):
+        moments_eigenvalues(moments)
 
 
-def test_nccl_reads_the_same_alpha(tmp_path):
+def test_a_process_that_nccl_serves_reads_the_same_alpha(tmp_path):
+    """One process: no sum over ranks is made here."""
     alphas = []
     for accelerator in ("cpu", "gpu"):
+        folder = tmp_path / accelerator
+        folder.mkdir()
         torch.manual_seed(3)
         monitor = AlphaMonitor(dataloader=unlabeled_loader())
         trainer = pl.Trainer(
@@ -240,18 +233,19 @@ def test_nccl_reads_the_same_alpha(tmp_path):
             strategy="ddp_spawn" if accelerator == "gpu" else "auto",
             logger=False,
             enable_checkpointing=False,
-            callbacks=[monitor, TellsHistory(tmp_path, monitor)],
+            callbacks=[monitor, TellsHistory(folder, monitor)],
             precision="64-true",
             max_epochs=1,
         )
         trainer.fit(Frozen(), datamodule=Data())
-        alphas.append(reports(tmp_path, 1)[0]["alphas"])
+        alphas.append(reports(folder, 1)[0]["alphas"])
     assert alphas[0] == pytest.approx(alphas[1], abs=1e-6)
 
 
 @pytest.mark.skipif(not hasattr(fsdp, "fully_shard"), reason="FSDP2 by that name came in torch 2.6")
 @pytest.mark.parametrize("sharded", ["backbone", "root"])
-def test_shards_on_a_gpu(tmp_path, sharded):
+def test_one_shard_on_a_gpu(tmp_path, sharded):
+    """What FSDP2 makes of the module, in one process: nothing is gathered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -324,6 +324,7 @@ def test_another_machine_gives_nearly_the_same(name, change, met):
         (4000,),
         (2,),
     )
-    [part] = [part for part in mended.tested(rows) if part.name == "on_cpu"]
+    rows += planted("on_cpu", settings=range(7, 8))  # without its like
+    [part] = mended.repeated(rows)
     assert (part.count, part.planned) == (2, 2)
     assert [(claim.name, claim.met) for claim in part.claims] == [("G1", met)]

@@ -13,6 +13,7 @@ from study.records import records_of
 
 from planted_study import READ, STEPS, grid_of, planted, put, seeds, turned_around
 
+PLANNED = sum(table.PLANNED.values())
 LAMBDAS = (0.000412, 0.00169, 0.00697, 0.0287, 0.118, 0.486)
 KINDS = ((1e-4, 1024), (1e-4, 64), *((lambd, 256) for lambd in LAMBDAS))
 BASES = [
@@ -50,7 +51,7 @@ def test_the_page_with_two_trainings(tmp_path):
     study(tmp_path, ["barlow_twins"], most=2)
     rows = table.table(tmp_path)
     text = report.page(rows, report.all_answers(tmp_path), tmp_path)
-    assert "**Preliminary: 2 of 24 trainings of the grid, 2 of 80 of the study. Nothing" in text
+    assert f"**Preliminary: 2 of 24 trainings of the grid, 2 of {PLANNED} of the study." in text
     assert "Not decided yet. At step 4,000" in text
     assert not {"Budgets", "Seeds", "A wider network"} & set(headings(text))
     outcomes = [line.split(" | ")[3] for line in text.splitlines() if re.match(r"\| H\d", line)]
@@ -65,7 +66,9 @@ def test_the_page_with_all_trainings(tmp_path):
     rows = table.table(tmp_path)
     text = report.page(rows, report.all_answers(tmp_path), tmp_path)
     assert "reliminary" not in text
-    assert "All 80 planned trainings are there." in text
+    assert f"All {PLANNED} planned trainings are there." in text
+    assert "Another machine: on_cpu" in headings(text)
+    assert ": ." not in text  # a part of which nothing is told
     assert {
         "Budgets",
         "Seeds",
