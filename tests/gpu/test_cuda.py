@@ -111,8 +111,16 @@ def test_features_that_overflow_in_float16_are_told(tmp_path):
     assert whole.history[-1].alpha > 0
 
 
-def test_tf32_that_is_on_changes_no_spectrum_and_stays_on(monkeypatch):
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+@pytest.fixture
+def tf32():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.usefixtures("tf32")
+def test_tf32_that_is_on_changes_no_spectrum_and_stays_on():
     x = torch.tensor(planted_features(2.0, 4000, 256)).float()
     spectra = []
     for device in ("cpu", "cuda"):
