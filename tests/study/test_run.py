@@ -116,6 +116,13 @@ def test_one_training_that_fails_does_not_end_the_others(images, configs, tmp_pa
     assert "expected a projector of positive size" in capsys.readouterr().err
 
 
+def test_another_accelerator_than_the_experiment_says(images, configs, tmp_path, capsys):
+    options = ["small", "--data", str(images), "--out", str(tmp_path), "--configs", str(configs)]
+    run.main([*options, "--accelerator", "abacus"])
+    assert "`accelerator='abacus'`" in capsys.readouterr().err
+    assert not list(tmp_path.glob("small/*"))
+
+
 @pytest.mark.parametrize("name", run.ORDER)
 def test_every_experiment_can_be_built(name, tmp_path):
     config = run.read_experiment(run.CONFIGS / f"{name}.yaml")
