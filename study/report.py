@@ -510,14 +510,18 @@ def draw_rho(rows: list[Row]) -> Figure:
 
 def draw_courses(rows: list[Row]) -> Figure:
     """α of each training in two windows, less α before it, coloured by its final accuracy."""
-    images = [n for n in ("cifar10", "tiny-imagenet-val") if any(r["images"] == n for r in rows)]
-    made = Figure(figsize=(WIDTH, 7.6 * len(images)), layout="constrained", dpi=120)
-    axes = made.subplots(2 * len(images), 1, sharex=True, squeeze=False)
-    for name, pair in zip(images, axes.reshape(-1, 2), strict=True):
-        every = [t for e in PLANNED for t in trainings_of(rows, e) if t[0]["images"] == name]
-        for own, key in zip(pair, ("alpha", "alpha_2_50"), strict=True):
+    groups: dict[tuple[str, str], list[Training]] = {}
+    for training in (t for name in PLANNED for t in trainings_of(rows, name)):
+        kind = training[0]["images"], training[0]["backbone"]
+        groups.setdefault(kind, []).append(training)
+    made = Figure(figsize=(WIDTH, 7.6 * len(groups)), layout="constrained", dpi=120)
+    axes = made.subplots(2 * len(groups), 1, sharex=True, squeeze=False)
+    for (images, backbone), pair in zip(sorted(groups), axes.reshape(-1, 2), strict=True):
+        every = groups[images, backbone]
+        last = ", ".join(f"4–{n:.0f}" for n in sorted({t[0]["last_rank"] for t in every}))
+        for own, key, ranks in zip(pair, ("alpha", "alpha_2_50"), (last, "2–50"), strict=True):
             colours = coloured_courses(own, every, key)
-            own.set_title(f"{len(every)} on {name}, ranks {SCORES[key].split()[-1]}")
+            own.set_title(f"{len(every)} on {images}, {backbone}, ranks {ranks}", fontsize=10)
         made.colorbar(colours, ax=pair.tolist(), label="final accuracy in %")
     made.supxlabel("optimizer step (dashed: failing, M1)")
     made.supylabel("α (dotted: untrained)")
