@@ -401,7 +401,15 @@ def tested(rows: Sequence[Row]) -> list[Part]:
 
 
 def repeated(rows: Sequence[Row]) -> list[Part]:
-    """G1, of what was trained on another machine as well."""
+    """G1, of what was trained on another machine as well, and what a GPU had no time for."""
     again, before = trainings_of(rows, REPEATED), trainings_of(rows, "rate_decay")
     again = [t for t in again if setting(t) in set(map(setting, before))]
-    return [Part(REPEATED, len(again), PLANNED[REPEATED], [g1(again, before)])] if again else []
+    if not again:
+        return []
+    none = ("a ResNet-18, as N1 to N3 and N6 to N9", "a ResNet-18: the sign of ρ(nearness) turns")
+    claims = [g1(again, before)]
+    claims += [
+        Claim(name, says, "–", None, "no training of it ended")
+        for name, says in zip(("G2", "G3"), none, strict=True)
+    ]
+    return [Part(REPEATED, len(again), PLANNED[REPEATED], claims)]

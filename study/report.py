@@ -370,14 +370,15 @@ def trained(folder: Path) -> list[str]:
         own = list(group)
         hours = sum(values["seconds"] for values in own) / 3600
         machines = {
-            f"{v['machine']['gpu'] or v['machine']['cpu']}, torch {v['machine']['torch']}"
+            f"{v['machine']['gpu'] or v['machine']['cpu']}, {v['machine']['cores']} cores, "
+            f"torch {v['machine']['torch']}"
             for v in own
         }
         about = [sorted(found) for found in (machines, {v["date"] for v in own})]
         known = [", ".join(map(str, sorted({v["seed"] for v in own})))]
         known += [f"{hours:.1f}", *(", ".join(found) for found in about)]
         cells.append((name, f"{len(own)} of {PLANNED[name]}", *known))
-    return table("experiment | trainings | seeds | hours | machine | dates", cells)
+    return table("experiment | trainings | seeds | hours, summed | machine | dates", cells)
 
 
 def phase_counts(grid: list[Training]) -> list[str]:
@@ -416,7 +417,7 @@ def page(rows: list[Row], told: dict[str, dict[int, Answer]], folder: Path = RES
         "The hypotheses": [*claims(parts[0]), "", product(grid, folder)],
         **{f"The hypotheses: {part.name}": claims(part) for part in parts[1:]},
         **{f"Found and tested elsewhere: {part.name}": claims(part) for part in more},
-        **{f"Another machine: {part.name}": claims(part) for part in mended.repeated(rows)},
+        **{f"On a GPU, and {part.name}": claims(part) for part in mended.repeated(rows)},
         "The verdict, asked at each length": asked(told),
         "Every score: ρ by length": by_length(grid, before, rho),
         "Every score: τ by length": by_length(grid, before, h.tau),
@@ -461,7 +462,7 @@ Barlow Twins, λ × projector, {LAST:,} steps of a small ResNet on CIFAR-10: wha
 each length, and how that agrees with a labelled readout at the same step. The
 [hypotheses](hypotheses.md) H1 to H14 were there first; M1 to M9 were found on fifteen trainings of
 the grid, N1 to N5 on all 24, N6 and N7 on these and `seeds`, N8 and N9 on SimCLR; they
-are tested on others. G1 is about the machine. E is the
+are tested on others. G1 to G3 are about a GPU. E is the
 Barlow Twins error (`twins_error`); every score is turned so that more should be better. ρ is
 Spearman's, with a 95 % interval of 2,000 bootstraps over models where there are {h.FEWEST} or more.
 The table behind this page is `study/results/table.csv`, its data card `study/results/README.md`.

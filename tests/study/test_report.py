@@ -67,7 +67,7 @@ def test_the_page_with_all_trainings(tmp_path):
     text = report.page(rows, report.all_answers(tmp_path), tmp_path)
     assert "reliminary" not in text
     assert f"All {PLANNED} planned trainings are there." in text
-    assert "Another machine: on_cpu" in headings(text)
+    assert "On a GPU, and on_cpu" in headings(text)
     assert ": ." not in text  # a part of which nothing is told
     assert {
         "Budgets",

@@ -168,8 +168,8 @@ def alarm(course: Course) -> str | None:
         return (
             f"α of {where} is {latest.alpha:.2f} at step {latest.global_step:,}, where that of the "
             f"untrained network was {untrained.alpha:.2f}, and RankMe has lost more than "
-            f"{LOST_RANKME:.0%} of its largest value. Of 54 Barlow Twins on CIFAR-10 in the "
-            "long study the 15 of which that held at the end had not learnt; three of which it "
+            f"{LOST_RANKME:.0%} of its largest value. Of 58 Barlow Twins on CIFAR-10 in the "
+            "long study the 15 of which that held at the end had not learnt; four of which it "
             "held for a while learnt, and one of six VICReg of which it held at the end: a sign, "
             "no proof. Look at the loss, its weights and the learning rate"
         )
