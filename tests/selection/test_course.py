@@ -268,7 +268,10 @@ def test_what_a_user_hears():
     ("change", "reason"),
     [
         ({"r2": 0.43}, "R² = 0.43 over ranks 4–50"),
-        ({"scores": {"rankme": 1.2}}, "RankMe is 1.2 of 100 features"),
+        (
+            {"scores": {"rankme": 1.2}},
+            "RankMe is 1.2 of 100 features (a small ViT of the long study learnt all the same)",
+        ),
         ({"alpha": None, "eigenvalues": (0.0,), "problem": "no variance"}, "no variance"),
     ],
 )

@@ -179,7 +179,10 @@ def alarm(course: Course) -> str | None:
     if latest.fit is not None and latest.r2 < COLLAPSED_R2:
         reason = f"R² = {latest.r2:.2f} over ranks {latest.ranks}"
     elif latest.fit is not None:
-        reason = f"RankMe is {latest.scores['rankme']:.1f} of {latest.num_features} features"
+        reason = (
+            f"RankMe is {latest.scores['rankme']:.1f} of {latest.num_features} features (a small "
+            "ViT of the long study learnt all the same)"
+        )
     return (
         f"the features of {where} have collapsed at step {latest.global_step:,}: {reason}. Look at "
         "the loss and what holds its views apart; α says nothing here"
