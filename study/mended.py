@@ -337,13 +337,11 @@ def n9(name: str, lost: float | None) -> Claim:
     return Claim("N9", says, f"{lost:.2f} points", lost <= 2)
 
 
-def g1(again: Sequence[Training], before: Sequence[Training]) -> Claim:
+def g1(pairs: Sequence[tuple[Training, Training]]) -> Claim:
     """How far trainings are from those with the same rate and decay on another machine."""
     says = "again on a CPU core: at 4,000 α differs by ≤ .1, accuracy by ≤ 2 points, E by ≤ 8 %"
-    there = {setting(training): training[LAST] for training in before}
-    pairs = [(t[LAST], there[setting(t)]) for t in again]
     figures, met = [], True
-    for own, other in pairs:
+    for own, other in ((here[LAST], there[LAST]) for here, there in pairs):
         apart = [abs(own[name] - other[name]) for name in ("alpha", "top1", "twins_error")]
         apart[2] /= other["twins_error"]
         figures.append(f"{apart[0]:.3f}, {apart[1]:.2f}, {apart[2]:.1%}")
@@ -402,14 +400,15 @@ def tested(rows: Sequence[Row]) -> list[Part]:
 
 def repeated(rows: Sequence[Row]) -> list[Part]:
     """G1, of what was trained on another machine as well, and what a GPU had no time for."""
-    again, before = trainings_of(rows, REPEATED), trainings_of(rows, "rate_decay")
-    again = [t for t in again if setting(t) in set(map(setting, before))]
-    if not again:
+    there = {setting(training): training for training in trainings_of(rows, "rate_decay")}
+    again = trainings_of(rows, REPEATED)
+    pairs = [(t, there[setting(t)]) for t in again if setting(t) in there]
+    if not pairs:
         return []
     none = ("a ResNet-18, as N1 to N3 and N6 to N9", "a ResNet-18: the sign of ρ(nearness) turns")
-    claims = [g1(again, before)]
+    claims = [g1(pairs)]
     claims += [
         Claim(name, says, "–", None, "no training of it ended")
         for name, says in zip(("G2", "G3"), none, strict=True)
     ]
-    return [Part(REPEATED, len(again), PLANNED[REPEATED], claims)]
+    return [Part(REPEATED, len(pairs), PLANNED[REPEATED], claims)]

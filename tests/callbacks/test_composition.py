@@ -19,8 +19,16 @@ from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.errors import FeatureTapError
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 
-from oracles import planted_features
-from tiny import TinyModule, images, labelled_loader, make_trainer, unlabeled_loader
+from tiny import (
+    Mixed,
+    Planted,
+    TinyModule,
+    images,
+    labelled_loader,
+    make_trainer,
+    planted_loader,
+    unlabeled_loader,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning")
 MODES = {
@@ -38,20 +46,6 @@ def fit(tmp_path, *callbacks, module=None, **options):
     return trainer, module
 
 
-class Planted(TinyModule):
-    """Hands known features through, in whatever precision the Trainer uses."""
-
-    def __init__(self):
-        super().__init__(width=36)
-        self.backbone = nn.Flatten()
-        self.head = nn.Linear(36, 5)
-
-
-def planted_loader():
-    x = torch.tensor(planted_features(1.0, 1000, 36)).float()
-    return torch.utils.data.DataLoader(x.view(-1, 1, 6, 6), batch_size=128)
-
-
 @pytest.mark.parametrize("inference_mode", [True, False])
 @pytest.mark.parametrize(
     # On the CPU Lightning turns 16-mixed into bf16-mixed: float16 autocast is not tried here.
@@ -65,19 +59,6 @@ def test_alpha_in_every_precision(tmp_path, precision, inference_mode):
         eigenspectrum(torch.cat(list(planted_loader())).flatten(1).double()), num_samples=1000
     )
     assert monitor.history[-1].alpha == pytest.approx(truth.alpha.item(), abs=1e-3)
-
-
-class Mixed(TinyModule):
-    """Autocast computes this backbone in half precision, unlike the one above."""
-
-    def __init__(self, *tail, rank=36):
-        super().__init__()
-        torch.manual_seed(2)
-        layers = [nn.Linear(36, rank), nn.Linear(rank, 48)]
-        self.backbone = nn.Sequential(nn.Flatten(), *layers, *tail)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
 class Widens(nn.Module):

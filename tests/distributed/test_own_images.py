@@ -1,10 +1,6 @@
 """Own images on several ranks: whose buffers, and how often each rank runs."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -17,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from alphareq_lightning import AlphaMonitor
 from alphareq_lightning.functional import eigenspectrum, fit_power_law
 
-from ranks import Frozen, TellsHistory, ddp_trainer, reports
+from ranks import Frozen, TellsHistory, ddp_trainer, reports, torchrun
 from tiny import NoValidation, TinyModule, images, labelled_loader, unlabeled_loader
 
 HERE = Path(__file__).parent
@@ -118,19 +114,7 @@ def test_views_are_the_same_on_one_rank_and_on_two(tmp_path):
     ],
 )
 def test_shards_on_two_ranks(tmp_path, sharded, forward, sampler):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
-    script = [HERE / "sharded_training.py", tmp_path, sharded, forward, sampler]
-    # The helpers of the tests, as pytest finds them.
-    paths = os.pathsep.join([str(HERE.parent / "helpers"), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [sys.executable, *launch, *map(str, script)],
-        check=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    torchrun(HERE / "sharded_training.py", 2, tmp_path, sharded, forward, sampler)
     backbone = TinyModule().backbone
     backbone[2] = nn.Identity()
     backbone.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))

@@ -2,14 +2,8 @@
 
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
-import warnings
 from pathlib import Path
 
-import lightning.pytorch as pl
 import pytest
 import torch
 from torch import nn
@@ -24,10 +18,18 @@ from alphareq_lightning.recipes import BarlowTwins, DigitsDataModule
 from alphareq_lightning.recipes.views import barlow_twins_view, digit_view
 
 from oracles import planted_features
-from ranks import Data, Frozen, TellsHistory, reports
-from tiny import TinyModule, images, labelled_loader, unlabeled_loader
+from ranks import Data, Frozen, TellsHistory, reports, torchrun
+from tiny import (
+    Mixed,
+    Planted,
+    TinyModule,
+    images,
+    labelled_loader,
+    make_trainer,
+    planted_loader,
+    unlabeled_loader,
+)
 
-HERE = Path(__file__).parent
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.filterwarnings("ignore::alphareq_lightning.errors.AlphaReQWarning"),
@@ -35,45 +37,9 @@ pytestmark = [
 ]
 
 
-def make_trainer(folder, *callbacks, accelerator="gpu", **options):
-    options = {"max_epochs": 1, "logger": False, "enable_checkpointing": False, **options}
-    return pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        default_root_dir=folder,
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        **options,
-    )
-
-
 def truth_of(features):
     spectrum = eigenspectrum(features.double())
     return fit_power_law(spectrum, num_samples=len(features)).alpha.item()
-
-
-class Planted(TinyModule):
-    """Hands known features through, in whatever precision the Trainer uses."""
-
-    def __init__(self):
-        super().__init__(width=36)
-        self.backbone = nn.Flatten()
-        self.head = nn.Linear(36, 5)
-
-
-class Mixed(TinyModule):
-    """Autocast computes this backbone in half precision; its weights stay as they are."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(2)
-        layers = [nn.Linear(36, 36), nn.Linear(36, 48)]
-        self.backbone = nn.Sequential(nn.Flatten(), *layers)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
 class Overflows(Mixed):
@@ -86,26 +52,22 @@ class Overflows(Mixed):
 
 def fit(folder, module, *callbacks, **options):
     torch.manual_seed(0)
-    trainer = make_trainer(folder, *callbacks, **options)
+    trainer = make_trainer(folder, *callbacks, accelerator="gpu", max_epochs=1, **options)
     trainer.fit(module, labelled_loader(), labelled_loader(seed=5))
-    return trainer
 
 
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed", "16-true", "64-true"])
 def test_alpha_in_every_precision(tmp_path, precision):
-    x = torch.tensor(planted_features(1.0, 1000, 36)).float()
-    loader = torch.utils.data.DataLoader(x.view(-1, 1, 6, 6), batch_size=128)
-    monitor = AlphaMonitor(dataloader=loader)
+    monitor = AlphaMonitor(dataloader=planted_loader())
     fit(tmp_path, Planted(), monitor, precision=precision)
-    assert monitor.history[-1].alpha == pytest.approx(truth_of(x), abs=1e-3)
+    truth = truth_of(torch.cat(list(planted_loader())).flatten(1))
+    assert monitor.history[-1].alpha == pytest.approx(truth, abs=1e-3)
 
 
 def test_features_that_overflow_in_float16_are_told(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        half, whole = (AlphaMonitor(dataloader=unlabeled_loader()) for _ in range(2))
-        fit(tmp_path, Overflows(), half, precision="16-mixed")
-        fit(tmp_path, Overflows(), whole)
+    half, whole = (AlphaMonitor(dataloader=unlabeled_loader()) for _ in range(2))
+    fit(tmp_path, Overflows(), half, precision="16-mixed")
+    fit(tmp_path, Overflows(), whole)
     assert math.isnan(half.history[-1].alpha)
     assert "finite" in half.history[-1].problem
     assert whole.history[-1].alpha > 0
@@ -160,7 +122,8 @@ def test_every_score_is_that_of_the_cpu(tmp_path):
         monitor = AlphaMonitor(
             dataloader=unlabeled_loader(), scores=scores, augment=doubled, views=4
         )
-        trainer = make_trainer(tmp_path, monitor, accelerator=accelerator, precision="64-true")
+        options = {"accelerator": accelerator, "precision": "64-true", "max_epochs": 1}
+        trainer = make_trainer(tmp_path, monitor, **options)
         trainer.fit(Frozen(), labelled_loader(), labelled_loader(seed=5))
         found.append({"alpha": monitor.history[-1].alpha, **monitor.history[-1].scores})
     assert set(found[0]) == {"alpha", *scores}
@@ -183,7 +146,7 @@ def test_barlow_twins_with_float16_autocast_and_a_checkpoint_for_the_cpu(tmp_pat
     module = BarlowTwins(backbone_options={"width": [16, 16, 32, 32]}, projector_dim=32)
     data = DigitsDataModule(batch_size=128)
     monitor = AlphaMonitor(at_steps=(0, 5))
-    trainer = make_trainer(tmp_path, monitor, precision="16-mixed", max_epochs=2)
+    trainer = make_trainer(tmp_path, monitor, accelerator="gpu", precision="16-mixed")
     trainer.fit(module, datamodule=data)
     trainer.save_checkpoint(tmp_path / "of_gpu.ckpt")
     assert {record.global_step for record in monitor.history} >= {0, 5}
@@ -191,7 +154,7 @@ def test_barlow_twins_with_float16_autocast_and_a_checkpoint_for_the_cpu(tmp_pat
 
     again = AlphaMonitor(at_steps=(0, 5))
     module = BarlowTwins(backbone_options={"width": [16, 16, 32, 32]}, projector_dim=32)
-    trainer = make_trainer(tmp_path, again, accelerator="cpu", max_epochs=3)
+    trainer = make_trainer(tmp_path, again, max_epochs=3)
     data = DigitsDataModule(batch_size=128)
     trainer.fit(module, datamodule=data, ckpt_path=tmp_path / "of_gpu.ckpt")
     before = [record.alpha for record in monitor.history]
@@ -235,16 +198,10 @@ def test_a_process_that_nccl_serves_reads_the_same_alpha(tmp_path):
         folder.mkdir()
         torch.manual_seed(3)
         monitor = AlphaMonitor(dataloader=unlabeled_loader())
-        trainer = pl.Trainer(
-            accelerator=accelerator,
-            devices=1,
-            strategy="ddp_spawn" if accelerator == "gpu" else "auto",
-            logger=False,
-            enable_checkpointing=False,
-            callbacks=[monitor, TellsHistory(folder, monitor)],
-            precision="64-true",
-            max_epochs=1,
-        )
+        strategy = "ddp_spawn" if accelerator == "gpu" else "auto"
+        options = {"accelerator": accelerator, "strategy": strategy, "precision": "64-true"}
+        callbacks = [monitor, TellsHistory(folder, monitor)]
+        trainer = make_trainer(folder, *callbacks, max_epochs=1, **options)
         trainer.fit(Frozen(), datamodule=Data())
         alphas.append(reports(folder, 1)[0]["alphas"])
     assert alphas[0] == pytest.approx(alphas[1], abs=1e-6)
@@ -254,19 +211,8 @@ def test_a_process_that_nccl_serves_reads_the_same_alpha(tmp_path):
 @pytest.mark.parametrize("sharded", ["backbone", "root"])
 def test_one_shard_on_a_gpu(tmp_path, sharded):
     """What FSDP2 makes of the module, in one process: nothing is gathered."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "1", "--master_port", str(port)]
-    script = HERE.parent / "distributed" / "sharded_training.py"
-    arguments = [script, tmp_path, sharded, "module", "plain", "gpu", "1"]
-    paths = os.pathsep.join([str(HERE.parent / "helpers"), os.environ.get("PYTHONPATH", "")])
-    subprocess.run(
-        [sys.executable, *launch, *map(str, arguments)],
-        check=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": paths},
-    )
+    script = Path(__file__).parents[1] / "distributed" / "sharded_training.py"
+    torchrun(script, 1, tmp_path, sharded, "module", "plain", "gpu", 1)
     backbone = TinyModule().backbone
     backbone[2] = nn.Identity()
     weights = torch.load(tmp_path / "weights.pt", weights_only=True, map_location="cpu")

@@ -2,8 +2,12 @@
 
 import atexit
 import json
+import os
 import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
@@ -88,10 +92,26 @@ def reports(folder, world_size):
     return [json.loads(path.read_text()) for path in sorted(folder.glob(f"{world_size}-*.json"))]
 
 
-def spawn(function, world_size, *arguments):
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def torchrun(script, world_size, *arguments):
+    """Run a script on some processes, with the helpers of the tests as pytest finds them."""
+    launch = ["torch.distributed.run", "--nproc_per_node", world_size, "--master_port", free_port()]
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, "-m", *map(str, [*launch, script, *arguments])],
+        check=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+
+
+def spawn(function, world_size, *arguments):
+    port = free_port()
     mp.start_processes(
         _run, (function, world_size, port, arguments), world_size, start_method="spawn"
     )

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from oracles import planted_features
+
 WIDTH = 48
 
 
@@ -46,6 +48,28 @@ class TinyModule(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), lr=1e-3)
 
 
+class Planted(TinyModule):
+    """Hands known features through, in whatever precision the Trainer uses."""
+
+    def __init__(self):
+        super().__init__(width=36)
+        self.backbone = nn.Flatten()
+        self.head = nn.Linear(36, 5)
+
+
+class Mixed(TinyModule):
+    """Autocast computes this backbone in half precision, unlike the one above."""
+
+    def __init__(self, *tail, rank=36):
+        super().__init__()
+        torch.manual_seed(2)
+        layers = [nn.Linear(36, rank), nn.Linear(rank, 48)]
+        self.backbone = nn.Sequential(nn.Flatten(), *layers, *tail)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
 class NoValidation(TinyModule):
     validation_step = None
 
@@ -65,10 +89,15 @@ def unlabeled_loader(n=320, seed=1, batch_size=50, **options):
     return DataLoader(images(n, seed), batch_size=batch_size, **options)
 
 
+def planted_loader():
+    x = torch.tensor(planted_features(1.0, 1000, 36)).float()
+    return DataLoader(x.view(-1, 1, 6, 6), batch_size=128)
+
+
 def make_trainer(tmp_path, *callbacks, **options):
-    options = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, **options}
+    options = {"accelerator": "cpu", "max_epochs": 2, "logger": False, **options}
+    options = {"enable_checkpointing": False, **options}
     return pl.Trainer(
-        accelerator="cpu",
         devices=1,
         default_root_dir=tmp_path,
         callbacks=list(callbacks),
